@@ -1,0 +1,3 @@
+"""carelake: raw clinical data to a governed, monitored prediction."""
+
+__version__ = "0.1.0"

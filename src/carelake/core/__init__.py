@@ -1,0 +1,1 @@
+"""Nouns, errors, ids, clock, canonical JSON, settings: what every room may lean on."""
