@@ -1,0 +1,1 @@
+"""Who, may they, and the one gate."""

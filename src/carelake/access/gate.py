@@ -1,0 +1,153 @@
+"""The one gate: every door passes it, and nothing behind it opens without the permit that it mints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from carelake.access.actions import action as known_action
+from carelake.access.actions import actions
+from carelake.access.policy import Decision, Policies, Request
+from carelake.access.principals import Principal
+from carelake.audit.acts import ActDraft, ActHeader, this_process, write
+from carelake.core.errors import CarelakeError, Refused
+from carelake.core.permit import Permit, mint
+from carelake.vault.workspace import Vault
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """Decides, records, and mints permits for one workspace."""
+
+    def __init__(self, vault: Vault, policies: Policies) -> None:
+        self._vault = vault
+        self._policies = policies
+
+    @contextmanager
+    def enter(
+        self, principal: Principal, action: str, target: str, purpose: str, *, account: str, job: bool = False
+    ) -> Iterator[Permit]:
+        """Leave to do ``action`` on ``target`` while inside the block.
+
+        What happens inside becomes one act (with ``job``: a start, a page per transaction, and an end). It is
+        committed before the block is left, so an answer never goes out untold; the act of a failure is kept too.
+
+        Args:
+            target: what it is done to: a type, a ref, an endpoint's name. Never a patient's name or id.
+
+        Raises:
+            Refused: ``access.denied``, with the reasons; the refusal is in the trail.
+        """
+        decision = self._policies.decide(Request(principal, action, account, purpose))
+        header = self._header(principal, action, target, purpose, account, decision)
+        if not decision.allowed:
+            self._refuse(header, decision)
+        draft = ActDraft(header, self._vault.clock, job=job)
+        if job:
+            self._record(draft, "start", process=this_process())
+        permit = self._mint(header, decision, draft)
+        try:
+            yield permit
+        except BaseException as error:
+            code = error.code if isinstance(error, CarelakeError) else type(error).__name__
+            self._record(draft, "failed", error=code)
+            raise
+        if job or not draft.flushed or draft.pending():
+            self._record(draft, "done")
+
+    def explain(self, principal: Principal, action: str, account: str, purpose: str) -> Decision:
+        """The decision that `enter` would make, without entering."""
+        return self._policies.decide(Request(principal, action, account, purpose))
+
+    def refuse(self, principal: Principal, action: str, target: str, account: str, error: CarelakeError) -> str:
+        """Record a refusal that happened before a decision could be made; answers the act's id."""
+        said = {"error": error.code, **_via(principal)}
+        header = ActHeader(self._vault.ids.new(), principal.name, account, "", action, target, said)
+        self._write(header)
+        return header.correlation
+
+    def sealing(self) -> Permit:
+        """A permit to seal the trail. It writes no act of its own: each sealing would then need another."""
+        header = ActHeader(self._vault.ids.new(), "sealer", "security", "HSYSADMIN", "audit:seal", "trail")
+        return self._mint_with(header, ("audit:read", "audit:write", "rows:read", "rows:write"), (), _Unlogged())
+
+    def _header(
+        self, principal: Principal, action: str, target: str, purpose: str, account: str, decision: Decision
+    ) -> ActHeader:
+        facts: dict[str, Any] = {
+            "reasons": list(decision.reasons),
+            "scope": list(decision.scope),
+            "policy": self._policies.digest,
+            **_via(principal),
+        }
+        return ActHeader(self._vault.ids.new(), principal.name, account, purpose, action, target, facts)
+
+    def _refuse(self, header: ActHeader, decision: Decision) -> None:
+        self._write(header)
+        raise Refused(
+            "access.denied",
+            f"{header.principal} may not {_in_words(header.action)} in account {header.account} "
+            f"for purpose {header.purpose or '(none)'}: {'; '.join(decision.reasons)}.",
+            action=header.action,
+            reasons=list(decision.reasons),
+            act=header.correlation,
+        )
+
+    def _write(self, header: ActHeader) -> None:
+        with self._vault.database.ledger() as connection:
+            write(connection, header, "refused", self._vault.clock, header.facts)
+
+    def _record(self, draft: ActDraft, phase: Any, **facts: object) -> None:
+        with self._vault.database.ledger() as connection:
+            draft.record(connection, phase, **facts)
+
+    def _mint(self, header: ActHeader, decision: Decision, draft: ActDraft) -> Permit:
+        return self._mint_with(header, known_action(header.action).grants, decision.scope, draft)
+
+    def _mint_with(self, header: ActHeader, grants: tuple[str, ...], scope: tuple[str, ...], log: Any) -> Permit:
+        seconds = self._vault.settings.access.permit_seconds
+        return mint(
+            act=header.correlation,
+            principal=header.principal,
+            account=header.account,
+            purpose=header.purpose,
+            action=header.action,
+            target=header.target,
+            grants=grants,
+            scope=scope,
+            expires=self._vault.clock.now() + timedelta(seconds=seconds),
+            log=log,
+        )
+
+
+class _Unlogged:
+    """The log of the sealer's permit: sealing is its own evidence."""
+
+    def read(self, *refs: str) -> None:
+        """Nothing to note."""
+
+    def wrote(self, *refs: str) -> None:
+        """Nothing to note."""
+
+    def count(self, **numbers: int) -> None:
+        """Nothing to note."""
+
+    def key(self, name: str) -> None:
+        """Nothing to note."""
+
+    def flush(self, connection: Connection) -> None:
+        """Nothing to write."""
+
+
+def _via(principal: Principal) -> dict[str, str]:
+    return {"via": principal.via} if principal.via else {}
+
+
+def _in_words(action: str) -> str:
+    known = actions().get(action)
+    return known.title[0].lower() + known.title[1:] if known else action

@@ -1,0 +1,121 @@
+"""Identity, resolved once at a door: the local operating-system user, or a bearer token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import jwt
+
+from carelake.access.principals import ANONYMOUS, Principal, Principals
+from carelake.core.errors import NotFound, Refused, Unauthenticated
+from carelake.vault.workspace import Vault
+
+__all__ = ["Caller", "Identity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, for what purpose, in which account."""
+
+    principal: Principal
+    purpose: str
+    account: str
+
+
+class Identity:
+    """Resolves callers of one workspace."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def local(self, uid: int, name: str | None) -> Principal:
+        """The principal of an operating-system user, or another one it may speak for.
+
+        The operator of a local workspace may speak as any of its principals; the act tells both names.
+
+        Raises:
+            Unauthenticated: ``access.unknown_user``, ``access.unknown_principal``.
+            Refused: ``access.may_not_speak_for``.
+        """
+        with self._vault.database.ledger() as connection:
+            principals = Principals(connection)
+            own = principals.of_uid(uid)
+            if own is None:
+                raise Unauthenticated(
+                    "access.unknown_user",
+                    "This operating-system user is bound to no principal of the workspace; ask its operator.",
+                )
+            if name is None or name == own.name:
+                return own
+            try:
+                other = principals.get(name)
+            except NotFound:
+                raise Unauthenticated(
+                    "access.unknown_principal", "There is no such principal; `carelake principal list` shows them."
+                ) from None
+        if "operator" not in own.roles:
+            raise Refused("access.may_not_speak_for", f"{own.name} may not speak for another principal.")
+        return replace(other, via=own.name)
+
+    def issue(
+        self, principal: Principal, *, purpose: str, account: str, seconds: int, role: str | None = None
+    ) -> str:
+        """A signed access token (JWT, ES256) that says who, for what purpose and in which account.
+
+        Raises:
+            Refused: ``access.role_not_held``, when the principal does not hold the role asked for (decision D13).
+        """
+        if role is not None and role not in principal.roles:
+            raise Refused("access.role_not_held", f"{principal.name} does not hold the role {role}.")
+        now = self._vault.clock.now()
+        claims = {
+            "iss": self._issuer,
+            "aud": self._issuer,
+            "sub": principal.name,
+            "role": role,
+            "purpose": purpose,
+            "account": account,
+            "iat": now,
+            "exp": now + timedelta(seconds=seconds),
+            "jti": self._vault.ids.new(),
+        }
+        return jwt.encode(claims, self._vault.keyring.token_key(), algorithm="ES256")
+
+    def bearer(self, token: str) -> Caller:
+        """The caller that a token names.
+
+        Raises:
+            Unauthenticated: ``access.token`` (expired, forged, for another workspace, or its principal is gone).
+        """
+        try:
+            claims = jwt.decode(
+                token,
+                self._vault.keyring.public_key_pem("security", "tokens"),
+                algorithms=["ES256"],
+                audience=self._issuer,
+                issuer=self._issuer,
+                options={"require": ["exp", "sub", "iat"]},
+            )
+        except jwt.InvalidTokenError:
+            raise Unauthenticated(
+                "access.token", "The access token is not valid here or has expired; `carelake token` issues one."
+            ) from None
+        with self._vault.database.ledger() as connection:
+            try:
+                who = Principals(connection).get(str(claims["sub"]))
+            except NotFound:
+                raise Unauthenticated("access.token", "The token's principal is no longer known.") from None
+        role = claims.get("role")
+        if role:
+            who = replace(who, roles=tuple(r for r in who.roles if r == role))
+        return Caller(who, str(claims.get("purpose", "")), str(claims.get("account", "")))
+
+    @staticmethod
+    def nobody() -> Principal:
+        """Whoever could not be identified; refusals are recorded under this name."""
+        return ANONYMOUS
+
+    @property
+    def _issuer(self) -> str:
+        return f"urn:carelake:{self._vault.settings.workspace}"

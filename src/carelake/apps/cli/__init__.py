@@ -1,0 +1,1 @@
+"""The command line. ``main`` declares; the other modules do, and are imported when their command runs."""

@@ -1,0 +1,176 @@
+"""Wiring: settings are read here and nowhere else, and every part of a workspace is made here."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import platformdirs
+
+from carelake.access.gate import Gate
+from carelake.access.identity import Caller, Identity
+from carelake.access.policy import Policies
+from carelake.access.principals import DEFAULTS, Principal, Principals
+from carelake.audit.nouns import Nouns
+from carelake.audit.trail import Trail
+from carelake.core.clock import SystemClock
+from carelake.core.errors import Conflict, Invalid, NotFound
+from carelake.core.ids import RandomIds
+from carelake.core.permit import Permit
+from carelake.core.settings import Settings
+from carelake.events.outbox import Outbox
+from carelake.vault.workspace import Vault
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+__all__ = ["CONFIG", "Workspace", "key_folder", "read_settings"]
+
+CONFIG = "carelake.toml"
+_PREFIX = "CARELAKE_"
+_NOT_SETTINGS = frozenset({"KEY_DIR", "PASSPHRASE", "WORKSPACE", "TEST_DATA", "PURPOSE", "ACCOUNT", "AS", "TOKEN"})
+
+
+def key_folder(environment: Mapping[str, str]) -> Path:
+    """Where root keys are: ``CARELAKE_KEY_DIR``, or ``keys`` in the user's configuration folder (decision D1)."""
+    told = environment.get("CARELAKE_KEY_DIR")
+    return Path(told) if told else Path(platformdirs.user_config_dir("carelake")) / "keys"
+
+
+def read_settings(root: Path, environment: Mapping[str, str]) -> Settings:
+    """Settings of the workspace at ``root``: ``carelake.toml``, then ``CARELAKE_SECTION__NAME`` from the environment.
+
+    Raises:
+        NotFound: ``apps.no_workspace``.
+        Invalid: ``apps.settings``, naming the setting.
+    """
+    try:
+        said = tomllib.loads((root / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(
+            "apps.no_workspace", f"There is no workspace here ({CONFIG} is missing); `carelake init DIR` makes one."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Invalid("apps.settings", f"{CONFIG} is not valid TOML: {error}") from None
+    for name, text in environment.items():
+        if name.startswith(_PREFIX) and name.removeprefix(_PREFIX) not in _NOT_SETTINGS:
+            _put(said, name.removeprefix(_PREFIX).lower().split("__"), text)
+    try:
+        return msgspec.convert(said, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise Invalid("apps.settings", f"A setting is wrong: {error}. docs/settings.md lists them all.") from None
+
+
+def _put(said: dict[str, Any], path: list[str], text: str) -> None:
+    for step in path[:-1]:
+        said = said.setdefault(step, {})
+    said[path[-1]] = text
+
+
+class Workspace:
+    """An open workspace: everything that the doors need, made once and handed out."""
+
+    def __init__(self, vault: Vault) -> None:
+        self.vault = vault
+        self.settings = vault.settings
+        self.gate = Gate(vault, Policies.load(vault.root / "policies"))
+        self.trail = Trail(vault)
+        self.identity = Identity(vault)
+        self.nouns = Nouns(vault.clock)
+        self.outbox = Outbox(vault.clock, vault.ids, workspace=vault.settings.workspace)
+
+    @classmethod
+    def create(cls, root: Path, environment: Mapping[str, str]) -> Workspace:
+        """Make a workspace and bind the operating-system user to ``operator`` (decision D13).
+
+        Raises:
+            Conflict: ``apps.not_empty``, when the folder holds something already.
+        """
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise Conflict("apps.not_empty", "The folder is not empty; a workspace is made in a new or empty one.")
+        _tables()
+        settings = Settings(workspace=uuid.uuid4().hex)
+        vault = Vault.create(
+            root,
+            settings=settings,
+            key_dir=key_folder(environment),
+            passphrase=environment.get("CARELAKE_PASSPHRASE"),
+            clock=SystemClock(),
+            ids=RandomIds(),
+        )
+        with vault.database.ledger() as connection:
+            for who in DEFAULTS:
+                Principals(connection).add(who, uid=os.getuid() if who.name == "operator" else None)
+        # Last: a folder with this file is a whole workspace, one without it is none.
+        text = f'# Settings of this workspace; docs/settings.md lists them all.\nworkspace = "{settings.workspace}"\n'
+        (root / CONFIG).write_text(text + f"format = {settings.format}\n", encoding="utf-8")
+        return cls(vault)
+
+    @classmethod
+    def open(cls, root: Path, environment: Mapping[str, str]) -> Workspace:
+        """Open the workspace at ``root``; jobs that a dead process left open are marked as interrupted."""
+        settings = read_settings(root, environment)
+        _tables()
+        vault = Vault.open(
+            root,
+            settings=settings,
+            key_dir=key_folder(environment),
+            passphrase=environment.get("CARELAKE_PASSPHRASE"),
+            clock=SystemClock(),
+            ids=RandomIds(),
+        )
+        workspace = cls(vault)
+        workspace.trail.recover()
+        return workspace
+
+    def close(self) -> None:
+        """Seal what was done, then close."""
+        self.trail.seal(self.gate.sealing())
+        self.vault.close()
+
+    def local(self, name: str | None, purpose: str | None, account: str | None) -> Caller:
+        """The caller at the command line."""
+        who = self.identity.local(os.getuid(), name)
+        return Caller(who, "HOPERAT" if purpose is None else purpose, account or "production")
+
+    def principal(self, name: str, speaker: Principal) -> Principal:
+        """A principal that a recipe acts as on behalf of ``speaker``."""
+        with self.vault.database.ledger() as connection:
+            who = Principals(connection).get(name)
+        return Principal(who.name, who.kind, who.roles, who.accounts, who.disabled, via=speaker.name)
+
+    def enter(self, caller: Caller, action: str, target: str, *, job: bool = False) -> AbstractContextManager[Permit]:
+        """Enter the gate as a caller."""
+        return self.gate.enter(caller.principal, action, target, caller.purpose, account=caller.account, job=job)
+
+    @contextmanager
+    def acting(self, name: str, caller: Caller, action: str, target: str, *, job: bool = False) -> Iterator[Permit]:
+        """Enter the gate as another principal on behalf of the caller, for the caller's purpose."""
+        who = self.principal(name, caller.principal)
+        with self.gate.enter(who, action, target, caller.purpose, account=caller.account, job=job) as permit:
+            yield permit
+
+    @cached_property
+    def resources(self) -> Any:
+        """The record's repository."""
+        from carelake.store.resources import Resources
+
+        return Resources(self.vault)
+
+
+def _tables() -> None:
+    """Import every room that has tables, so that the schema is whole before it is made."""
+    import carelake.audit.tables
+    import carelake.events.outbox
+    import carelake.ingest.tables
+    import carelake.lake.tables
+    import carelake.pipelines.tables
+    import carelake.serving.tables
+    import carelake.store.tables  # noqa: F401

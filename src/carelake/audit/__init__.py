@@ -1,0 +1,1 @@
+"""Append-only acts, sealed segments, and lineage read from them."""

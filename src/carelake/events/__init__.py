@@ -1,0 +1,1 @@
+"""The transactional outbox of CloudEvents, and those who follow it."""

@@ -1,0 +1,1 @@
+"""Models: train, evaluate, write the card, sign, register, approve."""

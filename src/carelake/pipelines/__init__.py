@@ -1,0 +1,1 @@
+"""Steps, plans, runs, resume; recipes are data."""
