@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from typing import Any
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
+from jwt.algorithms import ECAlgorithm
 
 from carelake.access.principals import ANONYMOUS, Principal, Principals
 from carelake.core.errors import NotFound, Refused, Unauthenticated
+from carelake.vault.keyring import Keyring
 from carelake.vault.workspace import Vault
 
 __all__ = ["Caller", "Identity"]
@@ -23,11 +28,36 @@ class Caller:
     account: str
 
 
+class _SignedByVault(ECAlgorithm):
+    """ES256 (RFC 7518 section 3.4) whose private key never leaves the vault."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        super().__init__(ECAlgorithm.SHA256, SECP256R1)
+        self._keyring = keyring
+
+    def prepare_key(self, key: object) -> Any:
+        """There is none to prepare."""
+        return key
+
+    def check_key_length(self, key: object) -> None:
+        """P-256, by the key ring."""
+
+    def sign(self, msg: bytes, key: object) -> bytes:
+        """The raw signature, r then s, 32 bytes each."""
+        return self._keyring.sign_token(msg)
+
+
 class Identity:
     """Resolves callers of one workspace."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
+        self._jws = jwt.PyJWS(algorithms=[])
+        self._jws.register_algorithm("ES256", _SignedByVault(vault.keyring))
+
+    def local_user(self) -> Principal:
+        """The principal that the operating-system user of this process is bound to."""
+        return self.local(os.getuid(), None)
 
     def local(self, uid: int, name: str | None) -> Principal:
         """The principal of an operating-system user, or another one it may speak for.
@@ -76,11 +106,11 @@ class Identity:
             "role": role,
             "purpose": purpose,
             "account": account,
-            "iat": now,
-            "exp": now + timedelta(seconds=seconds),
+            "iat": int(now.timestamp()),
+            "exp": int(now.timestamp()) + seconds,
             "jti": self._vault.ids.new(),
         }
-        return jwt.encode(claims, self._vault.keyring.token_key(), algorithm="ES256")
+        return self._jws.encode(json.dumps(claims).encode(), key="", algorithm="ES256")
 
     def bearer(self, token: str) -> Caller:
         """The caller that a token names.
@@ -91,7 +121,7 @@ class Identity:
         try:
             claims = jwt.decode(
                 token,
-                self._vault.keyring.public_key_pem("security", "tokens"),
+                self._vault.keyring.token_public_key(),
                 algorithms=["ES256"],
                 audience=self._issuer,
                 issuer=self._issuer,

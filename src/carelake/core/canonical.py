@@ -2,7 +2,8 @@
 
 Canonical: UTF-8, keys sorted by code point, no white space, numbers written as they came. FHIR decimals carry
 precision (1.10 is not 1.1), so decimals are parsed to `decimal.Decimal`; a number whose text `Decimal` would write
-in another way (``1e2``, ``0.0000001``) becomes a `Lexeme`, which remembers it.
+in another way (``1e2``, ``0.0000001``) becomes a `Lexeme`, which remembers it. One text is not kept: the integer
+``-0`` comes back as ``0``, since the parser has no hook for integers.
 """
 
 from __future__ import annotations

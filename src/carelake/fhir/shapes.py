@@ -28,7 +28,9 @@ class _Nodes(dict[str, Shape | None]):
         self._elements = elements
 
     def __missing__(self, key: str) -> Shape | None:
-        self[key] = made = self._make(key)
+        made = self._make(key)
+        if made is not None:  # names that do not exist are not kept: a hostile source has endlessly many
+            self[key] = made
         return made
 
     def _make(self, key: str) -> Shape | None:
@@ -38,10 +40,13 @@ class _Nodes(dict[str, Shape | None]):
         item, kind = found
         primitive = is_primitive(kind)
         if key.startswith("_"):
-            # Values and `_values` of a list must be aligned, which is for the careful walk to tell.
-            return shape("Element") if primitive and item.max == "1" else None
+            # Lists must be aligned with their `_`, choices exclude each other's, and some names have none.
+            plain = primitive and item.max == "1" and not item.choice and key not in ("_id", "_url")
+            return shape("Element") if plain else None
         if primitive:
             return _many_values(leaf(item, kind))
+        if item.name == "contained":
+            return _many(_contained)
         return shape(kind) if item.max == "1" else _many(shape(kind))
 
 
@@ -140,3 +145,7 @@ def _any_resource(value: Any, room: int) -> bool:
         return False
     name = value.get("resourceType")
     return name.__class__ is str and is_resource(name) and shape(name)(value, room)
+
+
+def _contained(value: Any, room: int) -> bool:
+    return _any_resource(value, room) and "contained" not in value

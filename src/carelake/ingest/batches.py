@@ -18,13 +18,14 @@ class Mark(msgspec.Struct, array_like=True, frozen=True):
     """How far a landing has been read.
 
     Attributes:
-        offset, line, position: where the next line starts; only lines can be resumed by offset.
+        entries: entries that are committed; the next one's position.
+        offset, line: where the next line starts. Only lines resume there; a document is read again from its start,
+            since its references and the uniqueness of its ids need all of it.
     """
 
     entries: int = 0
     offset: int = 0
     line: int = 1
-    position: int = 0
 
 
 class Entry(msgspec.Struct, array_like=True):

@@ -31,7 +31,6 @@ landing = Table(
     Column("entries", Integer, nullable=False),
     Column("offset", Integer, nullable=False),
     Column("line", Integer, nullable=False),
-    Column("position", Integer, nullable=False),
     Column("stored", Integer, nullable=False),
     Column("unchanged", Integer, nullable=False),
     Column("quarantined", Integer, nullable=False),

@@ -7,7 +7,7 @@ structure is checked here first (https://lightgbm.readthedocs.io/en/stable/ text
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import lightgbm as lgb
 import numpy as np
@@ -17,7 +17,18 @@ from carelake.models.matrix import Floats, Mask
 
 __all__ = ["PARAMETERS", "Booster", "check_text", "fit", "fit_stopping", "parse"]
 
-Booster = lgb.Booster
+
+class Booster(Protocol):
+    """What is used of `lightgbm.Booster`, which carries no types."""
+
+    def predict(self, data: Floats, **options: Any) -> Any:
+        """Scores, or with ``pred_contrib`` what each feature adds, and the expected score in the last column."""
+        ...
+
+    def model_to_string(self) -> str:
+        """The text model."""
+        ...
+
 
 PARAMETERS: Mapping[str, Any] = {
     "objective": "binary",
@@ -47,7 +58,8 @@ def _data(x: Floats, y: Mask) -> Any:
 
 def fit(x: Floats, y: Mask, rounds: int) -> Booster:
     """Grow ``rounds`` trees on all rows."""
-    return lgb.train(dict(PARAMETERS), _data(x, y), rounds)
+    booster: Booster = lgb.train(dict(PARAMETERS), _data(x, y), rounds)
+    return booster
 
 
 def fit_stopping(x: Floats, y: Mask, held_x: Floats, held_y: Mask, patience: int = 40) -> tuple[Booster, int]:
@@ -70,7 +82,8 @@ def parse(text: str, features: int) -> Booster:
         Corrupt: ``models.format``.
     """
     check_text(text, features)
-    return lgb.Booster(model_str=text, params={"num_threads": 1})
+    booster: Booster = lgb.Booster(model_str=text)
+    return booster
 
 
 def _bad(what: str) -> Corrupt:

@@ -30,8 +30,8 @@ def insufficient(data: Rows, plan: Plan) -> str | None:
         ones, zeros = part.events, len(part) - part.events
         if min(ones, zeros) < plan.enough_events:
             return (
-                f"The {name} set holds {len(part)} admissions, {ones} with the outcome and {zeros} without it; a sound "
-                f"estimate needs at least {plan.enough_events} of each, so no model was made and no figure is given."
+                f"The {name} set holds {len(part)} admissions, {ones} with the outcome and {zeros} without it; a "
+                f"sound estimate needs at least {plan.enough_events} of each, so no model was made and no figure is given."
             )
     return None
 
@@ -72,7 +72,7 @@ def evaluate(data: Rows, scorer: Scorer, plan: Plan) -> Metrics:
 
     Keys: those of `block` for the model, ``n``, ``events``, ``patients``, ``intervals``, ``baselines`` (a block each,
     with ``auroc_interval`` and ``gain``: the model's AUROC less its, with the interval of the difference),
-    ``alert``, ``net_benefit``, ``curve``, ``roc``, ``subgroups``, ``methods``, ``reason`` (None).
+    ``alert``, ``net_benefit``, ``curve``, ``roc``, ``subgroups``, ``importance``, ``methods``, ``reason`` (None).
     """
     test = data.part("test")
     risk = scorer.risk(test.x)
@@ -91,6 +91,7 @@ def evaluate(data: Rows, scorer: Scorer, plan: Plan) -> Metrics:
         "curve": metrics.calibration_curve(test.y, risk),
         "roc": {name: metrics.roc(test.y, p) for name, p in {"model": risk, **others}.items()},
         "subgroups": _subgroups(test, risk, replicates),
+        "importance": _importance(test, scorer),
         "methods": {
             "intervals": f"95 % percentile, {replicates} bootstrap draws of patients",
             "ici": "distance from a logistic regression on a restricted cubic spline of logit(p), 4 knots",
@@ -100,6 +101,13 @@ def evaluate(data: Rows, scorer: Scorer, plan: Plan) -> Metrics:
     }
     rounded: Metrics = _rounded(found)
     return rounded
+
+
+def _importance(test: Rows, scorer: Scorer, most: int = 15, enough: int = 2_000) -> list[Metrics]:
+    """The features that move risks most: mean size of what each adds to the log odds, on some rows of the test set."""
+    parts, _ = scorer.contributions(test.x[:enough])
+    sizes = np.abs(parts).mean(axis=0)
+    return [{"feature": test.names[at], "mean_abs_logit": float(sizes[at])} for at in np.argsort(-sizes)[:most]]
 
 
 def _baseline(test: Rows, p: Floats, model: Floats, replicates: int) -> Metrics:

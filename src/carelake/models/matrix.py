@@ -77,13 +77,15 @@ def features(table: pa.Table, names: Sequence[str]) -> Floats:
             ``models.feature_infinite``, ``models.feature_names`` (none, twice the same, or too many).
     """
     if not 0 < len(names) <= _MAX_FEATURES or len(set(names)) != len(names):
-        raise Invalid("models.feature_names", f"Expected 1 to {_MAX_FEATURES} different feature names.", got=len(names))
+        raise Invalid(
+            "models.feature_names", f"Expected 1 to {_MAX_FEATURES} feature names, each once.", got=len(names)
+        )
     matrix = np.empty((table.num_rows, len(names)), dtype=np.float64)
     for at, name in enumerate(names):
         matrix[:, at] = _floats(table, name)
     if np.isinf(matrix).any():
         at = int(np.isinf(matrix).any(axis=0).argmax())
-        raise Invalid("models.feature_infinite", f"Feature {names[at]} holds an infinite number; expected finite ones.")
+        raise Invalid("models.feature_infinite", f"Feature {names[at]} is infinite in a row; expected finite.")
     return matrix
 
 

@@ -148,4 +148,5 @@ def roc(y: Mask, p: Floats, points: int = 60) -> list[list[float]]:
     hits = np.cumsum(y[order])[last] / y.sum()
     misses = np.cumsum(~y[order])[last] / (~y).sum()
     grid = np.linspace(0.0, 1.0, points)
-    return [[round(float(x), 4), round(float(t), 4)] for x, t in zip(grid, np.interp(grid, misses, hits), strict=True)]
+    rates: list[list[float]] = np.column_stack([grid, np.interp(grid, misses, hits)]).round(4).tolist()
+    return rates

@@ -88,9 +88,8 @@ class Scorer:
         """(n,) log odds of (n, p) values in the order of ``names``, NaN for missing."""
         base, linear, trees = self.description.stack
         intercept, slope = self.description.platt
-        score = base + linear * self.description.linear.score(x)
-        score = score + trees * np.asarray(self._booster.predict(x, raw_score=True), dtype=np.float64)
-        out: Floats = intercept + slope * score
+        raised: Floats = np.asarray(self._booster.predict(x, raw_score=True), dtype=np.float64)
+        out: Floats = intercept + slope * (base + linear * self.description.linear.score(x) + trees * raised)
         return out
 
     def risk(self, x: Floats) -> Floats:

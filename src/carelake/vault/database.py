@@ -52,7 +52,9 @@ class Scope:
     Attributes:
         epoch: the erasure epoch that it sees; None once it has erased a key itself.
         fresh: patient keys made or read in a transaction; nobody else's until it has committed (`sealing`).
+        generation: changes when keys that were given out are void: a savepoint undone, a key erased, the end.
         after: called after a successful commit, in order.
+        undo: called after a rollback, in order.
     """
 
     connection: sqlalchemy.Connection
@@ -60,7 +62,14 @@ class Scope:
     epoch: int | None
     thread: int = field(default_factory=get_ident)
     fresh: dict[tuple[str, str], Any] = field(default_factory=dict)
+    generation: int = 0
     after: list[Callable[[], None]] = field(default_factory=list)
+    undo: list[Callable[[], None]] = field(default_factory=list)
+
+    def drop_fresh(self) -> None:
+        """Void the keys that this scope made or read so far."""
+        self.fresh.clear()
+        self.generation += 1
 
 
 _open_scopes: ContextVar[tuple[tuple[int, Scope], ...]] = ContextVar("carelake_vault_scopes", default=())
@@ -179,14 +188,20 @@ class Database:
                 "vault.nested",
                 "This thread is in a write transaction already and would wait for itself; pass its connection on.",
             )
-        with self._engine.connect() as connection:
-            connection = connection.execution_options(**{_WRITE: writing})
-            with connection.begin():
-                # The first read pins the snapshot here rather than at the caller's first query.
-                seen = connection.exec_driver_sql("SELECT epoch FROM vault_epoch").scalar() if epoch else 0
-                scope = Scope(connection, writing, seen or 0)
-                with _entered(id(self), scope):
-                    yield scope
+        scope = None
+        try:
+            with self._engine.connect() as connection:
+                connection = connection.execution_options(**{_WRITE: writing})
+                with connection.begin():
+                    # The first read pins the snapshot here rather than at the caller's first query.
+                    seen = connection.exec_driver_sql("SELECT epoch FROM vault_epoch").scalar() if epoch else 0
+                    scope = Scope(connection, writing, seen or 0)
+                    with _entered(id(self), scope):
+                        yield scope
+        except BaseException:
+            for call in scope.undo if scope else ():
+                call()
+            raise
         for call in scope.after:
             call()
 
@@ -202,6 +217,7 @@ def _entered(owner: int, scope: Scope) -> Iterator[None]:
         # By identity and not by token: a generator may be closed in another context than it was started in.
         _open_scopes.set(tuple(entry for entry in _open_scopes.get() if entry[1] is not scope))
         scope.connection.info.pop(_SCOPE, None)
+        scope.generation += 1
 
 
 def _engine(path: Path, key: bytes) -> sqlalchemy.Engine:
@@ -260,7 +276,7 @@ def _drop_fresh(connection: sqlalchemy.Connection, name: str, context: None) -> 
     # A key made since the savepoint is gone now; nothing may be sealed under it any more.
     scope = connection.info.get(_SCOPE)
     if isinstance(scope, Scope):
-        scope.fresh.clear()
+        scope.drop_fresh()
 
 
 def _handle_error(context: sqlalchemy.engine.ExceptionContext) -> None:

@@ -207,6 +207,14 @@ class Keyring:
         self._note(permit, key.label)
         return key
 
+    def inner(self, name: str, version: int | None = None) -> Key:
+        """A key by name, for modules of this room that have checked the permit."""
+        return self._key(name, version)
+
+    def versions(self, name: str) -> list[Key]:
+        """Every version of a key, for modules of this room that have checked the permit."""
+        return [self._key(name, number) for found, number in self._entries if found == name]
+
     def database_key(self) -> bytes:
         """The raw key of the SQL database; `workspace` hands it to `database`, no one else asks."""
         return self._key("security/database").secret

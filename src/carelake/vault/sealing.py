@@ -34,7 +34,6 @@ _FORMAT = b"\x01"
 _HEAD_BYTES = 3
 _OVERHEAD = _HEAD_BYTES + NONCE_BYTES + TAG_BYTES
 _MAX_OWNER = 256
-_MAX_VERSION = 0xFFFF
 _LOOKUP = 500
 
 
@@ -146,7 +145,7 @@ class Sealer:
                 keys[owner] = found
         if missing:
             self._fill(scope, account, above, dict.fromkeys(missing), keys, create=create)
-        return PageKeys(scope, keys, create)
+        return PageKeys(scope, scope.generation, keys, create)
 
     def forget(self, permit: Permit, tx: Connection, owner: str) -> int:
         """Delete the patient's key: every body sealed under it is unreadable from this transaction on.
@@ -161,12 +160,12 @@ class Sealer:
         tx.exec_driver_sql("UPDATE vault_epoch SET epoch = epoch + 1")
         # From here this transaction reads keys from their table: the new epoch is not real until it has committed.
         scope.epoch = None
-        scope.fresh.clear()
+        scope.drop_fresh()
         return gone
 
     def _zone(self, permit: Permit, grant: str) -> _Versions:
         key = self._keyring.use(permit, grant, f"{permit.account}/clinical")
-        return {number: self._ready(k, permit.account) for number, k in self._keyring.versions(key.name).items()}
+        return {each.version: self._ready(each, permit.account) for each in self._keyring.versions(key.name)}
 
     def _ready(self, key: Key, account: str) -> _SealKey:
         found = self._zone_keys.get((key.name, key.version))
@@ -253,6 +252,7 @@ class PageKeys:
     """Keys of a page's owners; checked once, used many times, void when their transaction has ended."""
 
     _scope: Scope
+    _generation: int
     _keys: dict[str, _Versions]
     _sealing: bool
 
@@ -275,8 +275,8 @@ class PageKeys:
         return key.open(context, sealed)
 
     def _of(self, owner: str) -> _Versions:
-        if self._scope.closed:
-            raise Invalid("vault.keys_expired", "The transaction that these keys were asked for has ended.")
+        if self._scope.generation != self._generation:
+            raise Invalid("vault.keys_expired", "The transaction that these keys were asked for has ended or undone them.")
         versions = self._keys.get(owner)
         if versions is None:
             raise Gone("vault.erased", "The patient's key is gone: the record was erased and cannot be read again.")

@@ -1,0 +1,132 @@
+"""``lineage``, ``nouns``, ``audit``: what was made from what, and what happened."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from carelake.apps.cli.session import Session, answer, note
+from carelake.apps.cli.tables import show
+from carelake.audit.acts import Acts
+from carelake.core.nouns import Noun, kind_of
+
+__all__ = ["acts", "lineage", "noun_json", "nouns", "verify", "verify_all"]
+
+_NOT_INTACT = 6
+
+
+def verify(session: Session, *, json_out: bool, trail_only: bool) -> int:
+    """Verify the trail and every object; exit code 6 when something is not intact."""
+    found = verify_all(session, trail_only=trail_only)
+    if json_out:
+        answer(found)
+    elif found["intact"]:
+        note(f"Intact: {found['acts']} acts, {found['segments']} segments, {found['objects']} objects.")
+    else:
+        note("NOT INTACT:")
+        show(["kind", "name", "reason"], found["problems"])
+    return 0 if found["intact"] else _NOT_INTACT
+
+
+def verify_all(session: Session, *, trail_only: bool = False) -> dict[str, Any]:
+    """Seal what is pending, then verify; ``first_bad`` names the first thing that does not verify."""
+    workspace = session.workspace
+    caller = session.caller()
+    workspace.trail.seal(workspace.gate.sealing())
+    with workspace.enter(caller, "audit:verify", "workspace") as permit:
+        verdict = workspace.trail.verify(workspace.gate.sealing())
+        problems = [asdict(p) for p in verdict.problems]
+        if not trail_only:
+            problems += [
+                {"kind": f.kind, "name": f.name, "reason": f.reason} for f in workspace.vault.objects.verify(permit)
+            ]
+        with workspace.vault.database.reading(permit) as connection:
+            objects = connection.exec_driver_sql("SELECT count(*) FROM object_version").scalar_one()
+        permit.log.count(acts=verdict.acts, problems=len(problems))
+    return {
+        "acts": verdict.acts,
+        "intact": not problems,
+        "first_bad": problems[0] if problems else None,
+        "sealed": verdict.sealed,
+        "segments": verdict.segments,
+        "objects": 0 if trail_only else objects,
+        "unfinished": verdict.unfinished,
+        "problems": problems,
+    }
+
+
+def acts(
+    session: Session, *, json_out: bool, limit: int, principal: str | None, action: str | None, phase: str | None
+) -> None:
+    """List acts."""
+    workspace = session.workspace
+    wanted = {"principal": principal, "action": action, "phase": phase}
+    with (
+        workspace.enter(session.caller(), "audit:read", "trail") as permit,
+        workspace.vault.database.reading(permit) as connection,
+    ):
+        found = Acts(connection).find(limit=limit, **{k: v for k, v in wanted.items() if v is not None})
+    if json_out:
+        answer(found)
+    else:
+        show(["seq", "at", "principal", "account", "purpose", "action", "target", "phase"], found)
+
+
+def nouns(session: Session, *, json_out: bool, kind: str | None) -> None:
+    """List nouns of the account."""
+    workspace, caller = session.workspace, session.caller()
+    kinds = [kind] if kind else [k for k in _kinds() if k != "resource"]
+    with (
+        workspace.enter(caller, "status:read", "nouns") as permit,
+        workspace.vault.database.reading(permit) as connection,
+    ):
+        found = [noun_json(n) for k in kinds for n in workspace.nouns.find(connection, k, caller.account)]
+    if json_out:
+        answer(found)
+    else:
+        show(["ref", "state"], found)
+
+
+def lineage(session: Session, *, json_out: bool, ref: str, forward: bool) -> None:
+    """Follow a noun back to its bytes, or forward."""
+    workspace = session.workspace
+    kind_of(ref)
+    with (
+        workspace.enter(session.caller(), "lineage:read", ref) as permit,
+        workspace.vault.database.reading(permit) as connection,
+    ):
+        if forward:
+            found = workspace.nouns.descendants(connection, ref)
+        else:
+            resolvers = {"resource": workspace.resources.lineage}
+            found = workspace.nouns.lineage(connection, ref, resolvers)
+    if json_out:
+        answer([noun_json(n) for n in found])
+    else:
+        show(["ref", "state", "what"], [{**noun_json(n), "what": _words(n)} for n in found])
+
+
+def noun_json(noun: Noun) -> dict[str, Any]:
+    """A noun as a JSON object."""
+    return {
+        "ref": noun.ref,
+        "kind": noun.kind,
+        "account": noun.account,
+        "state": noun.state,
+        "made_by": noun.made_by,
+        "made_from": list(noun.made_from),
+        **({"body": dict(noun.body)} if noun.body else {}),
+    }
+
+
+def _kinds() -> tuple[str, ...]:
+    from carelake.core.nouns import KINDS
+
+    return KINDS
+
+
+def _words(noun: Noun) -> str:
+    body = noun.body
+    if noun.kind == "resource":
+        return f"{body.get('type')} v{body.get('version')}, bytes {body.get('offset')}+{body.get('length')}"
+    return ", ".join(f"{k} {v}" for k, v in body.items() if isinstance(v, str | int) and k != "object")[:100]

@@ -1,0 +1,1 @@
+"""The HTTP door: FHIR read and search, predictions, probes, metrics, OpenAPI and a start page."""

@@ -1,0 +1,63 @@
+"""Answers: JSON with every digit kept, errors in the shape that the caller's protocol has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from carelake.apps.errors import outcome_of, problem_of, status_of
+from carelake.core import canonical
+from carelake.core.errors import CarelakeError, Refused, Unauthenticated
+
+__all__ = ["FHIR_JSON", "failure", "fhir", "html", "is_fhir", "json", "text"]
+
+FHIR_JSON = "application/fhir+json"
+_FHIR_ROOT = "/fhir"
+
+
+def json(value: object, status: int = 200, media_type: str = "application/json") -> Response:
+    """A JSON answer, keys in the order given, decimals as they came."""
+    return Response(canonical.dump_pretty(value), status, media_type=media_type)
+
+
+def fhir(resource: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A FHIR answer in canonical JSON. https://hl7.org/fhir/R4/http.html#mime-type"""
+    body = resource if isinstance(resource, bytes) else canonical.dump(resource)
+    return Response(body, status, headers=dict(headers or {}), media_type=FHIR_JSON)
+
+
+def html(page: str) -> Response:
+    """A page."""
+    return Response(page, media_type="text/html; charset=utf-8")
+
+
+def text(body: bytes | str, media_type: str) -> Response:
+    """Plain text of some kind."""
+    return Response(body, media_type=media_type)
+
+
+def is_fhir(path: str) -> bool:
+    """Whether a path speaks FHIR, whose errors are OperationOutcomes."""
+    return path == _FHIR_ROOT or path.startswith(_FHIR_ROOT + "/")
+
+
+def failure(error: BaseException, path: str, status: int | None = None) -> Response:
+    """An error as the caller's protocol says it: OperationOutcome below /fhir, RFC 9457 problem elsewhere."""
+    status = status or status_of(error)
+    headers = {"WWW-Authenticate": 'Bearer realm="carelake"'} if isinstance(error, Unauthenticated) else {}
+    reasons = error.facts.get("reasons") if isinstance(error, Refused) else None
+    if is_fhir(path):
+        outcome = outcome_of(error)
+        if isinstance(reasons, list):
+            outcome["issue"] += [
+                {"severity": "information", "code": "forbidden", "diagnostics": reason} for reason in reasons
+            ]
+        return fhir(outcome, status, headers)
+    problem: dict[str, Any] = {**problem_of(error), "status": status}
+    if isinstance(error, CarelakeError):
+        problem |= {name: value for name, value in error.facts.items() if name not in problem}
+    answer = json(problem, status, "application/problem+json")
+    answer.headers.update(headers)
+    return answer

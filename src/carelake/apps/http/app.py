@@ -1,0 +1,178 @@
+"""The application: routes from the table, one asynchronous edge around plain synchronous handlers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from carelake.apps.http import answers
+from carelake.apps.http.calls import Call
+from carelake.apps.http.metrics import Metrics
+from carelake.apps.http.openapi import document
+from carelake.apps.http.ports import Door
+from carelake.apps.http.routes import Operation
+from carelake.apps.http.sealing import keep_sealed
+from carelake.apps.http.table import operations
+from carelake.apps.http.threshold import Threshold, TooLarge
+from carelake.core.errors import CarelakeError, Invalid, NotFound, Unavailable, Unsupported
+
+__all__ = ["create_app"]
+
+_THREADS = 16
+_BODY_SECONDS = 15.0
+_ANSWER_SECONDS = 60.0
+_FORM = "application/x-www-form-urlencoded"
+_MAX_FIELDS = 1000
+
+
+def create_app(workspace: Door, *, log: Any = None) -> Starlette:
+    """The application over one open workspace; whoever opened it closes it.
+
+    Args:
+        log: a structlog logger for the one line per request; default: JSON on standard error.
+    """
+    metrics = Metrics()
+    table = operations(metrics)
+    table = [*table, _described(table)]
+    limiter = anyio.CapacityLimiter(_THREADS)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with keep_sealed(workspace, metrics, workspace.settings.serve.seal_seconds):
+            yield
+
+    return Starlette(
+        routes=[_route(workspace, operation, limiter) for operation in table],
+        middleware=[
+            Middleware(
+                Threshold, metrics=metrics, max_body_bytes=workspace.settings.serve.max_body_bytes, log=log
+            )
+        ],
+        exception_handlers={HTTPException: _no_such_route, CarelakeError: _known_error},
+        lifespan=lifespan,
+    )
+
+
+def _described(table: Sequence[Operation]) -> Operation:
+    """``/openapi.json``, which lists itself too."""
+
+    def describe(call: Call) -> Response:
+        call.only()
+        return answers.json(document([*table, operation]))
+
+    operation = Operation(
+        "GET", "/openapi.json", "openapi", "This interface, as an OpenAPI document", describe, "service", open=True
+    )
+    return operation
+
+
+def _route(workspace: Door, operation: Operation, limiter: anyio.CapacityLimiter) -> Route:
+    return Route(operation.path, _edge(workspace, operation, limiter), methods=[operation.method])
+
+
+def _edge(
+    workspace: Door, operation: Operation, limiter: anyio.CapacityLimiter
+) -> Callable[[Request], Awaitable[Response]]:
+    async def edge(request: Request) -> Response:
+        request.scope["state"]["route"] = operation.path
+        call = await _call(workspace, operation, request)
+        try:
+            return await _in_thread(partial(operation.handler, call), limiter)
+        finally:
+            request.scope["state"]["act"] = call.act
+
+    return edge
+
+
+async def _in_thread(work: Callable[[], Response], limiter: anyio.CapacityLimiter) -> Response:
+    try:
+        with anyio.fail_after(_ANSWER_SECONDS):
+            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter)
+    except TimeoutError:
+        raise Unavailable(
+            "http.too_slow",
+            f"No answer within {_ANSWER_SECONDS:g} s; it may still be done. Ask for less, or try again later.",
+        ) from None
+
+
+async def _call(workspace: Door, operation: Operation, request: Request) -> Call:
+    body = await _body(request)
+    pairs = _pairs(request.scope["query_string"])
+    if operation.body_type == _FORM:
+        pairs += _form(request, body)
+    elif operation.body is not None and not _is_json(request):
+        raise Unsupported("http.media_type", "The body must be sent as application/json.")
+    return Call(
+        workspace,
+        operation.method,
+        operation.path,
+        request.scope["path"],
+        request.path_params,
+        pairs,
+        request.headers,
+        body,
+        request.client.host if request.client else "",
+    )
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        with anyio.fail_after(_BODY_SECONDS):
+            return await request.body()
+    except (TimeoutError, ClientDisconnect):
+        raise Invalid("http.body_incomplete", f"The body did not arrive within {_BODY_SECONDS:g} s.") from None
+
+
+def _pairs(raw: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(
+            raw.decode("utf-8"), keep_blank_values=True, strict_parsing=False, errors="strict",
+            max_num_fields=_MAX_FIELDS,
+        )
+    except ValueError:
+        raise Invalid(
+            "http.query", f"The query is not UTF-8, percent-encoded, with at most {_MAX_FIELDS} fields."
+        ) from None
+
+
+def _form(request: Request, body: bytes) -> list[tuple[str, str]]:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and media_type != _FORM:
+        raise Unsupported("http.media_type", f"The body must be sent as {_FORM}.")
+    return _pairs(body)
+
+
+def _is_json(request: Request) -> bool:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    status = 413 if isinstance(error, TooLarge) else None
+    return answers.failure(error, request.scope["path"], status)
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 405:
+        said: CarelakeError = Unsupported("http.method", "This address does not take this method; see /openapi.json.")
+    else:
+        said = NotFound("http.no_route", "There is nothing at this address; see /openapi.json.")
+    answer = answers.failure(said, request.scope["path"], status)
+    if isinstance(error, HTTPException) and error.headers:
+        answer.headers.update(error.headers)
+    return answer
+
+

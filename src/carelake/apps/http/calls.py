@@ -1,0 +1,110 @@
+"""One request, as the handlers see it: plain values, the caller, and the way through the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from carelake.access.identity import Caller
+from carelake.apps.http.ports import Door
+from carelake.core.errors import Invalid, Unauthenticated
+from carelake.core.permit import Permit
+
+__all__ = ["Call"]
+
+Shape = TypeVar("Shape")
+
+_NO_TOKEN = (
+    "This needs an access token; make one with `carelake token --as NAME --purpose TREAT` and send it as "
+    "`Authorization: Bearer TOKEN`."
+)
+
+
+@dataclass
+class Call:
+    """One request.
+
+    Attributes:
+        path: the parameters that the route took out of the path.
+        pairs: the query, and a form's fields after it, in the order given.
+        act: id of the act under which the answer is accounted; "" until the gate was entered.
+    """
+
+    door: Door
+    method: str
+    route: str
+    url: str
+    path: Mapping[str, str]
+    pairs: Sequence[tuple[str, str]]
+    headers: Mapping[str, str]
+    body: bytes = b""
+    client: str = ""
+    act: str = field(default="")
+
+    def caller(self, action: str, target: str) -> Caller:
+        """Who calls, by the bearer token.
+
+        Raises:
+            Unauthenticated: ``http.no_token``, ``access.token``; the refusal is in the trail.
+        """
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        try:
+            if scheme.lower() != "bearer" or not token.strip():
+                raise Unauthenticated("http.no_token", _NO_TOKEN)
+            return self.door.identity.bearer(token.strip())
+        except Unauthenticated as error:
+            nobody = self.door.identity.nobody()
+            self.act = self.door.gate.refuse(nobody, action, target, "", error)
+            raise
+
+    @contextmanager
+    def enter(self, action: str, target: str) -> Iterator[Permit]:
+        """Pass the gate as the caller. The act is committed when the block ends, so answer after it."""
+        with self.entered_as(self.caller(action, target), action, target) as permit:
+            yield permit
+
+    @contextmanager
+    def entered_as(self, caller: Caller, action: str, target: str) -> Iterator[Permit]:
+        """Pass the gate as someone known."""
+        with self.door.enter(caller, action, target) as permit:
+            self.act = permit.act
+            yield permit
+
+    def json(self, shape: type[Shape]) -> Shape:
+        """The body as JSON of this shape.
+
+        Raises:
+            Invalid: ``http.body``.
+        """
+        try:
+            return msgspec.json.decode(self.body, type=shape)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # msgspec's own text can quote the body.
+            raise Invalid(
+                "http.body", f"The body is not what {self.method} {self.route} takes; see /openapi.json."
+            ) from None
+
+    def only(self, *known: str) -> None:
+        """Refuse query parameters that would have no effect.
+
+        Raises:
+            Invalid: ``http.unknown_parameter``.
+        """
+        if any(name not in known for name, _ in self.pairs):
+            said = f"takes {', '.join(known)}" if known else "takes no query parameters"
+            raise Invalid("http.unknown_parameter", f"An unknown query parameter; {self.method} {self.route} {said}.")
+
+    def one(self, name: str) -> str | None:
+        """The one value of a query parameter.
+
+        Raises:
+            Invalid: ``http.repeated_parameter``.
+        """
+        values: list[Any] = [value for key, value in self.pairs if key == name]
+        if len(values) > 1:
+            raise Invalid("http.repeated_parameter", f"The parameter {name} is given more than once.")
+        return values[0] if values else None

@@ -1,0 +1,47 @@
+"""Metrics for Prometheus. Labels are route templates, methods and status codes: nothing that a caller can choose."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from carelake import __version__
+
+__all__ = ["Metrics"]
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The numbers of one server, in a registry of their own."""
+
+    media_type = CONTENT_TYPE_PLAIN_0_0_4
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry(auto_describe=True)
+        self._requests = Counter(
+            "carelake_http_requests",
+            "Requests answered",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "carelake_http_seconds", "Time to answer", ("route",), buckets=_SECONDS, registry=self._registry
+        )
+        self.running = Gauge("carelake_http_running", "Requests being answered", registry=self._registry)
+        self.seal_failures = Counter(
+            "carelake_audit_seal_failures", "Times the trail could not be sealed", registry=self._registry
+        )
+        self.sealed = Counter("carelake_audit_segments", "Segments sealed by this server", registry=self._registry)
+        info = Gauge("carelake_build_info", "Always 1", ("version",), registry=self._registry)
+        info.labels(__version__).set(1)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def page(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self._registry)

@@ -1,0 +1,51 @@
+"""What the HTTP door needs of the wiring, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from carelake.access.gate import Gate
+from carelake.access.identity import Caller, Identity
+from carelake.access.principals import Principal
+from carelake.audit.nouns import Nouns
+from carelake.audit.trail import Trail
+from carelake.core.permit import Permit
+from carelake.core.settings import Settings
+from carelake.vault.workspace import Vault
+
+__all__ = ["Door"]
+
+
+class Door(Protocol):
+    """An open workspace, as `carelake.apps.wiring.Workspace` is one."""
+
+    vault: Vault
+    settings: Settings
+    gate: Gate
+    identity: Identity
+    trail: Trail
+    nouns: Nouns
+
+    def enter(self, caller: Caller, action: str, target: str, *, job: bool = False) -> AbstractContextManager[Permit]:
+        """Enter the gate as a caller; the act is committed when the block is left."""
+        ...
+
+    def health(self) -> Mapping[str, str]:
+        """What must work for requests to be answered: part -> ``ok`` or an error code."""
+        ...
+
+    def service(self, name: str) -> Principal:
+        """A service principal, for what the server does by itself."""
+        ...
+
+    @property
+    def resources(self) -> Any:
+        """The record: `carelake.store.resources.Resources`."""
+        ...
+
+    @property
+    def serving(self) -> Any:
+        """The endpoints of models."""
+        ...

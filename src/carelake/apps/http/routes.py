@@ -1,0 +1,46 @@
+"""Routes as data: the application and its OpenAPI document are both made from one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import Response
+
+from carelake.apps.http.calls import Call
+
+__all__ = ["Handler", "Operation"]
+
+Handler = Callable[[Call], Response]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing that can be asked for.
+
+    Attributes:
+        path: with ``{name}`` for what varies.
+        summary: one line for people.
+        handler: plain synchronous code; it runs in a thread.
+        open: whether it is answered without a token.
+        body: JSON Schema of the request's body, None where it takes none.
+        body_type: media type of the body.
+        parameters: descriptions of the parameters in the path.
+        query: description of the query, "" where it takes none.
+        answers: status -> what it means; media type of the good answer in ``media_type``.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Handler
+    tag: str
+    open: bool = False
+    body: Mapping[str, Any] | None = None
+    body_type: str = "application/json"
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    query: str = ""
+    media_type: str = "application/json"
+    answers: Mapping[str, str] = field(default_factory=dict)

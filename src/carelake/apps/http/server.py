@@ -1,0 +1,81 @@
+"""Runs the application under uvicorn: loopback only until TLS is here, bounded, and with a graceful end."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from carelake.apps.http.app import create_app
+from carelake.apps.http.ports import Door
+from carelake.core.errors import Unavailable, Unsupported
+
+__all__ = ["serve"]
+
+_GRACE_SECONDS = 10
+_CONNECTIONS = 512
+
+
+class _Server(uvicorn.Server):
+    """Tells its address once it listens."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._tell = started
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                self._tell(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+                return
+
+
+def serve(
+    workspace: Door, *, host: str = "127.0.0.1", port: int = 8080, started: Callable[[str], None] = lambda _url: None
+) -> None:
+    """Serve until SIGINT or SIGTERM; requests that have begun are finished first.
+
+    Args:
+        port: 0 takes a free one.
+        started: told the server's address when it listens.
+
+    Raises:
+        Unsupported: ``http.loopback_only``.
+        Unavailable: ``http.port``, when the port is taken.
+    """
+    if not _is_loopback(host):
+        raise Unsupported(
+            "http.loopback_only",
+            "This version serves without TLS and so on loopback only; use --host 127.0.0.1 behind a TLS proxy.",
+        )
+    config = uvicorn.Config(
+        create_app(workspace),
+        host=host,
+        port=port,
+        access_log=False,  # it would write the query, and with it names
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    try:
+        _Server(config, started).run()
+    except SystemExit:
+        # uvicorn ends the process when it cannot listen; the caller has a workspace to close.
+        raise Unavailable("http.port", "The server could not listen; the port may be taken. Try another --port.") from None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,117 @@
+"""The part of FHIRPath that R4's search parameters are written in, read into paths.
+
+    union    = part ("|" part)*
+    part     = "(" part " as " TYPE ")" rest | TYPE rest
+    rest     = ("." step)*
+    step     = NAME | "as(" TYPE ")" | "ofType(" TYPE ")" | "where(" test ")"
+    test     = "resolve() is " TYPE | NAME "='" TEXT "'"
+
+What does not fit raises `Misfit` with the reason, and its parameter is listed as not supported.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["Equals", "Misfit", "Path", "Refers", "Step", "read"]
+
+
+class Misfit(Exception):
+    """The expression is outside of the grammar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refers:
+    """Keep references to this resource type only."""
+
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Equals:
+    """Keep objects whose element ``name`` has this value."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One element: its name, the type chosen where it is a choice, and what it must satisfy."""
+
+    name: str
+    type: str = ""
+    test: Refers | Equals | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A path from a resource type (``Resource`` and ``DomainResource`` are any)."""
+
+    root: str
+    steps: tuple[Step, ...]
+
+
+_TOKEN = re.compile(
+    r"(?P<as>\.(?:as|ofType)\((?P<type>\w+)\))"
+    r"|(?P<resolve>\.where\(resolve\(\) is (?P<target>\w+)\))"
+    r"|(?P<equal>\.where\((?P<name>\w+)\s*=\s*'(?P<value>[^']*)'\))"
+    r"|(?P<step>\.(?P<element>[a-z]\w*))(?![\w(\[])"
+)
+_CAST = re.compile(r"\((?P<inner>[^()]+|.+\)) as (?P<type>\w+)\)(?P<rest>.*)")
+_ROOT = re.compile(r"[A-Z]\w+")
+
+
+def read(expression: str) -> list[Path]:
+    """The paths of a union.
+
+    Raises:
+        Misfit: some part is outside of the grammar.
+    """
+    return [_part(text.strip()) for text in _split(expression)]
+
+
+def _split(expression: str) -> list[str]:
+    parts, depth, start = [], 0, 0
+    for n, sign in enumerate(expression):
+        depth += (sign == "(") - (sign == ")")
+        if sign == "|" and depth == 0:
+            parts.append(expression[start:n])
+            start = n + 1
+    return [*parts, expression[start:]]
+
+
+def _part(text: str) -> Path:
+    cast = _CAST.fullmatch(text)
+    if cast is not None:
+        text = f"{cast['inner']}.as({cast['type']}){cast['rest']}"
+    elif text.startswith("(") and text.endswith(")"):
+        text = text[1:-1]
+    root = _ROOT.match(text)
+    if root is None:
+        raise Misfit("the expression does not start at a type")
+    steps: list[Step] = []
+    at = root.end()
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise Misfit("the expression uses FHIRPath outside of paths, as, ofType, where and unions")
+        steps = _grow(steps, found)
+        at = found.end()
+    return Path(root[0], tuple(steps))
+
+
+def _grow(steps: list[Step], found: re.Match[str]) -> list[Step]:
+    if found["step"]:
+        return [*steps, Step(found["element"])]
+    if not steps:
+        raise Misfit("the expression tests the resource itself")
+    last = steps[-1]
+    if found["as"]:
+        last = Step(last.name, found["type"], last.test)
+    elif found["resolve"]:
+        last = Step(last.name, last.type, Refers(found["target"]))
+    else:
+        last = Step(last.name, last.type, Equals(found["name"], found["value"]))
+    return [*steps[:-1], last]

@@ -1,0 +1,110 @@
+"""How the text of a value becomes what an index compares (https://hl7.org/fhir/R4/search.html).
+
+Dates are ranges ``[low, high)`` in microseconds since 1970 UTC, as wide as the text is precise; numbers are ranges as
+wide as their digits are; strings are folded. Queries use the same functions, so that both sides agree.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+
+__all__ = ["NUMBER_MAX", "OPEN_HIGH", "OPEN_LOW", "date_range", "normalise", "number_range"]
+
+OPEN_LOW = -62_135_596_800_000_000
+"""0001-01-01 in microseconds since 1970: the start of a period that has none."""
+OPEN_HIGH = 253_402_300_800_000_000
+"""10000-01-01: the end of a period that has none."""
+NUMBER_MAX = 1.7976931348623157e308
+"""Stands for no upper bound; its negative for no lower one."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_DATE = re.compile(
+    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(Z|[+-]\d\d:\d\d)?)?)?)?", re.ASCII
+).fullmatch
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+@lru_cache(maxsize=1 << 14)
+def date_range(text: str) -> tuple[int, int]:
+    """The range of a date, dateTime or instant; without a zone it is in UTC.
+
+    A fraction of a second is as wide as its last digit. Minutes without seconds are allowed, as searches may have.
+
+    Raises:
+        ValueError: the text is no date of FHIR.
+    """
+    found = _DATE(text)
+    if found is None:
+        raise ValueError("not a FHIR date")
+    year, month, day, hour, minute, second, fraction, zone = found.groups()
+    if day is None or hour is None:
+        return _days(int(year), month, day)
+    leap = second == "60"  # leap seconds are written; Python's clock has none
+    offset = "+00:00" if zone in (None, "Z") else zone
+    low = _micros(datetime.fromisoformat(f"{text[:16]}:{'59' if leap else second or '00'}{offset}"))
+    low += 1_000_000 if leap else 0
+    if second is None:
+        return low, low + 60_000_000
+    if fraction is None:
+        return low, low + 1_000_000
+    low += int(fraction[:6].ljust(6, "0"))
+    return low, low + 10 ** max(0, 6 - len(fraction))
+
+
+def _days(year: int, month: str | None, day: str | None) -> tuple[int, int]:
+    low = datetime(year, int(month or 1), int(day or 1), tzinfo=UTC)
+    if day is not None:
+        return _micros(low), _micros(low) + 86_400_000_000
+    carry = 12 if month is None else 1
+    index = low.year * 12 + low.month - 1 + carry
+    if index // 12 > 9999:
+        return _micros(low), OPEN_HIGH
+    return _micros(low), _micros(datetime(index // 12, index % 12 + 1, 1, tzinfo=UTC))
+
+
+_HALF = {exponent: Decimal(5).scaleb(exponent - 1) for exponent in range(-24, 25)}
+# "100" stands for [99.5, 100.5), and "1e2", by the standard's own example, for [95, 105).
+_HALF |= {exponent: Decimal(5).scaleb(exponent - 1) for exponent in range(1, 25)}
+
+
+def number_range(value: Decimal | int | float | str) -> tuple[float, float]:
+    """The range a number stands for, half a unit of its last digit to both sides.
+
+    Raises:
+        ValueError: the text is no number, or has more digits or a larger exponent than an index can hold.
+    """
+    try:
+        exact = value if isinstance(value, Decimal) else Decimal(str(value))
+        exponent = exact.as_tuple().exponent
+        half = _HALF.get(exponent)  # type: ignore[arg-type]  # of NaN and infinities it is a letter, and is not found
+    except InvalidOperation:
+        half = None
+    if half is None or exact.adjusted() > 300:
+        raise ValueError("not a number that can be searched for")
+    return float(exact - half), float(exact + half)
+
+
+_APOSTROPHES = re.compile("['\u2018\u2019\u02bc`\u00b4]")
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+@lru_cache(maxsize=1 << 14)
+def normalise(text: str) -> str:
+    """Fold case, accents and punctuation: ``O'Brien-Núñez`` becomes ``obrien nunez``.
+
+    Apostrophes vanish, other punctuation and white space become one space.
+    """
+    if text.isascii() and text.isalnum():
+        return text.lower()
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text.casefold())
+        text = unicodedata.normalize("NFKC", "".join(c for c in text if not unicodedata.combining(c)))
+    return _NOT_WORD.sub(" ", _APOSTROPHES.sub("", text.casefold())).strip()

@@ -1,0 +1,187 @@
+"""Bundles taken apart: each entry's resource with its byte range and line, ids and ``urn:`` references settled (D6).
+
+Bundle: https://hl7.org/fhir/R4/bundle.html; resolving references in it: section 2.36.4.1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from carelake.core.records import Rejected
+from carelake.ingest.batches import Entry
+
+__all__ = ["Located", "Sheet", "entries", "locate", "read_sheet"]
+
+_BETWEEN = re.compile(rb"[\s,]*")
+_URN = re.compile(rb'"(urn:(?:uuid|oid):[^"\\]*)"')
+_UUID = re.compile(r"urn:uuid:([A-Za-z0-9.\-]{1,64})")
+_READS = frozenset({"GET", "HEAD", "DELETE"})
+
+
+class Sheet(msgspec.Struct):
+    """The outer leaf of a JSON document; entries are not decoded yet."""
+
+    resource_type: Any = msgspec.field(default=None, name="resourceType")
+    type: Any = None
+    entry: msgspec.Raw | None = None
+
+    @property
+    def is_bundle(self) -> bool:
+        return self.resource_type == "Bundle"
+
+
+class _Wrapper(msgspec.Struct):
+    full_url: Any = msgspec.field(default=None, name="fullUrl")
+    resource: msgspec.Raw = msgspec.Raw()
+    request: Any = None
+
+
+class _Head(msgspec.Struct):
+    resource_type: Any = msgspec.field(default=None, name="resourceType")
+    id: Any = None
+
+
+class Located(NamedTuple):
+    """One element of ``Bundle.entry``: its text, and where it starts in the landing."""
+
+    raw: bytes
+    offset: int
+    line: int
+
+
+class _Opened(NamedTuple):
+    resource: bytes
+    offset: int
+    line: int
+    full_url: str
+    type: str
+    id: str
+    refused: tuple[str, str] | None
+
+
+_sheet = msgspec.json.Decoder(Sheet)
+_list = msgspec.json.Decoder(list[msgspec.Raw])
+_wrapper = msgspec.json.Decoder(_Wrapper)
+_head = msgspec.json.Decoder(_Head)
+
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError)
+
+
+def read_sheet(data: bytes) -> Sheet | None:
+    """The outer leaf, or None where the text is not one JSON object."""
+    try:
+        return _sheet.decode(data)
+    except _NOT_JSON:
+        return None
+
+
+def locate(data: bytes, entry: msgspec.Raw, offset: int, line: int) -> Iterator[Located] | None:
+    """The elements of ``Bundle.entry``, or None where it is not an array.
+
+    Args:
+        data: the document; ``entry`` is the raw value in it.
+        offset, line: where the document starts in the landing.
+    """
+    try:
+        raws = [bytes(raw) for raw in _list.decode(entry)]
+    except _NOT_JSON:
+        return None
+    return _places(data, raws, max(data.find(bytes(entry)), 0) + 1, offset, line)
+
+
+def _places(data: bytes, raws: list[bytes], at: int, offset: int, line: int) -> Iterator[Located]:
+    seen = 0
+    for raw in raws:
+        start = _after_gap(data, at)
+        line += data.count(b"\n", seen, start)
+        yield Located(raw, offset + start, line)
+        seen, at = start, start + len(raw)
+
+
+def _after_gap(data: bytes, at: int) -> int:
+    gap = _BETWEEN.match(data, at)
+    return gap.end() if gap else at
+
+
+def entries(
+    located: Callable[[], Iterable[Located]], *, kind: str, position: int, bundle: int, after: tuple[int, int]
+) -> Iterator[Entry]:
+    """Entries ready to be parsed, in the Bundle's order; a history, whose order is newest first, in reverse.
+
+    Args:
+        located: gives the elements; called twice, once to learn the ids and once to hand them out.
+        kind: ``Bundle.type``.
+        position: of the first entry in the source.
+        bundle: number within which ids must be unique.
+        after: offset and line where the reading goes on when the last entry is done.
+    """
+    mapping: dict[str, str] = {}
+    for one in located():
+        opened = _open(one)
+        if opened.full_url.startswith("urn:") and opened.type and opened.id:
+            mapping[opened.full_url] = f"{opened.type}/{opened.id}"
+    history = kind == "history"
+    order: Iterable[tuple[int, Located]] = enumerate(located())
+    if history:
+        order = reversed(list(order))
+    for index, one in order:
+        yield _entry(_open(one), index, position, 0 if history else bundle, mapping, after)
+
+
+def _entry(
+    opened: _Opened, index: int, position: int, bundle: int, mapping: dict[str, str], after: tuple[int, int]
+) -> Entry:
+    data, place = opened.resource, position + index
+    refused = None
+    if opened.refused:
+        code, message = opened.refused
+        refused = Rejected(opened.offset, len(data), opened.line, place, f"Bundle.entry[{index}]", code, message)
+    mentioned = {urn: mapping[urn] for urn in _mentions(data) if urn in mapping} if mapping else {}
+    return Entry(data, opened.offset, opened.line, place, opened.id, bundle, mentioned, after, refused)
+
+
+def _mentions(data: bytes) -> set[str]:
+    return {urn.decode("utf-8", "replace") for urn in _URN.findall(data)}
+
+
+def _open(one: Located) -> _Opened:
+    try:
+        wrapper = _wrapper.decode(one.raw)
+    except _NOT_JSON:
+        return _refuse(one, "ingest.entry", "The entry is not an object with a resource; expected a Bundle entry.")
+    method = wrapper.request.get("method") if isinstance(wrapper.request, dict) else None
+    if method in _READS:
+        return _refuse(one, "ingest.method", "The entry asks for a read or a deletion; ingest takes only resources.")
+    resource = bytes(wrapper.resource)
+    if resource in (b"", b"null"):
+        return _refuse(one, "ingest.no_resource", "The entry holds no resource; expected Bundle.entry.resource.")
+    inside = max(one.raw.find(resource), 0)
+    url = wrapper.full_url if isinstance(wrapper.full_url, str) else ""
+    kind, given = _names(resource)
+    line = one.line + one.raw.count(b"\n", 0, inside)
+    return _Opened(resource, one.offset + inside, line, url, kind, given or _id_of(url, kind), None)
+
+
+def _refuse(one: Located, code: str, message: str) -> _Opened:
+    return _Opened(one.raw, one.offset, one.line, "", "", "", (code, message))
+
+
+def _names(resource: bytes) -> tuple[str, str]:
+    try:
+        head = _head.decode(resource)
+    except _NOT_JSON:
+        return "", ""
+    kind = head.resource_type if isinstance(head.resource_type, str) else ""
+    return kind, head.id if isinstance(head.id, str) else ""
+
+
+def _id_of(url: str, kind: str) -> str:
+    """The id that a fullUrl tells of: a uuid, or the end of a RESTful address of the same type."""
+    if match := _UUID.fullmatch(url):
+        return match[1]
+    rest, _, last = url.rpartition("/")
+    return last if kind and rest.rpartition("/")[2] == kind else ""

@@ -1,0 +1,1 @@
+"""Resource versions as table snapshots, and flat views over them."""

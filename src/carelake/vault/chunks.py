@@ -1,0 +1,277 @@
+"""The object format, version 1 (decision D5): AES-256-GCM in chunks, any range readable without the rest.
+
+A published construction, STREAM (Hoang, Reyhanitabar, Rogaway, Vizar 2015), over a random data key per object:
+
+    header, 92 bytes, big-endian
+        magic "CLKO", format u16, zero u16, zone key version u32, chunk size u32, plaintext length u64,
+        nonce prefix 7 bytes, zero u8, data key wrapped by the zone key 60 bytes
+    chunk i: ciphertext of up to ``chunk size`` bytes and a tag of 16
+        nonce: prefix, i as u32, 1 if it is the last chunk else 0
+        AAD:   workspace, account, zone, object, version (each with its length), i as u64, the same last flag
+
+The data key is wrapped with the whole header and the place as AAD, so no bit of the header can be changed. A writer
+does not know the length at the start: it leaves room for the header and writes it at the end, before the file gets
+its name. An empty object has one empty chunk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from carelake.core.errors import Corrupt, Invalid
+from carelake.vault.disk import full_disk
+from carelake.vault.wrapping import TAG_BYTES, bind, new_key, unwrap, wrap
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from carelake.vault.keyring import Key
+
+__all__ = ["CHUNK_BYTES", "HEADER_BYTES", "ChunkReader", "ChunkWriter", "Place", "stored_size"]
+
+CHUNK_BYTES = 1 << 20
+_MAX_CHUNK_BYTES = 16 << 20
+_HEAD = struct.Struct(">4sHHIIQ7sx")
+_WRAPPED_BYTES = 60
+HEADER_BYTES = _HEAD.size + _WRAPPED_BYTES
+_MAGIC = b"CLKO"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an object belongs; bound into every chunk."""
+
+    workspace: str
+    account: str
+    zone: str
+    object: str
+    version: str
+
+    @property
+    def bound(self) -> bytes:
+        """The place as AAD."""
+        return bind("carelake-object-1", self.workspace, self.account, self.zone, self.object, self.version)
+
+
+def _chunk_count(size: int, chunk: int) -> int:
+    return max(1, -(-size // chunk))
+
+
+def stored_size(size: int, chunk: int = CHUNK_BYTES) -> int:
+    """Bytes on disk of an object of ``size`` bytes."""
+    return HEADER_BYTES + size + TAG_BYTES * _chunk_count(size, chunk)
+
+
+class _Cipher:
+    """Nonce and AAD of each chunk of one object."""
+
+    def __init__(self, key: bytes, prefix: bytes, bound: bytes) -> None:
+        self.aead = AESGCM(key)
+        self._prefix = prefix
+        self._bound = bound
+
+    def names(self, index: int, last: bool) -> tuple[bytes, bytes]:
+        flag = b"\x01" if last else b"\x00"
+        return self._prefix + index.to_bytes(4, "big") + flag, self._bound + index.to_bytes(8, "big") + flag
+
+
+def _altered(reason: str) -> Corrupt:
+    return Corrupt(
+        "vault.altered",
+        f"A stored object fails its check: {reason}. It was altered, cut or swapped; restore it from a backup.",
+    )
+
+
+def _write_all(handle: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(handle, data) :]
+
+
+class ChunkWriter:
+    """Encrypts a stream into an open, empty file; `finish` makes the file whole."""
+
+    def __init__(self, handle: int, place: Place, chunk: int = CHUNK_BYTES) -> None:
+        self._handle = handle
+        self._place = place
+        self._chunk = chunk
+        self._data_key = new_key()
+        self._prefix = os.urandom(7)
+        self._cipher = _Cipher(self._data_key, self._prefix, place.bound)
+        self._held = bytearray()
+        self._sealed = memoryview(bytearray())
+        self._index = 0
+        self._digest = hashlib.sha256()
+        self.size = 0
+        os.lseek(handle, HEADER_BYTES, os.SEEK_SET)
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Take bytes. One full chunk is held back, since only the end tells which one is the last."""
+        view = memoryview(data).cast("B")
+        taken = len(view)
+        self.size += taken
+        if self._held:
+            room = min(self._chunk - len(self._held), taken)
+            self._held += view[:room]
+            view = view[room:]
+            if not view:
+                return taken
+            self._seal(self._held, last=False)
+            self._held = bytearray()
+        while len(view) > self._chunk:
+            self._seal(view[: self._chunk], last=False)
+            view = view[self._chunk :]
+        self._held += view
+        return taken
+
+    def finish(self, key: Key) -> str:
+        """Write the last chunk and the header, and sync. Returns the SHA-256 of the plaintext, in hex."""
+        self._seal(self._held, last=True)
+        head = _HEAD.pack(_MAGIC, _FORMAT, 0, key.version, self._chunk, self.size, self._prefix)
+        wrapped = wrap(key.secret, self._data_key, self._place.bound + head)
+        with full_disk():
+            os.pwrite(self._handle, head + wrapped, 0)
+            os.fsync(self._handle)
+        return self._digest.hexdigest()
+
+    def _seal(self, plain: bytearray | memoryview, *, last: bool) -> None:
+        need = len(plain) + TAG_BYTES
+        if len(self._sealed) < need:
+            self._sealed = memoryview(bytearray(need))
+        nonce, bound = self._cipher.names(self._index, last)
+        self._index += 1
+        self._digest.update(plain)
+        self._cipher.aead.encrypt_into(nonce, plain, bound, self._sealed[:need])
+        with full_disk():
+            _write_all(self._handle, self._sealed[:need])
+
+
+class ChunkReader(io.RawIOBase):
+    """Reads an encrypted file; seeks freely and decrypts only the chunks it is asked for.
+
+    Closes ``handle``. Raises `Corrupt` ``vault.altered`` for anything that is not exactly what was written.
+    """
+
+    def __init__(self, handle: int, place: Place, key_of: Callable[[int], Key]) -> None:
+        super().__init__()
+        self._handle = handle
+        self._at = 0
+        try:
+            self._open(place, key_of)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, place: Place, key_of: Callable[[int], Key]) -> None:
+        header = os.pread(self._handle, HEADER_BYTES, 0)
+        if len(header) < HEADER_BYTES:
+            raise _altered("its header is cut")
+        head, wrapped = header[: _HEAD.size], header[_HEAD.size :]
+        magic, number, _, version, chunk, size, prefix = _HEAD.unpack(head)
+        if magic != _MAGIC or number != _FORMAT or not 0 < chunk <= _MAX_CHUNK_BYTES:
+            raise _altered("its header is not one of this format")
+        try:
+            data_key = unwrap(key_of(version).secret, wrapped, place.bound + head)
+        except Corrupt:
+            raise _altered("its header does not belong to this place") from None
+        self.size = size
+        self._chunk = chunk
+        self._last = _chunk_count(size, chunk) - 1
+        if os.fstat(self._handle).st_size != stored_size(size, chunk):
+            raise _altered("its length is not the one in the header")
+        self._cipher = _Cipher(data_key, prefix, place.bound)
+        self._stored = memoryview(bytearray(min(chunk, size) + TAG_BYTES))
+        self._plain = memoryview(bytearray(min(chunk, size)))
+        self._plain_index = -1
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._check_open()
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
+        if start + offset < 0:
+            raise Invalid("vault.seek", "A position before the start of the object was asked for.")
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the buffer, or as much of it as there is left to read."""
+        self._check_open()
+        out = memoryview(buffer).cast("B")
+        wanted = min(len(out), max(0, self.size - self._at))
+        done = 0
+        while done < wanted:
+            index, within = divmod(self._at, self._chunk)
+            length = self._length(index)
+            take = min(length - within, wanted - done)
+            if take == length and index != self._plain_index:
+                self._decrypt(index, out[done : done + take])
+            else:
+                self._load(index)
+                out[done : done + take] = self._plain[within : within + take]
+            done += take
+            self._at += take
+        return wanted
+
+    def readall(self) -> bytes:
+        out = bytearray(max(0, self.size - self._at))
+        self.readinto(out)
+        return bytes(out)
+
+    def check_empty(self) -> None:
+        """Authenticate the one chunk of an empty object, which no read ever asks for."""
+        if self.size == 0:
+            self._decrypt(0, memoryview(bytearray()))
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._handle)
+        super().close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+
+    def _length(self, index: int) -> int:
+        return min(self._chunk, self.size - index * self._chunk)
+
+    def _load(self, index: int) -> None:
+        if index != self._plain_index:
+            self._plain_index = -1
+            self._decrypt(index, self._plain[: self._length(index)])
+            self._plain_index = index
+
+    def _decrypt(self, index: int, out: memoryview) -> None:
+        length = len(out) + TAG_BYTES
+        stored = self._stored[:length]
+        start = HEADER_BYTES + index * (self._chunk + TAG_BYTES)
+        got = 0
+        while got < length:
+            read = os.preadv(self._handle, [stored[got:]], start + got)
+            if not read:
+                raise _altered("it is cut")
+            got += read
+        nonce, bound = self._cipher.names(index, index == self._last)
+        try:
+            self._cipher.aead.decrypt_into(nonce, stored, bound, out)
+        except InvalidTag:
+            raise _altered(f"chunk {index} is not what was written") from None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("an open object is not carried elsewhere")
