@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from carelake.core.clock import FixedClock
+from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit, mint
+from carelake.core.settings import Settings
 
 
 class SilentLog:
@@ -64,6 +66,33 @@ def permit_for(clock: FixedClock) -> Callable[..., Permit]:
         return mint(account=account, grants=grants, **{**said, **other})
 
     return make
+
+
+@pytest.fixture
+def vault(tmp_path: Path, clock: FixedClock) -> Iterator[Any]:
+    """A new workspace in a temporary folder, with every room's tables and its root key beside it."""
+    from carelake.apps.wiring import import_tables
+    from carelake.vault.workspace import Vault
+
+    import_tables()
+    made = Vault.create(
+        tmp_path / "ws", settings=Settings(workspace="w1"), key_dir=tmp_path / "keys", clock=clock, ids=RandomIds()
+    )
+    with made:
+        yield made
+
+
+@pytest.fixture
+def gate(vault: Any) -> Any:
+    """The gate of that workspace, with the package's own policies and the default principals."""
+    from carelake.access.gate import Gate
+    from carelake.access.policy import Policies
+    from carelake.access.principals import DEFAULTS, Principals
+
+    with vault.database.ledger() as connection:
+        for who in DEFAULTS:
+            Principals(connection).add(who)
+    return Gate(vault, Policies.load(Path("/nonexistent")))
 
 
 @pytest.fixture(scope="session")

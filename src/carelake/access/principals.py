@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
-from sqlalchemy import Boolean, Column, Connection, Integer, String, Table, Text, insert, select, update
+from sqlalchemy import Boolean, Column, Connection, Integer, Row, String, Table, Text, insert, select, update
 
 from carelake.core.errors import Conflict, Invalid, NotFound
 from carelake.vault.database import metadata
@@ -120,7 +121,6 @@ def _join(names: tuple[str, ...]) -> str:
     return msgspec.json.encode(names).decode()
 
 
-def _principal(row: object) -> Principal:
-    name, kind, roles, accounts, _uid, disabled = row  # type: ignore[misc]
+def _principal(row: Row[Any]) -> Principal:
     decode = msgspec.json.Decoder(tuple[str, ...]).decode
-    return Principal(name, kind, decode(roles), decode(accounts), bool(disabled))
+    return Principal(row.name, row.kind, decode(row.roles), decode(row.accounts), bool(row.disabled))

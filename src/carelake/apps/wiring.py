@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tomllib
 import uuid
@@ -31,10 +32,21 @@ from carelake.vault.workspace import Vault
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-__all__ = ["CONFIG", "Workspace", "key_folder", "read_settings"]
+__all__ = ["CONFIG", "Workspace", "import_tables", "key_folder", "read_settings"]
 
 CONFIG = "carelake.toml"
 _PREFIX = "CARELAKE_"
+_TABLES = (
+    "access.principals",
+    "audit.tables",
+    "events.outbox",
+    "ingest.tables",
+    # "lake.catalog",
+    "pipelines.tables",
+    "serving.tables",
+    # "store.tables",
+    "vault.tables",
+)
 _NOT_SETTINGS = frozenset({"KEY_DIR", "PASSPHRASE", "WORKSPACE", "TEST_DATA", "PURPOSE", "ACCOUNT", "AS", "TOKEN"})
 
 
@@ -95,7 +107,7 @@ class Workspace:
         """
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise Conflict("apps.not_empty", "The folder is not empty; a workspace is made in a new or empty one.")
-        _tables()
+        import_tables()
         settings = Settings(workspace=uuid.uuid4().hex)
         vault = Vault.create(
             root,
@@ -117,7 +129,7 @@ class Workspace:
     def open(cls, root: Path, environment: Mapping[str, str]) -> Workspace:
         """Open the workspace at ``root``; jobs that a dead process left open are marked as interrupted."""
         settings = read_settings(root, environment)
-        _tables()
+        import_tables()
         vault = Vault.open(
             root,
             settings=settings,
@@ -165,12 +177,7 @@ class Workspace:
         return Resources(self.vault)
 
 
-def _tables() -> None:
+def import_tables() -> None:
     """Import every room that has tables, so that the schema is whole before it is made."""
-    import carelake.audit.tables
-    import carelake.events.outbox
-    import carelake.ingest.tables
-    import carelake.lake.tables
-    import carelake.pipelines.tables
-    import carelake.serving.tables
-    import carelake.store.tables  # noqa: F401
+    for name in _TABLES:
+        importlib.import_module(f"carelake.{name}")

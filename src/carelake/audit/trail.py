@@ -144,10 +144,10 @@ class Trail:
         if head is not None and head["number"] >= row["number"]:
             return
         signature = self._vault.keyring.sign_trail(canonical.dump(said)).hex()
-        self._vault.roots.write_head(canonical.dump({**said, "signature": signature}))
+        self._vault.write_head(canonical.dump({**said, "signature": signature}))
 
     def _head(self) -> dict[str, Any] | None:
-        data = self._vault.roots.read_head()
+        data = self._vault.read_head()
         return canonical.load(data) if data else None
 
     def verify(self, permit: Permit) -> Verdict:

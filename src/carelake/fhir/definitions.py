@@ -144,7 +144,9 @@ def element(type_name: str) -> Mapping[str, Element]:
     """
     found = _load().elements.get(type_name)
     if found is None:
-        raise Invalid("fhir.unknown_type", "FHIR R4 has no such type; expected for example Patient or Patient.contact.")
+        raise Invalid(
+            "fhir.unknown_type", "FHIR R4 has no such type; expected for example Patient or Patient.contact."
+        )
     return found
 
 

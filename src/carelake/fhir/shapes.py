@@ -121,7 +121,7 @@ def _object(
         for key in required:
             if key not in value:
                 return False
-        for keys, least in choices:
+        for keys, least in choices:  # noqa: SIM110
             if not least <= len(keys.intersection(value)) <= 1:
                 return False
         return True

@@ -27,11 +27,11 @@ class Sheet(msgspec.Struct):
 
     resource_type: Any = msgspec.field(default=None, name="resourceType")
     type: Any = None
-    entry: msgspec.Raw | None = None
+    entry: msgspec.Raw = msgspec.Raw()
 
     @property
     def is_bundle(self) -> bool:
-        return self.resource_type == "Bundle"
+        return bool(self.resource_type == "Bundle")
 
 
 class _Wrapper(msgspec.Struct):

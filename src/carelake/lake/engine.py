@@ -35,7 +35,7 @@ def connect(limits: LakeSettings | None = None) -> Iterator[duckdb.DuckDBPyConne
         },
     )
     try:
-        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+        connection.sql("SET enable_external_access = false; SET lock_configuration = true")
         yield connection
     except duckdb.OutOfMemoryException:
         raise Unavailable(

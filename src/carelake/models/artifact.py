@@ -67,7 +67,9 @@ class ModelFiles:
     baseline: dict[str, Any]
 
 
-def pack(scorer: Scorer, metrics: Mapping[str, Any], card: Mapping[str, Any], html: str, baseline: bytes) -> dict[str, bytes]:
+def pack(
+    scorer: Scorer, metrics: Mapping[str, Any], card: Mapping[str, Any], html: str, baseline: bytes
+) -> dict[str, bytes]:
     """The files of a model version, by name. ``baseline`` is made by `monitor.baseline`."""
     return {
         "model.txt": scorer.text.encode(),
@@ -142,7 +144,7 @@ def _folder(name: str, ref: str) -> str:
 def _altered(file: str) -> Corrupt:
     return Corrupt(
         "models.altered",
-        f"The model file {file} is not the one that was signed; restore it or train again, and look into who changed it.",
+        f"The model file {file} is not the one that was signed; restore it, and look into who changed it.",
         file=file,
     )
 
@@ -151,7 +153,7 @@ def _refuse_pickle(file: str, data: bytes) -> None:
     if data.startswith(_MAGIC) or _PICKLE_0.match(data[:256]):
         raise Refused(
             "models.pickle",
-            f"{file} looks like a pickle or an archive, which may run code when it is read; models are text and JSON.",
+            f"{file} looks like a pickle or an archive, which may run code when read; models are text and JSON.",
             file=file,
         )
 
@@ -174,7 +176,7 @@ def _read_all(permit: Permit, vault: Vault, folder: str) -> dict[str, bytes]:
 
 def _checked_manifest(permit: Permit, vault: Vault, ref: str, found: Mapping[str, bytes]) -> Manifest:
     if _MANIFEST not in found or _SIGNATURE not in found:
-        raise Refused("models.unsigned", "The model version is not signed; only signed ones are read. Register it again.")
+        raise Refused("models.unsigned", "The model version is not signed, so it is not read; register it again.")
     manifest = found[_MANIFEST]
     signed = vault.keyring.verify(manifest, found[_SIGNATURE], account=permit.account, purpose=_PURPOSE)
     if not signed or nouns.ref("model", manifest) != ref:
@@ -190,7 +192,7 @@ def _scorer(found: Mapping[str, bytes]) -> Scorer:
         description = msgspec.json.decode(found["model.json"], type=Description)
         return Scorer(found["model.txt"].decode(), description)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise Corrupt("models.format", "model.json is not in the format of this version; register it again.") from None
+        raise Corrupt("models.format", "model.json is not in this version's format; register it again.") from None
 
 
 def _json(found: Mapping[str, bytes], file: str) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def card(scorer: Scorer, metrics: Mapping[str, Any], plan: Plan, about: About) -
             "problem_type": "Binary classification with calibrated risks",
         },
         "intended_uses": {
-            "purpose_of_model": "Order a morning list of patients by risk, so that discharge follow-up starts with those "
-            "who need it most.",
+            "purpose_of_model": "Order a morning list of patients by risk, so that follow-up starts with those who "
+            "need it most.",
             "intended_uses": "Adult inpatients at discharge, read by clinical staff who see the reasons beside it.",
             "factors_affecting_model_efficiency": "Late or missing results, changes of coding, another population.",
             "risk_rating": "Medium",

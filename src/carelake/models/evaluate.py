@@ -30,8 +30,8 @@ def insufficient(data: Rows, plan: Plan) -> str | None:
         ones, zeros = part.events, len(part) - part.events
         if min(ones, zeros) < plan.enough_events:
             return (
-                f"The {name} set holds {len(part)} admissions, {ones} with the outcome and {zeros} without it; a "
-                f"sound estimate needs at least {plan.enough_events} of each, so no model was made and no figure is given."
+                f"The {name} set holds {len(part)} admissions, {ones} with the outcome and {zeros} without it; "
+                f"a sound estimate needs at least {plan.enough_events} of each, so there is no model and no figure."
             )
     return None
 
@@ -104,7 +104,7 @@ def evaluate(data: Rows, scorer: Scorer, plan: Plan) -> Metrics:
 
 
 def _importance(test: Rows, scorer: Scorer, most: int = 15, enough: int = 2_000) -> list[Metrics]:
-    """The features that move risks most: mean size of what each adds to the log odds, on some rows of the test set."""
+    """The features that move risks most: mean size of what each adds to the log odds, on some test rows."""
     parts, _ = scorer.contributions(test.x[:enough])
     sizes = np.abs(parts).mean(axis=0)
     return [{"feature": test.names[at], "mean_abs_logit": float(sizes[at])} for at in np.argsort(-sizes)[:most]]

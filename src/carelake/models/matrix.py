@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from carelake.core.errors import Invalid
 
-__all__ = ["GROUPS", "SCORES", "SETS", "Floats", "Mask", "Rows", "features", "rows"]
+__all__ = ["GROUPS", "SCORES", "SETS", "Floats", "Mask", "Rows", "features", "rows", "scores"]
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -103,6 +103,11 @@ def _floats(table: pa.Table, name: str) -> Floats:
         return np.asarray(values, dtype=np.float32).astype(np.float64)
 
 
+def scores(table: pa.Table) -> dict[str, Floats]:
+    """The clinical scores that the table has, (n,) each, missing as NaN."""
+    return {name: _floats(table, name) for name in SCORES if name in table.column_names}
+
+
 def rows(table: pa.Table, names: Sequence[str]) -> Rows:
     """Read a training set: ``subject_id``, ``label``, ``set``, the features, and what there is of scores and groups.
 
@@ -123,7 +128,7 @@ def rows(table: pa.Table, names: Sequence[str]) -> Rows:
         np.asarray(label.to_numpy(), dtype=np.bool_),
         np.asarray(codes.to_numpy(zero_copy_only=False), dtype=np.int64),
         sets,
-        {name: _floats(table, name) for name in SCORES if name in present},
+        scores(table),
         {name: _labels(table, name) for name in GROUPS if name in present},
     )
 

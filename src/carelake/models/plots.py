@@ -19,7 +19,8 @@ def _frame(x: str, y: str, ticks: Sequence[float], top: float, inner: Markup, ti
     across, up = _scales(top)
     lines = [
         Markup(
-            '<line class="grid" x1="{a}" x2="{a}" y1="{t}" y2="{b}"/><line class="grid" x1="{l}" x2="{r}" y1="{u}" y2="{u}"/>'
+            '<line class="grid" x1="{a}" x2="{a}" y1="{t}" y2="{b}"/>'
+            '<line class="grid" x1="{l}" x2="{r}" y1="{u}" y2="{u}"/>'
             '<text class="tick" x="{a}" y="{ty}" text-anchor="middle">{v}</text>'
             '<text class="tick" x="{tx}" y="{uy}" text-anchor="end">{v}</text>'
         ).format(
@@ -67,7 +68,8 @@ def calibration(curve: Sequence[Mapping[str, Any]]) -> Markup:
     across, up = _scales(top)
     drawn = [
         Markup(
-            '<line class="whisker" x1="{x}" x2="{x}" y1="{lo}" y2="{hi}"/><circle class="dot c1" cx="{x}" cy="{y}" r="4">'
+            '<line class="whisker" x1="{x}" x2="{x}" y1="{lo}" y2="{hi}"/>'
+            '<circle class="dot c1" cx="{x}" cy="{y}" r="4">'
             "<title>predicted {p:.3f}, observed {o:.3f}, n {n}</title></circle>"
         ).format(
             x=_n(across(b["predicted"])), y=_n(up(b["observed"])), lo=_n(up(b["low"])), hi=_n(up(b["high"])),
@@ -130,7 +132,8 @@ def forest(rows: Sequence[Mapping[str, Any]], middle: float) -> Markup:
     drawn = [
         Markup(
             '<text class="tick" x="140" y="{ty}" text-anchor="end">{g}: {v}</text>'
-            '<line class="whisker" x1="{a}" x2="{b}" y1="{y}" y2="{y}"/><circle class="dot c1" cx="{m}" cy="{y}" r="4"/>'
+            '<line class="whisker" x1="{a}" x2="{b}" y1="{y}" y2="{y}"/>'
+            '<circle class="dot c1" cx="{m}" cy="{y}" r="4"/>'
             '<text class="tick" x="560" y="{ty}">{e:.3f} ({lo:.3f}–{hi:.3f})</text>'
         ).format(
             y=20 + 26 * i, ty=24 + 26 * i, g=r["group"], v=r["value"], e=r["auroc"], m=_n(across(r["auroc"])),
@@ -139,7 +142,8 @@ def forest(rows: Sequence[Mapping[str, Any]], middle: float) -> Markup:
         )
         for i, r in enumerate(known)
     ]  # fmt: skip
-    line = Markup('<line class="line ideal" x1="{x}" x2="{x}" y1="6" y2="{h}"/>').format(x=_n(across(middle)), h=high - 20)
+    all_rows = Markup('<line class="line ideal" x1="{x}" x2="{x}" y1="6" y2="{h}"/>')
+    line = all_rows.format(x=_n(across(middle)), h=high - 20)
     title = "AUROC of each subgroup with its interval"
     return Markup('<svg class="wide" viewBox="0 0 700 {}" role="img" aria-label="{}">{}{}</svg>').format(
         high, title, line, Markup("").join(drawn)
@@ -154,9 +158,8 @@ def bars(rows: Sequence[tuple[str, float]]) -> Markup:
             '<text class="tick" x="290" y="{ty}" text-anchor="end">{n}</text>'
             '<rect class="bar c1" x="300" y="{y}" width="{w}" height="14" rx="2"/>'
             '<text class="tick" x="{vx}" y="{ty}">{s:.3f}</text>'
-        ).format(y=8 + 24 * i, ty=19 + 24 * i, n=name, w=_n(size / most * 330), vx=_n(306 + size / most * 330), s=size)
+        ).format(y=8 + 24 * i, ty=19 + 24 * i, n=name, w=_n(long := size / most * 330), vx=_n(306 + long), s=size)
         for i, (name, size) in enumerate(rows)
     ]
-    return Markup('<svg class="wide" viewBox="0 0 700 {}" role="img" aria-label="Features by weight">{}</svg>').format(
-        24 * len(rows) + 16, Markup("").join(drawn)
-    )
+    frame = Markup('<svg class="wide" viewBox="0 0 700 {}" role="img" aria-label="Features by weight">{}</svg>')
+    return frame.format(24 * len(rows) + 16, Markup("").join(drawn))

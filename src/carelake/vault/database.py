@@ -93,9 +93,19 @@ class Database:
     """The one database of an open workspace."""
 
     def __init__(self, path: Path, key: bytes, clock: Clock) -> None:
+        if not path.exists():
+            raise Unavailable(
+                "vault.database_missing", "The database of the workspace is missing; restore it from a backup."
+            )
         self._clock = clock
         self._engine = _engine(path, key)
         _forget_in_children(self._engine)
+
+    @staticmethod
+    def make(path: Path) -> None:
+        """Make an empty file for a new database. SQLite would make it with the umask's mode."""
+        # Only ever with O_EXCL: closing a descriptor of an open database would drop SQLite's locks on it (POSIX).
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
     @contextmanager
     def transaction(self, permit: Permit) -> Iterator[sqlalchemy.Connection]:
@@ -294,7 +304,8 @@ def translate(error: BaseException) -> CarelakeError | None:
         return Unavailable("vault.busy", "Another process held the database for 30 s; try again when it is done.")
     if "not a database" in text or "malformed" in text or "file is encrypted" in text or "disk I/O" in text:
         return Corrupt(
-            "vault.database", "The database fails its integrity check or was opened with another key; restore a backup."
+            "vault.database",
+            "The database fails its integrity check or was opened with another key; restore a backup.",
         )
     if "disk is full" in text:
         return Unavailable("vault.disk_full", "The disk of the workspace is full; the transaction was rolled back.")

@@ -115,7 +115,9 @@ def _bound(workspace: str, name: str, version: int, parent: str, parent_version:
 
 def _mac(root: bytes, file: _File) -> bytes:
     bare = msgspec.structs.replace(file, mac=b"")
-    return hmac.digest(hmac.digest(root, b"carelake-keyring-mac-1", hashlib.sha256), msgspec.json.encode(bare), "sha256")
+    return hmac.digest(
+        hmac.digest(root, b"carelake-keyring-mac-1", hashlib.sha256), msgspec.json.encode(bare), "sha256"
+    )
 
 
 def _check_value(root: bytes, workspace: str) -> bytes:
@@ -192,7 +194,7 @@ class Keyring:
         if not hmac.compare_digest(_check_value(root, workspace), file.check):
             raise Corrupt(
                 "vault.wrong_key",
-                f"The root key given is not the one of workspace {workspace}; nothing was opened. Give the right one.",
+                f"The root key is not the one of workspace {workspace}; nothing was opened; give the right one.",
             )
         if not hmac.compare_digest(_mac(root, file), file.mac):
             raise Corrupt("vault.keyring", f"{path.name} was altered after it was written; restore it from a backup.")
@@ -312,5 +314,7 @@ class Keyring:
 
 def _signing_name(account: str, purpose: str) -> str:
     if purpose not in _SIGNING or (purpose != "models" and account != "security"):
-        raise Invalid("vault.signing_purpose", "There is no such signing key; expected models, or security's trail, tokens.")
+        raise Invalid(
+            "vault.signing_purpose", "There is no such signing key; expected models, or security's trail, tokens."
+        )
     return f"{account_of(account)}/{purpose}"

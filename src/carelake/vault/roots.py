@@ -47,7 +47,10 @@ class Argon2Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Root(Protocol):
     """A provider of the root key."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The word for it in ``keyring.json``."""
+        ...
 
     def make(self) -> bytes:
         """A root key for a new workspace; `Conflict` ``vault.root_key_exists`` if there is one."""
@@ -78,7 +81,8 @@ class KeyFileRoot:
             write_atomic(self.path, key.hex().encode() + b"\n", new=True)
         except FileExistsError:
             raise Conflict(
-                "vault.root_key_exists", f"A root key for this workspace id is already at {self.path}; it is not replaced."
+                "vault.root_key_exists",
+                f"A root key for this workspace id is already at {self.path}; it is not replaced.",
             ) from None
         return key
 
@@ -141,7 +145,7 @@ def new_costs() -> Argon2Costs:
 
 @dataclass(frozen=True)
 class HeadFile:
-    """The signed head of the trail, outside the workspace (decision D3): cutting the trail's tail fails against it."""
+    """The trail's signed head, outside the workspace (decision D3): cutting the trail's tail fails against it."""
 
     key_dir: Path
     workspace: str

@@ -182,7 +182,14 @@ class Sealer:
         return None if scope.epoch is None else self._cache.get((scope.epoch, account, owner))
 
     def _fill(
-        self, scope: Scope, account: str, above: Key, owners: dict[str, None], keys: dict[str, _Versions], *, create: bool
+        self,
+        scope: Scope,
+        account: str,
+        above: Key,
+        owners: dict[str, None],
+        keys: dict[str, _Versions],
+        *,
+        create: bool,
     ) -> None:
         found = self._load(scope.connection, account, owners)
         if create:
@@ -209,7 +216,9 @@ class Sealer:
             for row in tx.execute(_FIND, {"account": account, "patients": names[start : start + _LOOKUP]}):
                 above = self._keyring.inner(f"{account}/patient", row.parent_version)
                 secret = unwrap(above.secret, row.wrapped, self._wrap_bound(account, row.patient, row.version, above))
-                out.setdefault(row.patient, {})[row.version] = self._patient(account, row.patient, row.version, secret)
+                out.setdefault(row.patient, {})[row.version] = self._patient(
+                    account, row.patient, row.version, secret
+                )
         return out
 
     def _make(self, tx: Connection, account: str, above: Key, owners: list[str]) -> dict[str, _Versions]:
@@ -276,7 +285,9 @@ class PageKeys:
 
     def _of(self, owner: str) -> _Versions:
         if self._scope.generation != self._generation:
-            raise Invalid("vault.keys_expired", "The transaction that these keys were asked for has ended or undone them.")
+            raise Invalid(
+                "vault.keys_expired", "The transaction that these keys were asked for has ended or undone them."
+            )
         versions = self._keys.get(owner)
         if versions is None:
             raise Gone("vault.erased", "The patient's key is gone: the record was erased and cannot be read again.")

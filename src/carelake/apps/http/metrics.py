@@ -19,6 +19,7 @@ class Metrics:
     media_type = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(self) -> None:
+        self.sealing_works = True
         self._registry = CollectorRegistry(auto_describe=True)
         self._requests = Counter(
             "carelake_http_requests",
@@ -30,10 +31,10 @@ class Metrics:
             "carelake_http_seconds", "Time to answer", ("route",), buckets=_SECONDS, registry=self._registry
         )
         self.running = Gauge("carelake_http_running", "Requests being answered", registry=self._registry)
-        self.seal_failures = Counter(
+        self._seal_failures = Counter(
             "carelake_audit_seal_failures", "Times the trail could not be sealed", registry=self._registry
         )
-        self.sealed = Counter("carelake_audit_segments", "Segments sealed by this server", registry=self._registry)
+        self._sealed = Counter("carelake_audit_segments", "Segments sealed by this server", registry=self._registry)
         info = Gauge("carelake_build_info", "Always 1", ("version",), registry=self._registry)
         info.labels(__version__).set(1)
 
@@ -41,6 +42,16 @@ class Metrics:
         """Count one answer."""
         self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def sealed(self, segments: int) -> None:
+        """The trail was sealed into so many segments."""
+        self.sealing_works = True
+        self._sealed.inc(segments)
+
+    def not_sealed(self) -> None:
+        """The trail could not be sealed."""
+        self.sealing_works = False
+        self._seal_failures.inc()
 
     def page(self) -> bytes:
         """The exposition text."""

@@ -61,7 +61,9 @@ class StartPage:
 
     @staticmethod
     def _render(call: Call) -> str:
-        server = Caller(call.door.service(_SERVICE), _PURPOSE, _ACCOUNT)
+        # The act tells both: the server's principal, on behalf of somebody unknown.
+        who = call.door.principal(_SERVICE, call.door.identity.nobody())
+        server = Caller(who, _PURPOSE, _ACCOUNT)
         with call.entered_as(server, "status:read", "start page") as permit:
             state = state_of(call.door, permit)
         return _template().render(**_shown(call.door, state))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -32,12 +31,8 @@ class Door(Protocol):
         """Enter the gate as a caller; the act is committed when the block is left."""
         ...
 
-    def health(self) -> Mapping[str, str]:
-        """What must work for requests to be answered: part -> ``ok`` or an error code."""
-        ...
-
-    def service(self, name: str) -> Principal:
-        """A service principal, for what the server does by itself."""
+    def principal(self, name: str, speaker: Principal) -> Principal:
+        """A principal that acts on behalf of ``speaker``."""
         ...
 
     @property

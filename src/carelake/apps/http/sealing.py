@@ -36,6 +36,6 @@ async def keep_sealed(workspace: Door, metrics: Metrics, seconds: float) -> Asyn
 
 def _seal(workspace: Door, metrics: Metrics) -> None:
     try:
-        metrics.sealed.inc(workspace.trail.seal(workspace.gate.sealing()))
+        metrics.sealed(workspace.trail.seal(workspace.gate.sealing()))
     except Exception:  # a busy database must not end the server; the next round tries again, and the metric tells
-        metrics.seal_failures.inc()
+        metrics.not_sealed()

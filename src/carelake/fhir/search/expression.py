@@ -1,7 +1,7 @@
 """The part of FHIRPath that R4's search parameters are written in, read into paths.
 
     union    = part ("|" part)*
-    part     = "(" part " as " TYPE ")" rest | TYPE rest
+    part     = "(" part " as " TYPE ")" rest | TYPE rest | path ".exists() and " path " != false"
     rest     = ("." step)*
     step     = NAME | "as(" TYPE ")" | "ofType(" TYPE ")" | "where(" test ")"
     test     = "resolve() is " TYPE | NAME "='" TEXT "'"
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Equals", "Misfit", "Path", "Refers", "Step", "read"]
+__all__ = ["Equals", "Misfit", "Path", "Present", "Refers", "Step", "read"]
 
 
 class Misfit(Exception):
@@ -37,12 +37,17 @@ class Equals:
 
 
 @dataclass(frozen=True, slots=True)
+class Present:
+    """The answer itself, true or false: whether the element is there and is not ``false``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One element: its name, the type chosen where it is a choice, and what it must satisfy."""
 
     name: str
     type: str = ""
-    test: Refers | Equals | None = None
+    test: Refers | Equals | Present | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,8 @@ _TOKEN = re.compile(
     r"|(?P<equal>\.where\((?P<name>\w+)\s*=\s*'(?P<value>[^']*)'\))"
     r"|(?P<step>\.(?P<element>[a-z]\w*))(?![\w(\[])"
 )
-_CAST = re.compile(r"\((?P<inner>[^()]+|.+\)) as (?P<type>\w+)\)(?P<rest>.*)")
+_CAST = re.compile(r"\((?P<inner>[^()]+) as (?P<type>\w+)\)(?P<rest>.*)")
+_PRESENT = re.compile(r"(?P<path>[A-Z]\w+\.\w+)\.exists\(\) and (?P=path) != false")
 _ROOT = re.compile(r"[A-Z]\w+")
 
 
@@ -88,9 +94,15 @@ def _part(text: str) -> Path:
         text = f"{cast['inner']}.as({cast['type']}){cast['rest']}"
     elif text.startswith("(") and text.endswith(")"):
         text = text[1:-1]
+    present = _PRESENT.fullmatch(text)
+    if present is not None:
+        root_name, name = present["path"].split(".")
+        return Path(root_name, (Step(name, test=Present()),))
+    if not text:
+        raise Misfit("the standard gives no expression for it")
     root = _ROOT.match(text)
     if root is None:
-        raise Misfit("the expression does not start at a type")
+        return _part(f"Resource.{text}")
     steps: list[Step] = []
     at = root.end()
     while at < len(text):

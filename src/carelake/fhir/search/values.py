@@ -6,6 +6,7 @@ wide as their digits are; strings are folded. Queries use the same functions, so
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
@@ -44,7 +45,7 @@ def date_range(text: str) -> tuple[int, int]:
     found = _DATE(text)
     if found is None:
         raise ValueError("not a FHIR date")
-    year, month, day, hour, minute, second, fraction, zone = found.groups()
+    year, month, day, hour, _, second, fraction, zone = found.groups()
     if day is None or hour is None:
         return _days(int(year), month, day)
     leap = second == "60"  # leap seconds are written; Python's clock has none
@@ -70,30 +71,39 @@ def _days(year: int, month: str | None, day: str | None) -> tuple[int, int]:
     return _micros(low), _micros(datetime(index // 12, index % 12 + 1, 1, tzinfo=UTC))
 
 
-_HALF = {exponent: Decimal(5).scaleb(exponent - 1) for exponent in range(-24, 25)}
 # "100" stands for [99.5, 100.5), and "1e2", by the standard's own example, for [95, 105).
-_HALF |= {exponent: Decimal(5).scaleb(exponent - 1) for exponent in range(1, 25)}
+_HALF = {exponent: Decimal(5).scaleb(exponent - (2 if exponent > 0 else 1)) for exponent in range(-24, 25)}
 
 
 def number_range(value: Decimal | int | float | str) -> tuple[float, float]:
     """The range a number stands for, half a unit of its last digit to both sides.
 
+    What is beyond a float is held at its edge (`NUMBER_MAX`).
+
     Raises:
-        ValueError: the text is no number, or has more digits or a larger exponent than an index can hold.
+        ValueError: the text is no finite number.
     """
     try:
         exact = value if isinstance(value, Decimal) else Decimal(str(value))
-        exponent = exact.as_tuple().exponent
-        half = _HALF.get(exponent)  # type: ignore[arg-type]  # of NaN and infinities it is a letter, and is not found
     except InvalidOperation:
-        half = None
+        raise ValueError("not a number") from None
+    half = _HALF.get(exact.as_tuple().exponent)  # type: ignore[arg-type]  # a letter for NaN: not found
     if half is None or exact.adjusted() > 300:
-        raise ValueError("not a number that can be searched for")
-    return float(exact - half), float(exact + half)
+        if not exact.is_finite():
+            raise ValueError("not a number")
+        edge = max(-NUMBER_MAX, min(float(exact), NUMBER_MAX))
+        return edge, math.nextafter(edge, math.inf) if edge < NUMBER_MAX else edge
+    low, high = float(exact - half), float(exact + half)
+    # More digits than a float has: the range must not be empty.
+    return low, high if high > low else math.nextafter(low, math.inf)
 
 
 _APOSTROPHES = re.compile("['\u2018\u2019\u02bc`\u00b4]")
 _NOT_WORD = re.compile(r"[\W_]+")
+# Letters that Unicode does not decompose, as readers of other alphabets type them.
+_LETTERS = str.maketrans(
+    {"ø": "o", "ł": "l", "æ": "ae", "œ": "oe", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "ħ": "h", "ŧ": "t"}
+)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -106,5 +116,5 @@ def normalise(text: str) -> str:
         return text.lower()
     if not text.isascii():
         text = unicodedata.normalize("NFKD", text.casefold())
-        text = unicodedata.normalize("NFKC", "".join(c for c in text if not unicodedata.combining(c)))
+        text = "".join(c for c in text if not unicodedata.combining(c)).translate(_LETTERS)
     return _NOT_WORD.sub(" ", _APOSTROPHES.sub("", text.casefold())).strip()

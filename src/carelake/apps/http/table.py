@@ -1,0 +1,109 @@
+"""The table of routes: everything that can be asked for over HTTP."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from carelake.apps.http import predict, probes, record
+from carelake.apps.http.answers import FHIR_JSON
+from carelake.apps.http.metrics import Metrics
+from carelake.apps.http.page import StartPage
+from carelake.apps.http.routes import Operation
+
+__all__ = ["operations"]
+
+_TYPE = {"type": "FHIR R4 resource type, for example Patient"}
+_ONE = {**_TYPE, "id": "id of the resource"}
+_VERSION = {**_ONE, "version": "version id"}
+_QUERY = "FHIR search parameters; an unknown one is an error"
+_ABSENT = {"404": "There is none", "410": "It was deleted or erased"}
+_FORM = {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+def operations(metrics: Metrics) -> list[Operation]:
+    """All of them but ``/openapi.json``, which describes them."""
+    return [*_fhir(), *_predictions(), *_service(metrics)]
+
+
+def _fhir() -> list[Operation]:
+    def of(method: str, path: str, name: str, summary: str, handler: record.Handler, **more: object) -> Operation:
+        return Operation(method, path, name, summary, handler, "fhir", media_type=FHIR_JSON, **more)  # type: ignore[arg-type]
+
+    return [
+        of("GET", "/fhir/metadata", "capabilities", "What this server does", record.capabilities, open=True),
+        of("GET", "/fhir/{type}", "search", "Search", record.search, parameters=_TYPE, query=_QUERY),
+        of(
+            "POST",
+            "/fhir/{type}/_search",
+            "searchByPost",
+            "Search with the parameters in the body, where no log of addresses sees them",
+            record.search,
+            parameters=_TYPE,
+            query=_QUERY,
+            body=_FORM,
+            body_type="application/x-www-form-urlencoded",
+        ),
+        of("GET", "/fhir/{type}/{id}", "read", "Read", record.read, parameters=_ONE, answers=_ABSENT),
+        of(
+            "GET",
+            "/fhir/{type}/{id}/_history/{version}",
+            "vread",
+            "Read a version",
+            record.vread,
+            parameters=_VERSION,
+            answers=_ABSENT,
+        ),
+    ]
+
+
+def _predictions() -> list[Operation]:
+    return [
+        Operation(
+            "POST",
+            "/predict/{endpoint}",
+            "predict",
+            "Predict for one patient, with reasons, or for the morning list",
+            predict.predict,
+            "predictions",
+            body=predict.BODY,
+            parameters={"endpoint": "name or ref of an endpoint"},
+            answers={"404": "No such endpoint, or nothing to predict from", "409": "The endpoint is out of service"},
+        )
+    ]
+
+
+def _service(metrics: Metrics) -> list[Operation]:
+    return [
+        Operation("GET", "/healthz", "alive", "The process answers", probes.alive, "service", open=True),
+        Operation(
+            "GET",
+            "/readyz",
+            "ready",
+            "Everything that requests lean on works",
+            partial(probes.ready, metrics),
+            "service",
+            open=True,
+            answers={"503": "Something does not; its name is in checks"},
+        ),
+        Operation(
+            "GET",
+            "/metrics",
+            "metrics",
+            "Numbers for Prometheus, without patient data",
+            partial(probes.metrics_page, metrics),
+            "service",
+            open=True,
+            media_type="text/plain",
+        ),
+        Operation(
+            "GET",
+            "/",
+            "start",
+            "The state of the loop, for a browser on this machine",
+            StartPage(),
+            "service",
+            open=True,
+            media_type="text/html",
+            answers={"403": "The browser is not on this machine"},
+        ),
+    ]

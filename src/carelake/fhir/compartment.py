@@ -1,0 +1,66 @@
+"""Whose record a resource belongs to (https://hl7.org/fhir/R4/compartmentdefinition-patient.html)."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from carelake.fhir.definitions import compartment, element
+from carelake.fhir.references import target
+from carelake.fhir.search.expression import Step
+from carelake.fhir.search.registry import parameters
+
+__all__ = ["owner", "patients"]
+
+
+def owner(resource: dict[str, Any]) -> str:
+    """Id of the one patient in whose compartment a resource is; "" for none or several (decision D4)."""
+    if resource["resourceType"] == "Patient":
+        return str(resource.get("id", ""))
+    found = patients(resource)
+    return found.pop() if len(found) == 1 else ""
+
+
+def patients(resource: dict[str, Any]) -> set[str]:
+    """Ids of all patients in whose compartments a resource is, by relative references; of a Patient its own."""
+    if resource["resourceType"] == "Patient":
+        return {resource["id"]} if "id" in resource else set()
+    found: set[str] = set()
+    for path in _paths(resource["resourceType"]):
+        _follow(resource, path, 0, found)
+    return found
+
+
+def _follow(value: Any, path: tuple[str, ...], at: int, found: set[str]) -> None:
+    if at == len(path):
+        text = value.get("reference")
+        pointed = None if text is None else target(text)
+        if pointed is not None and pointed[0] == "Patient":
+            found.add(pointed[1])
+        return
+    inner = value.get(path[at])
+    if inner is None:
+        return
+    if inner.__class__ is list:
+        for entry in inner:
+            _follow(entry, path, at + 1, found)
+    else:
+        _follow(inner, path, at + 1, found)
+
+
+@cache
+def _paths(resource_type: str) -> tuple[tuple[str, ...], ...]:
+    """JSON names that lead to the references that count, each path once."""
+    offered = parameters(resource_type)
+    paths = [p for code in compartment("Patient").get(resource_type, ()) for p in offered[code].paths]
+    return tuple(dict.fromkeys(_names(resource_type, path.steps) for path in paths))
+
+
+def _names(type_name: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
+    names: list[str] = []
+    for step in steps:
+        keys = element(type_name)[step.name].keys
+        # Of a choice only its Reference can point to a patient.
+        name, type_name = next((k, t) for k, t in keys.items() if len(keys) == 1 or t == (step.type or "Reference"))
+        names.append(name)
+    return tuple(names)

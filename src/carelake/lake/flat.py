@@ -1,0 +1,133 @@
+"""The flat views: one SQL file each, run over lake tables and over resources in memory alike.
+
+Offline and online are one code: what a view reads is cut to the same Arrow type wherever it comes from, and the
+same statement runs over it. `views.toml` declares what each reads.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from carelake.core import canonical
+from carelake.core.errors import NotFound
+from carelake.core.settings import LakeSettings
+from carelake.lake.engine import connect
+from carelake.lake.moments import TIME_MACROS
+from carelake.lake.rows import conform, parse
+from carelake.lake.schema import Record, arrow_type, column_of, selected
+
+__all__ = ["View", "flatten", "names", "project", "run_view", "view"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A flat view: its SQL and what that reads."""
+
+    name: str
+    resource: str
+    record: Record
+    sql: str
+
+    @property
+    def reads(self) -> pa.Schema:
+        """The relation ``resources``: id and the elements under their FHIR names."""
+        return pa.schema([pa.field("id", pa.string()), *arrow_type(self.record)])
+
+
+@cache
+def _views() -> Mapping[str, View]:
+    folder = files("carelake.lake").joinpath("views")
+    declared = tomllib.loads(folder.joinpath("views.toml").read_text("utf-8"))
+    return {
+        name: View(
+            name,
+            said["resource"],
+            selected(said["resource"], said["elements"]),
+            folder.joinpath(f"{name}.sql").read_text("utf-8"),
+        )
+        for name, said in declared.items()
+    }
+
+
+@cache
+def macros() -> str:
+    """The SQL words that the views share."""
+    return TIME_MACROS + files("carelake.lake").joinpath("views", "macros.sql").read_text("utf-8")
+
+
+def names() -> tuple[str, ...]:
+    """The views there are."""
+    return tuple(_views())
+
+
+def view(name: str) -> View:
+    """The view of that name.
+
+    Raises:
+        NotFound: ``lake.no_such_view``.
+    """
+    found = _views().get(name)
+    if found is None:
+        raise NotFound("lake.no_such_view", f"There is no such view; there are {', '.join(names())}.")
+    return found
+
+
+def project(table: pa.Table, wanted: View) -> pa.Table:
+    """A lake table's rows as the relation that a view reads."""
+    have = set(table.column_names)
+    columns = [
+        conform(table.column(column), field.type) if (column := _stored(field.name)) in have else _nulls(table, field)
+        for field in wanted.reads
+    ]
+    return pa.table(columns, schema=wanted.reads)
+
+
+def _stored(name: str) -> str:
+    return name if name == "id" else column_of(name)
+
+
+def _nulls(table: pa.Table, field: pa.Field) -> pa.Array:
+    return pa.nulls(len(table), field.type)
+
+
+def run_view(connection: duckdb.DuckDBPyConnection, wanted: View, resources: pa.Table) -> pa.Table:
+    """The view's rows over its relation ``resources``."""
+    connection.sql(macros())
+    connection.register("resources", resources)
+    try:
+        return connection.sql(wanted.sql).to_arrow_table()
+    finally:
+        connection.unregister("resources")
+
+
+def flatten(
+    resources: Iterable[Mapping[str, Any]], only: Sequence[str] | None = None, *, limits: LakeSettings | None = None
+) -> Mapping[str, pa.Table]:
+    """The views over resources in memory: what `query.views` gives for the same resources in the lake.
+
+    Args:
+        resources: parsed by `canonical.load`; those that no view reads are passed over.
+        only: names of views; all by default.
+    """
+    wanted = [view(name) for name in (only or names())]
+    bodies: dict[str, list[tuple[str, str]]] = {each.resource: [] for each in wanted}
+    for resource in resources:
+        if (kind := resource["resourceType"]) in bodies:
+            bodies[kind].append((resource["id"], canonical.dump(resource).decode()))
+    with connect(limits) as connection:
+        return {each.name: run_view(connection, each, _parsed(connection, each, bodies[each.resource])) for each in wanted}
+
+
+def _parsed(connection: duckdb.DuckDBPyConnection, wanted: View, bodies: list[tuple[str, str]]) -> pa.Table:
+    ids = pa.array([name for name, _ in bodies], pa.string())
+    texts = pa.table({"body": pa.array([body for _, body in bodies], pa.string())})
+    parsed = parse(connection, wanted.record, texts)
+    return pa.table([ids, *parsed.columns], schema=wanted.reads)

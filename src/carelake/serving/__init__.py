@@ -1,0 +1,1 @@
+"""Serving: endpoints that answer with reasons and remember every prediction."""
