@@ -1,5 +1,5 @@
 # carelake: `make` lists the targets. Each sets up what it needs by itself, in a folder of its own ($(VENV)).
-#   make PYTHON=/path/to/python3.12 ...   takes that Python      make VENV=/tmp/env ...   another environment
+#   make PYTHON=/path/to/python3.12 ...   takes that Python      make VENV=../env ...   another environment
 #   make test T="tests/vault -k tamper"   passes arguments on to pytest
 
 VENV ?= .venv

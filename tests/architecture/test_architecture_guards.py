@@ -18,7 +18,15 @@ RUNS_TEXT: dict[str, str] = {}
 
 # Touching the disk outside the vault. Each entry says what, and why it cannot hold PHI or is not ours to seal.
 # An entry that is no longer needed fails the test as well.
-TOUCHES_DISK: dict[str, str] = {}
+TOUCHES_DISK: dict[str, str] = {
+    "access/identity.py": "names the curve of the token's public key; it holds no private key",
+    "access/policy.py": "reads policies: the package's own, and those a workspace adds in the clear",
+    "apps/cli/session.py": "points standard output to the null device when its reader is gone",
+    "apps/wiring.py": "reads and writes carelake.toml, which holds settings only",
+    "audit/acts.py": "reads /proc/PID/stat to tell whether a process still runs",
+    "ingest/sources.py": "reads the sources that the user names",
+    "pipelines/recipe.py": "reads the package's own recipes",
+}
 
 DISK_MODULES = {"sqlite3", "sqlcipher3", "tempfile", "shutil", "mmap", "fcntl", "cryptography", "glob"}
 DISK_CALLS = {"open", "os.open", "os.fdopen", "os.replace", "os.rename", "os.remove", "os.unlink", "os.makedirs"}
@@ -108,10 +116,17 @@ def test_no_text_is_run_as_code(sources: Sequence[Any], name_of: Names) -> None:
     assert not found
 
 
+PRINTS = {"apps/cli/who.py": "the token alone on standard output, for $(carelake token ...)"}
+
+
 @pytest.mark.parametrize("name", ["print", "breakpoint", "input"])
 def test_nothing_prints(sources: Sequence[Any], name_of: Names, name: str) -> None:
     found = [
-        f"{source.name}:{call.lineno}" for source in sources for call in source.calls() if name_of(call.func) == name
+        f"{source.name}:{call.lineno}"
+        for source in sources
+        if source.name not in PRINTS
+        for call in source.calls()
+        if name_of(call.func) == name
     ]
     assert not found
 

@@ -31,9 +31,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from carelake.core.errors import Invalid
+from carelake.core.settings import LakeSettings
 from carelake.lake.engine import run
 
-__all__ = ["Cohort", "cohort", "codes", "data_end_of", "rules", "stays"]
+__all__ = ["Cohort", "choose", "cohort", "codes", "data_end_of", "naive", "rules", "sql", "stays"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Cohort:
 @cache
 def rules() -> dict[str, Any]:
     """The cohort's numbers, code lists and reasons (``cohort.toml``)."""
-    return tomllib.loads(files(__package__).joinpath("cohort.toml").read_text("utf-8"))
+    return tomllib.loads(files("carelake.features").joinpath("cohort.toml").read_text("utf-8"))
 
 
 @cache
@@ -68,7 +69,7 @@ def codes() -> pa.Table:
 @cache
 def sql(name: str) -> str:
     """The text of one of this room's SQL files."""
-    return files(__package__).joinpath(name).read_text("utf-8")
+    return files("carelake.features").joinpath(name).read_text("utf-8")
 
 
 def naive(moment: datetime) -> datetime:
@@ -94,19 +95,25 @@ def data_end_of(tables: Mapping[str, pa.Table]) -> datetime:
     return max(latest)
 
 
-def stays(tables: Mapping[str, pa.Table], data_end: datetime) -> pa.Table:
+def stays(
+    tables: Mapping[str, pa.Table], data_end: datetime, *, limits: LakeSettings | None = None
+) -> pa.Table:
     """Every merged inpatient stay up to ``data_end``, with its reason to be excluded (null: index) and its label."""
     inputs = {name: tables[name] for name in ("encounters", "patients")} | {"codes": codes()}
     numbers = {k: rules()[k] for k in ("gap_hours", "emergency_hours", "adult_age", "follow_up_days")}
-    return run(sql("cohort.sql"), inputs, {**numbers, "data_end": naive(data_end)})
+    return run(sql("cohort.sql"), inputs, {**numbers, "data_end": naive(data_end)}, limits=limits)
 
 
 def cohort(tables: Mapping[str, pa.Table], *, data_end: datetime | None = None) -> Cohort:
     """Index admissions of the lake's views ``encounters`` and ``patients``, with labels and an attrition table."""
     end = naive(data_end) if data_end else data_end_of(tables)
-    every = stays(tables, end)
+    return choose(stays(tables, end), end)
+
+
+def choose(every: pa.Table, data_end: datetime) -> Cohort:
+    """The index admissions among all merged stays (`stays`)."""
     index = every.filter(pc.is_null(every.column("reason")))
-    return Cohort(index, _attrition(every, index), end)
+    return Cohort(index, _attrition(every, index), data_end)
 
 
 def _attrition(every: pa.Table, index: pa.Table) -> dict[str, int]:

@@ -13,8 +13,17 @@ from carelake.fhir.search.registry import parameters
 __all__ = ["owner", "patients"]
 
 
+# In no patient compartment of R4, though they tell of one patient: what is forgotten with a patient holds them too.
+_BESIDE = {
+    "Contract": ("patient",),
+    "Device": ("patient",),
+    "GuidanceResponse": ("patient",),
+    "Task": ("patient", "focus"),
+}
+
+
 def owner(resource: dict[str, Any]) -> str:
-    """Id of the one patient in whose compartment a resource is; "" for none or several (decision D4)."""
+    """Id of the one patient whose record a resource belongs to; "" for none or several (decision D4)."""
     if resource["resourceType"] == "Patient":
         return str(resource.get("id", ""))
     found = patients(resource)
@@ -22,7 +31,7 @@ def owner(resource: dict[str, Any]) -> str:
 
 
 def patients(resource: dict[str, Any]) -> set[str]:
-    """Ids of all patients in whose compartments a resource is, by relative references; of a Patient its own."""
+    """Ids of all patients whose records a resource belongs to, by relative references; of a Patient its own."""
     if resource["resourceType"] == "Patient":
         return {resource["id"]} if "id" in resource else set()
     found: set[str] = set()
@@ -52,7 +61,8 @@ def _follow(value: Any, path: tuple[str, ...], at: int, found: set[str]) -> None
 def _paths(resource_type: str) -> tuple[tuple[str, ...], ...]:
     """JSON names that lead to the references that count, each path once."""
     offered = parameters(resource_type)
-    paths = [p for code in compartment("Patient").get(resource_type, ()) for p in offered[code].paths]
+    codes = compartment("Patient").get(resource_type) or _BESIDE.get(resource_type, ())
+    paths = [path for code in codes for path in offered[code].paths]
     return tuple(dict.fromkeys(_names(resource_type, path.steps) for path in paths))
 
 

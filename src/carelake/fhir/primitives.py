@@ -29,7 +29,7 @@ _TEXT = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f]+").fullmatch
 _URI = re.compile(r"[^\s\x00-\x1f]+").fullmatch
 _CODE = re.compile(r"[^\s\x00-\x1f]+(\s[^\s\x00-\x1f]+)*").fullmatch
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
-_DIV = re.compile(r"\s*<div(\s[^>]*)?>(?=.*\S.*</div>\s*\Z)", re.DOTALL).match
+_DIV = re.compile(r"\s*<div(?:\s[^>]*)?>").match
 
 
 def _regex(name: str) -> Callable[[str], re.Match[str] | None]:
@@ -97,7 +97,10 @@ def _base64(value: Any) -> bool:
 
 
 def _xhtml(value: Any) -> bool:
-    return value.__class__ is str and _DIV(value) is not None
+    if value.__class__ is not str:
+        return False
+    opened, text = _DIV(value), value.rstrip()
+    return opened is not None and text.endswith("</div>") and text[opened.end() : -len("</div>")].strip() != ""
 
 
 def _real_date(text: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
-from carelake.fhir.definitions import element, is_resource, types
+from carelake.fhir.definitions import element, is_primitive, is_resource, types
 
 __all__ = ["Target", "outgoing", "rewrite", "target"]
 
@@ -30,14 +30,16 @@ def target(text: str) -> Target | None:
 
 @cache
 def _uri_keys() -> frozenset[str]:
-    """JSON names that hold a uri wherever they occur, and ``reference``; ``value`` of an identifier is none."""
-    uri: set[str] = {"reference"}
-    other: set[str] = set()
+    """JSON names whose text is a uri wherever it occurs, and ``reference``; ``value`` of an identifier is none."""
+    uri: set[str] = set()
+    other: set[str] = {"fullUrl"}  # the name of an entry itself
     for name in types():
         for item in element(name).values():
             for key, kind in item.keys.items():
-                (uri if kind in _URI_TYPES else other).add(key)
-    return frozenset(uri - (other - {"reference"}))
+                if is_primitive(kind):
+                    (uri if kind in _URI_TYPES else other).add(key)
+    # In one place of TestScript a url is a string.
+    return frozenset((uri - other) | {"reference", "url"})
 
 
 def rewrite(resource: Any, mapping: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -30,8 +31,8 @@ class Issue(msgspec.Struct, frozen=True):
 
     Attributes:
         severity: ``error`` here; FHIR's IssueSeverity.
-        code: FHIR's IssueType: ``structure``, ``required``, ``value``, ``code-invalid``, ``invariant``,
-            ``not-supported``, ``too-long``.
+        code: FHIR's IssueType: ``structure``, ``required``, ``value``, ``code-invalid``, ``invariant`` or
+            ``not-supported``.
         expression: where: ``Patient.contact[0].gender``.
         message: what is wrong and what was expected, never the value.
     """
@@ -51,7 +52,7 @@ def check(resource: Any, *, max_depth: int = MAX_DEPTH) -> Issue | None:
     """
     if _plain(resource, max_depth):
         return None
-    return next(_resource(resource, "", max_depth), None)
+    return next(iter(_walk(resource, max_depth, 1)), None)
 
 
 def validate(resource: Any, profile: str | None = None, *, max_depth: int = MAX_DEPTH) -> list[Issue]:
@@ -64,11 +65,21 @@ def validate(resource: Any, profile: str | None = None, *, max_depth: int = MAX_
         raise Unsupported("fhir.profile", "Validation against profiles is not offered; validate without a profile.")
     if _plain(resource, max_depth):
         return []
-    return [issue for _, issue in zip(range(MAX_ISSUES), _resource(resource, "", max_depth), strict=False)]
+    return _walk(resource, max_depth, MAX_ISSUES)
 
 
 def _plain(resource: Any, max_depth: int) -> bool:
-    return shape("Resource")(resource, max_depth)
+    try:
+        return shape("Resource")(resource, max_depth)
+    except RecursionError:  # a limit set beyond what Python can follow
+        return False
+
+
+def _walk(resource: Any, max_depth: int, most: int) -> list[Issue]:
+    try:
+        return list(islice(_resource(resource, "", max_depth), most))
+    except RecursionError:
+        return [_error("structure", "", _TOO_DEEP)]
 
 
 def _error(code: str, at: str, message: str) -> Issue:
@@ -76,6 +87,8 @@ def _error(code: str, at: str, message: str) -> Issue:
 
 
 Issues = Iterator[Issue]
+
+_TOO_DEEP = "Nested more deeply than the limit (setting ingest.max_depth)."
 
 # A name is shown only when it looks like an element's name: a key of hostile input may say anything.
 _SHOWABLE = re.compile(r"_?[a-z][A-Za-z0-9]{0,39}").fullmatch
@@ -109,7 +122,7 @@ def _object(value: Any, type_name: str, at: str, room: int) -> Issues:
     elif not value:
         yield _error("structure", at, "An object must not be empty; leave the element out.")
     elif room <= 0:
-        yield _error("structure", at, "Nested more deeply than the limit (setting ingest.max_depth).")
+        yield _error("structure", at, _TOO_DEEP)
     else:
         for key, inner in value.items():
             yield from _member(value, key, inner, type_name, at, room - 1)
@@ -163,7 +176,7 @@ def _list(inner: Any, shadow: Any, item: Element, kind: str, at: str, room: int)
     if not inner:
         yield _error("structure", at, "An array must not be empty; leave the element out.")
     if room <= 0:
-        yield _error("structure", at, "Nested more deeply than the limit (setting ingest.max_depth).")
+        yield _error("structure", at, _TOO_DEEP)
         return
     primitive = is_primitive(kind)
     for n, entry in enumerate(inner):

@@ -154,7 +154,8 @@ def _distance(name: str, base: Column, values: Floats, patients: int, alpha: flo
     completeness = len(known) / rows
     fall = base.completeness - completeness
     spread = base.completeness * (1 - base.completeness) + 0.25 / patients
-    fall_bound = max(limits.completeness, NormalDist().inv_cdf(1 - alpha) * sqrt(spread / patients))
+    error = sqrt(spread * (1 / patients + 1 / (base.present + base.missing)))
+    fall_bound = max(limits.completeness, NormalDist().inv_cdf(1 - alpha) * error)
     kinds = []
     if linf > linf_bound or psi > psi_bound:
         kinds.append("baseline_drift_check")

@@ -129,7 +129,7 @@ class Database:
             Refused: the permit has no grant ``rows:read``.
         """
         check(permit, "rows:read", now=self._clock.now())
-        with self.snapshot() as connection:
+        with self.snapshot(share=True) as connection:
             yield connection
 
     @contextmanager
@@ -175,9 +175,16 @@ class Database:
             permit.log.flush(scope.connection)
 
     @contextmanager
-    def snapshot(self) -> Iterator[sqlalchemy.Connection]:
-        """As `reading`, for modules of the vault that have checked another grant."""
-        outer = self._mine(writing=True) or self._mine(writing=False)
+    def snapshot(self, *, share: bool = False) -> Iterator[sqlalchemy.Connection]:
+        """As `reading`, for modules of the vault that have checked another grant.
+
+        Args:
+            share: use this thread's open snapshot too, not only its open write transaction. Without, the newest
+                state is seen: a caller that reads at length must find the objects that it wrote meanwhile.
+        """
+        outer = self._mine(writing=True)
+        if outer is None and share:
+            outer = self._mine(writing=False)
         if outer:
             yield outer.connection
             return
@@ -295,24 +302,40 @@ def _handle_error(context: sqlalchemy.engine.ExceptionContext) -> None:
         raise ours from None
 
 
+_STATES: tuple[tuple[str, type[CarelakeError], str, str], ...] = (
+    ("database is locked", Unavailable, "vault.busy", "The database was held by another writer for 30 s; try again."),
+    ("database table is locked", Unavailable, "vault.busy", "A table is in use by this process; try again."),
+    (
+        "file is not a database",
+        Corrupt,
+        "vault.database",
+        "The database was altered or is under another key; restore it.",
+    ),
+    ("database disk image is malformed", Corrupt, "vault.database", "The database was altered; restore a backup."),
+    ("database or disk is full", Unavailable, "vault.disk_full", "The disk is full; nothing was kept. Free space."),
+    (
+        "disk I/O error",
+        Unavailable,
+        "vault.disk",
+        "The disk of the workspace failed a read or write; look at the disk.",
+    ),
+    (
+        "unable to open database",
+        Unavailable,
+        "vault.database_missing",
+        "The database file cannot be opened; restore it.",
+    ),
+    ("attempt to write a readonly", Invalid, "vault.read_only", "A write was tried in a reading; use a transaction."),
+)
+
+
 def translate(error: BaseException) -> CarelakeError | None:
     """Our error for a driver's, or None when it is not about the state of the database file."""
-    text = str(error)
-    if not isinstance(error, dbapi2.Error):
-        return None
-    if "locked" in text or "busy" in text:
-        return Unavailable("vault.busy", "Another process held the database for 30 s; try again when it is done.")
-    if "not a database" in text or "malformed" in text or "file is encrypted" in text or "disk I/O" in text:
-        return Corrupt(
-            "vault.database",
-            "The database fails its integrity check or was opened with another key; restore a backup.",
-        )
-    if "disk is full" in text:
-        return Unavailable("vault.disk_full", "The disk of the workspace is full; the transaction was rolled back.")
-    if "readonly database" in text:
-        return Invalid("vault.read_only", "A write was tried in a reading; use Database.transaction.")
-    if "unable to open" in text:
-        return Unavailable("vault.database_missing", "The database file of the workspace cannot be opened.")
+    if isinstance(error, dbapi2.Error):
+        text = str(error)
+        for start, kind, code, message in _STATES:
+            if text.startswith(start):
+                return kind(code, message)
     return None
 
 
@@ -321,6 +344,7 @@ def _forget_in_children(engine: sqlalchemy.Engine) -> None:
     known = weakref.ref(engine)
 
     def in_child() -> None:
+        _open_scopes.set(())
         alive = known()
         if alive is not None:
             alive.dispose(close=False)

@@ -8,28 +8,24 @@ is there whole or not at all; what a crash leaves behind has no row and is swept
 from __future__ import annotations
 
 import io
-import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from typing import TYPE_CHECKING
 
 from carelake.core.clock import Clock, iso
-from carelake.core.errors import Conflict, Corrupt, Gone, Invalid, NotFound, Refused
+from carelake.core.errors import Conflict, Corrupt
 from carelake.core.ids import Ids
 from carelake.core.permit import Permit
+from carelake.vault.catalogue import Catalogue, ObjectVersion, check_name, locked, path_of, tags_json
 from carelake.vault.chunks import ChunkReader, ChunkWriter, Place, stored_size
-from carelake.vault.database import Database, scope_of
+from carelake.vault.database import Database
 from carelake.vault.disk import private_folder, publish
 from carelake.vault.keyring import Keyring
-from carelake.vault.places import LOCKED, UNVERSIONED, ZONES, zone_of
+from carelake.vault.places import LOCKED, ZONES, zone_of
 from carelake.vault.presence import Presence
-from carelake.vault.tables import object_version
 from carelake.vault.verification import Fault, verify
 
 if TYPE_CHECKING:
@@ -37,44 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "ObjectVersion", "ObjectWriter", "Objects"]
 
-_MAX_NAME_BYTES = 1024
-_MAX_TAGS_BYTES = 8192
 _READ_AHEAD = 128 * 1024
-_T = object_version.c
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectVersion:
-    """One version of one object.
-
-    Attributes:
-        size: bytes of plaintext.
-        sha256: of the plaintext, in hex.
-        created: FHIR instant.
-    """
-
-    name: str = field(repr=False)
-    zone: str
-    account: str
-    version: str
-    size: int
-    sha256: str
-    created: str
-    tags: Mapping[str, str] = field(repr=False)
-
-
-# Bound names differ from the columns': SQLAlchemy keeps those for the values of an update.
-_PLACE = (_T.account == bindparam("in_account"), _T.zone == bindparam("in_zone"))
-_NAMED = (*_PLACE, _T.name == bindparam("in_name"))
-_CURRENT = select(object_version).where(*_NAMED, _T.current)
-_EVER = select(_T.seq).where(*_NAMED).limit(1)
-_EXACT = select(object_version).where(*_NAMED, _T.version == bindparam("in_version")).order_by(_T.seq.desc()).limit(1)
-_LIST = (
-    select(object_version)
-    .where(*_PLACE, _T.current, _T.name >= bindparam("prefix"))
-    .where(func.substr(_T.name, 1, bindparam("length")) == bindparam("prefix"))
-    .order_by(_T.name)
-)
 
 
 class Objects:
@@ -90,6 +49,7 @@ class Objects:
         self._database = database
         self._clock = clock
         self._ids = ids
+        self._catalogue = Catalogue(database, workspace, folder)
         self._presence = Presence(folder)
         self._writing = 0
 
@@ -136,12 +96,11 @@ class Objects:
     def create(self, permit: Permit, zone: str, name: str, *, tags: Mapping[str, str] | None = None) -> ObjectWriter:
         """As `writer`, for callers that cannot use ``with``: ``close`` commits, `ObjectWriter.discard` does not."""
         self._keyring.use(permit, f"{zone_of(zone)}:write", f"{permit.account}/{zone}")
-        _check_name(name)
-        said = _tags_json(tags)
-        if zone in LOCKED and self._row(_CURRENT, _named(permit.account, zone, name)) is not None:
-            raise _locked(zone)
+        check_name(name)
+        tags_json(tags)
+        self._catalogue.check_unlocked(permit.account, zone, name)
         self._presence.mark()
-        return ObjectWriter(self, permit, zone, name, said)
+        return ObjectWriter(self, permit, zone, name, dict(tags or {}))
 
     def delete(self, permit: Permit, zone: str, name: str) -> None:
         """Remove an object with all its versions; their bytes go once the deletion is committed.
@@ -152,22 +111,16 @@ class Objects:
         """
         self._keyring.use(permit, f"{zone_of(zone)}:write", f"{permit.account}/{zone}")
         if zone in LOCKED:
-            raise _locked(zone)
-        _check_name(name)
-        said = _named(permit.account, zone, name)
+            raise locked(zone)
         self._presence.mark()
-        with self._database.writing(permit, join=True) as connection:
-            if connection.execute(_CURRENT, said).first() is None:
-                raise _missing()
-            paths = self._drop(connection, said, keep_rows=zone not in UNVERSIONED)
-            scope_of(connection).after.append(lambda: _unlink(paths))
+        self._catalogue.delete(permit, permit.account, zone, name)
 
     # -- read -----------------------------------------------------------------------------------------------------
 
     def stat(self, permit: Permit, zone: str, name: str, version: str | None = None) -> ObjectVersion:
         """What is known of an object without its bytes; `NotFound` or `Gone` where there is none."""
         self._keyring.use(permit, f"{zone_of(zone)}:read", f"{permit.account}/{zone}")
-        return _told(self._find(permit, zone, name, version))
+        return self._catalogue.find(permit.account, zone, name, version)[0]
 
     def open(self, permit: Permit, zone: str, name: str, version: str | None = None) -> io.BufferedReader:
         """A seekable binary file; only the chunks that are read are decrypted.
@@ -187,15 +140,12 @@ class Objects:
     def list(self, permit: Permit, zone: str, prefix: str = "") -> list[ObjectVersion]:
         """The newest version of each object whose name starts so, by name."""
         self._keyring.use(permit, f"{zone_of(zone)}:read", f"{permit.account}/{zone}")
-        said = {"in_account": permit.account, "in_zone": zone, "prefix": prefix, "length": len(prefix)}
-        with self._database.snapshot() as connection:
-            return [_told(row) for row in connection.execute(_LIST, said)]
+        return self._catalogue.list(permit.account, zone, prefix)
 
     def any(self, permit: Permit, zone: str, prefix: str) -> bool:
         """Is there an object whose name starts so?"""
         self._keyring.use(permit, f"{zone_of(zone)}:read", f"{permit.account}/{zone}")
-        said = {"in_account": permit.account, "in_zone": zone, "prefix": prefix, "length": len(prefix)}
-        return self._row(_LIST.limit(1), said) is not None
+        return self._catalogue.any(permit.account, zone, prefix)
 
     def verify(self, permit: Permit) -> Iterator[Fault]:
         """Read and authenticate every object of every account and zone; see `verification.verify`."""
@@ -227,9 +177,7 @@ class Objects:
                 yield from (account / zone for zone in ZONES if (account / zone).is_dir())
 
     def _sweep_zone(self, folder: Path) -> int:
-        alive = select(_T.object).where(_T.account == folder.parent.name, _T.zone == folder.name, ~_T.deleted)
-        with self._database.snapshot() as connection:
-            known = set(connection.scalars(alive))
+        known = self._catalogue.alive(folder.parent.name, folder.name)
         swept = 0
         for path in folder.glob("*/*"):
             if path.name not in known:
@@ -239,26 +187,10 @@ class Objects:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _row(self, query: Any, said: Mapping[str, object]) -> Row[Any] | None:
-        with self._database.snapshot() as connection:
-            row: Row[Any] | None = connection.execute(query, said).first()
-            return row
-
-    def _find(self, permit: Permit, zone: str, name: str, version: str | None) -> Row[Any]:
-        _check_name(name)
-        said = _named(permit.account, zone, name)
-        row = self._row(_CURRENT, said) if version is None else self._row(_EXACT, said | {"in_version": version})
-        if row is not None and not row.deleted:
-            return row
-        if row is not None or (version is None and self._row(_EVER, said) is not None):
-            raise Gone("vault.deleted", "The object was deleted.")
-        raise _missing()
-
     def _reader(self, permit: Permit, zone: str, name: str, version: str | None) -> ChunkReader:
         key_name = f"{permit.account}/{zone}"
         self._keyring.use(permit, f"{zone_of(zone)}:read", key_name)
-        row = self._find(permit, zone, name, version)
-        place = Place(self._workspace, row.account, row.zone, row.object, row.version)
+        told, place = self._catalogue.find(permit.account, zone, name, version)
         try:
             handle = os.open(path_of(self._folder, place), os.O_RDONLY)
         except FileNotFoundError:
@@ -266,40 +198,21 @@ class Objects:
                 "vault.missing", "The bytes of an object are missing; restore them from a backup."
             ) from None
         reader = ChunkReader(handle, place, lambda number: self._keyring.inner(key_name, number))
-        if reader.size != row.size:
+        if reader.size != told.size:
             reader.close()
             raise Corrupt("vault.altered", "A stored object has another length than was entered for it.")
         return reader
 
-    def _drop(self, connection: Connection, said: dict[str, str], *, keep_rows: bool) -> Sequence[Path]:
-        rows = connection.execute(select(object_version).where(*_NAMED, ~_T.deleted), said).all()
-        if keep_rows:
-            connection.execute(update(object_version).where(*_NAMED).values(current=False, deleted=True), said)
-        else:
-            connection.execute(delete(object_version).where(*_NAMED), said)
-        places = [Place(self._workspace, row.account, row.zone, row.object, row.version) for row in rows]
-        return [path_of(self._folder, place) for place in places]
-
-    def _enter(self, permit: Permit, place: Place, said: dict[str, Any], path: Path) -> None:
-        """The row of a published file; the object's earlier version steps back."""
-        named = _named(place.account, place.zone, said["name"])
-        with self._database.writing(permit, join=True) as connection:
-            scope = scope_of(connection)
-            scope.undo.append(lambda: path.unlink(missing_ok=True))
-            if place.zone in LOCKED and connection.execute(_CURRENT, named).first() is not None:
-                raise _locked(place.zone)
-            if place.zone in UNVERSIONED:
-                replaced = self._drop(connection, named, keep_rows=False)
-                scope.after.append(lambda: _unlink(replaced))
-            else:
-                connection.execute(update(object_version).where(*_NAMED, _T.current).values(current=False), named)
-            connection.execute(insert(object_version), said)
+    def _enter(self, permit: Permit, place: Place, told: ObjectVersion) -> None:
+        unsure = self._catalogue.enter(permit, place, told, stored_size(told.size))
+        # Then the next open has to look for files without a row.
+        self._writing += unsure
 
 
 class ObjectWriter(io.RawIOBase):
     """A stream to a new object. `commit` (or a clean ``with``, or ``close`` where that commits) makes it visible."""
 
-    def __init__(self, objects: Objects, permit: Permit, zone: str, name: str, tags: str) -> None:
+    def __init__(self, objects: Objects, permit: Permit, zone: str, name: str, tags: Mapping[str, str]) -> None:
         super().__init__()
         self.commit_on_close = True
         self.version: ObjectVersion | None = None
@@ -336,39 +249,25 @@ class ObjectWriter(io.RawIOBase):
         place, objects = self._place, self._objects
         key = objects._keyring.use(self._permit, f"{place.zone}:write", f"{place.account}/{place.zone}")
         sha256 = self._chunks.finish(key)
-        created = iso(objects._clock.now())
-        row = {
-            "account": place.account,
-            "zone": place.zone,
-            "name": self._name,
-            "version": place.version,
-            "object": place.object,
-            "size": self._chunks.size,
-            "stored_size": stored_size(self._chunks.size),
-            "sha256": sha256,
-            "created": created,
-            "tags": self._tags,
-            "current": True,
-            "deleted": False,
-        }
+        told = ObjectVersion(
+            name=self._name,
+            zone=place.zone,
+            account=place.account,
+            version=place.version,
+            size=self._chunks.size,
+            sha256=sha256,
+            created=iso(objects._clock.now()),
+            tags=self._tags,
+        )
         publish(self._temporary, self._path)
         try:
-            objects._enter(self._permit, place, row, self._path)
+            objects._enter(self._permit, place, told)
         except BaseException:
             self._path.unlink(missing_ok=True)
             raise
-        self.version = ObjectVersion(
-            self._name,
-            place.zone,
-            place.account,
-            place.version,
-            self._chunks.size,
-            sha256,
-            created,
-            json.loads(self._tags),
-        )
+        self.version = told
         self.discard()
-        return self.version
+        return told
 
     def discard(self) -> None:
         """Drop what was not committed. Does nothing after `commit`."""
@@ -396,51 +295,3 @@ class ObjectWriter(io.RawIOBase):
         # io would close, and so commit, a writer that was merely forgotten.
         if getattr(self, "_handle", None) is not None:
             self.discard()
-
-
-def path_of(folder: Path, place: Place) -> Path:
-    """Where an object's file lies below the vault's folder."""
-    return folder / place.account / place.zone / place.object[:2] / place.object
-
-
-def _named(account: str, zone: str, name: str) -> dict[str, str]:
-    return {"in_account": account, "in_zone": zone, "in_name": name}
-
-
-def _unlink(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
-def _told(row: Row[Any]) -> ObjectVersion:
-    return ObjectVersion(
-        row.name, row.zone, row.account, row.version, row.size, row.sha256, row.created, json.loads(row.tags)
-    )
-
-
-def _check_name(name: str) -> None:
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        size = 0
-    if not 0 < size <= _MAX_NAME_BYTES or "\0" in name:
-        raise Invalid(
-            "vault.name", f"An object's name is 1 to {_MAX_NAME_BYTES} bytes of UTF-8 without NUL; this one is not."
-        )
-
-
-def _tags_json(tags: Mapping[str, str] | None) -> str:
-    text = json.dumps(dict(tags or {}), sort_keys=True)
-    if len(text) > _MAX_TAGS_BYTES or not all(isinstance(value, str) for value in (tags or {}).values()):
-        raise Invalid("vault.tags", f"Tags are text to text, at most {_MAX_TAGS_BYTES} bytes as JSON.")
-    return text
-
-
-def _locked(zone: str) -> Refused:
-    return Refused(
-        "vault.locked", f"The zone {zone} is locked: its objects are never replaced or deleted.", zone=zone
-    )
-
-
-def _missing() -> NotFound:
-    return NotFound("vault.object", "There is no such object in this zone and account.")

@@ -40,7 +40,7 @@ class Argon2Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lanes: int = 4
 
     def __post_init__(self) -> None:
-        if not (1 <= self.time <= 100 and 8 * self.lanes <= self.memory <= 4 << 20 and 1 <= self.lanes <= 64):
+        if not (1 <= self.time <= 100 and 8 * self.lanes <= self.memory <= 1 << 20 and 1 <= self.lanes <= 64):
             raise ValueError("Argon2id costs out of bounds")
 
 

@@ -56,9 +56,7 @@ def create_app(workspace: Door, *, log: Any = None) -> Starlette:
     return Starlette(
         routes=[_route(workspace, operation, limiter) for operation in table],
         middleware=[
-            Middleware(
-                Threshold, metrics=metrics, max_body_bytes=workspace.settings.serve.max_body_bytes, log=log
-            )
+            Middleware(Threshold, metrics=metrics, max_body_bytes=workspace.settings.serve.max_body_bytes, log=log)
         ],
         exception_handlers={HTTPException: _no_such_route, CarelakeError: _known_error},
         lifespan=lifespan,
@@ -138,7 +136,10 @@ async def _body(request: Request) -> bytes:
 def _pairs(raw: bytes) -> list[tuple[str, str]]:
     try:
         return parse_qsl(
-            raw.decode("utf-8"), keep_blank_values=True, strict_parsing=False, errors="strict",
+            raw.decode("utf-8"),
+            keep_blank_values=True,
+            strict_parsing=False,
+            errors="strict",
             max_num_fields=_MAX_FIELDS,
         )
     except ValueError:
@@ -174,5 +175,3 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.headers:
         answer.headers.update(error.headers)
     return answer
-
-

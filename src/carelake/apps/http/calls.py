@@ -18,7 +18,7 @@ __all__ = ["Call"]
 
 Shape = TypeVar("Shape")
 
-_NO_TOKEN = (
+_UNNAMED = (
     "This needs an access token; make one with `carelake token --as NAME --purpose TREAT` and send it as "
     "`Authorization: Bearer TOKEN`."
 )
@@ -54,11 +54,11 @@ class Call:
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         try:
             if scheme.lower() != "bearer" or not token.strip():
-                raise Unauthenticated("http.no_token", _NO_TOKEN)
+                raise Unauthenticated("http.no_token", _UNNAMED)
             return self.door.identity.bearer(token.strip())
         except Unauthenticated as error:
             nobody = self.door.identity.nobody()
-            self.act = self.door.gate.refuse(nobody, action, target, "", error)
+            self.act = self.door.gate.refuse(nobody, action, target, "production", error)
             raise
 
     @contextmanager

@@ -77,7 +77,12 @@ def _shown(door: Door, state: State) -> dict[str, Any]:
     )
     now = iso(door.vault.clock.now())
     return {
-        "state": state, "cards": cards, "good": _GOOD, "style": _style(), "version": __version__, "now": now,
+        "state": state,
+        "cards": cards,
+        "good": _GOOD,
+        "style": _style(),
+        "version": __version__,
+        "now": now,
     }
 
 
@@ -130,7 +135,8 @@ def _style() -> str:
 def _policy() -> str:
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
     return (
-        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
     )
 
 

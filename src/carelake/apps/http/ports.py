@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -40,7 +41,12 @@ class Door(Protocol):
         """The record: `carelake.store.resources.Resources`."""
         ...
 
-    @property
-    def serving(self) -> Any:
-        """The endpoints of models."""
+    def search(self, permit: Permit, resource_type: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """A searchset Bundle."""
+        ...
+
+    def predict(
+        self, permit: Permit, endpoint: str, *, patient: str | None = None, days: float | None = None
+    ) -> Sequence[Any]:
+        """Predictions for one patient (none, when there is nothing to predict from) or for the morning list."""
         ...

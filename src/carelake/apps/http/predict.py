@@ -46,7 +46,7 @@ class Ask(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def predict(call: Call) -> Response:
-    """One prediction, or ``{"predictions": [...]}`` with the highest risk first. Each is captured before it leaves."""
+    """One prediction, or ``{"predictions": [...]}``, the highest risk first; each is captured before it leaves."""
     call.only()
     endpoint = call.path["endpoint"]
     # The name goes on the trail: whatever cannot be one is not looked up, nor written down.

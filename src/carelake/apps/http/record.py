@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import format_datetime
+from typing import Any
+
 from starlette.responses import Response
 
 from carelake.apps.http import answers
 from carelake.apps.http.calls import Call
 from carelake.apps.http.capability import statement
-from carelake.core import canonical
-from carelake.core.errors import Invalid, NotFound, Unsupported
+from carelake.apps.http.routes import Handler
+from carelake.core.clock import instant
+from carelake.core.errors import NotFound, Unsupported
 from carelake.fhir.definitions import is_resource
 
-__all__ = ["capabilities", "read", "search", "vread"]
+__all__ = ["Handler", "capabilities", "read", "search", "vread"]
 
+_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _JSON = frozenset({"json", "application/json", "application/fhir+json", "text/json"})
+_ANY = frozenset({"*/*", "application/*", ""})
 
 
 def capabilities(call: Call) -> Response:
-    """https://hl7.org/fhir/R4/http.html#capabilities"""
-    _format(call)
+    """What this server does. https://hl7.org/fhir/R4/http.html#capabilities"""
+    _json_only(call)
     call.only("_format", "mode")
     if call.one("mode") not in (None, "full"):
         raise Unsupported("http.mode", "Only mode=full is offered.")
@@ -26,10 +35,71 @@ def capabilities(call: Call) -> Response:
 
 
 def read(call: Call) -> Response:
-    """https://hl7.org/fhir/R4/http.html#read"""
+    """The current version. https://hl7.org/fhir/R4/http.html#read"""
     return _one(call, None)
 
 
 def vread(call: Call) -> Response:
-    """https://hl7.org/fhir/R4/http.html#vread"""
-    return _one(call, call.path["version"])
+    """One version. https://hl7.org/fhir/R4/http.html#vread"""
+    version = call.path["version"]
+    if not _ID.fullmatch(version):
+        raise _absent()
+    return _one(call, version)
+
+
+def search(call: Call) -> Response:
+    """A searchset Bundle. https://hl7.org/fhir/R4/search.html"""
+    kind = _type(call)
+    _json_only(call)
+    pairs = [(name, value) for name, value in call.pairs if name != "_format"]
+    with call.enter("record:search", kind) as permit:
+        bundle = call.door.search(permit, kind, pairs)
+    return answers.fhir(bundle)
+
+
+def _one(call: Call, version: str | None) -> Response:
+    kind = _type(call)
+    _json_only(call)
+    call.only("_format")
+    name = call.path["id"]
+    if not _ID.fullmatch(name):
+        raise _absent()
+    with call.enter("record:read", kind) as permit:
+        resource = call.door.resources.read(permit, kind, name, version)
+    headers = _validators(resource)
+    if version is None and _unchanged(call.headers.get("if-none-match", ""), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return answers.fhir(resource, headers=headers)
+
+
+def _type(call: Call) -> str:
+    # The type goes on the trail: what is none is not written down.
+    kind = call.path["type"]
+    if not is_resource(kind):
+        raise NotFound("http.unknown_type", "FHIR R4 has no such resource type; expected for example /fhir/Patient.")
+    return kind
+
+
+def _absent() -> NotFound:
+    return NotFound("http.no_such_resource", "There is no such resource; an id is 1 to 64 letters, digits, - and .")
+
+
+def _json_only(call: Call) -> None:
+    """Refuse to answer in JSON somebody who takes no JSON. https://hl7.org/fhir/R4/http.html#mime-type"""
+    told = call.one("_format")
+    accepted = [told] if told is not None else call.headers.get("accept", "").split(",")
+    kinds = {one.partition(";")[0].strip().lower() for one in accepted}
+    if kinds.isdisjoint(_JSON | _ANY):
+        raise Unsupported("http.format", "Only JSON is offered: application/fhir+json.")
+
+
+def _validators(resource: Mapping[str, Any]) -> dict[str, str]:
+    meta = resource.get("meta", {})
+    headers = {"ETag": f'W/"{meta["versionId"]}"'}
+    moment: datetime = instant(str(meta["lastUpdated"]))
+    headers["Last-Modified"] = format_datetime(moment, usegmt=True)
+    return headers
+
+
+def _unchanged(asked: str, etag: str) -> bool:
+    return etag in {one.strip() for one in asked.split(",")}

@@ -69,7 +69,9 @@ def serve(
         _Server(config, started).run()
     except SystemExit:
         # uvicorn ends the process when it cannot listen; the caller has a workspace to close.
-        raise Unavailable("http.port", "The server could not listen; the port may be taken. Try another --port.") from None
+        raise Unavailable(
+            "http.port", "The server could not listen; the port may be taken. Try another --port."
+        ) from None
 
 
 def _is_loopback(host: str) -> bool:

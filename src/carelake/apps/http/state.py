@@ -1,4 +1,4 @@
-"""The state of the loop: counts and state words, read under a permit for ``status:read``. It holds no patient data."""
+"""The state of the loop: counts and state words, read under a permit for ``status:read``; no patient data."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def state_of(workspace: Door, permit: Permit) -> State:
             account,
             tuple((title, counts.get(kind, 0)) for kind, title in _CHAIN.items()),
             tuple(Runs(workspace.vault).recent(tx, account, 5)),
-            *(_latest(tx, account, kind) for kind in ("model", "endpoint", "finding")),
+            _latest(tx, account, "model"),
+            _latest(tx, account, "endpoint"),
+            _latest(tx, account, "finding"),
             Acts(tx).count(),
             last or 0,
             number or 0,

@@ -43,7 +43,7 @@ class TooLarge(Invalid):
 
 def stderr_log() -> Any:
     """A logger that writes one JSON object a line to standard error."""
-    processors = [structlog.processors.TimeStamper(fmt="iso"), structlog.processors.JSONRenderer()]
+    processors: list[Any] = [structlog.processors.TimeStamper(fmt="iso"), structlog.processors.JSONRenderer()]
     return structlog.wrap_logger(structlog.PrintLogger(sys.stderr), processors=processors)
 
 

@@ -84,7 +84,7 @@ def number_range(value: Decimal | int | float | str) -> tuple[float, float]:
         ValueError: the text is no finite number.
     """
     try:
-        exact = value if isinstance(value, Decimal) else Decimal(str(value))
+        exact = Decimal(str(value) if isinstance(value, float) else value)
     except InvalidOperation:
         raise ValueError("not a number") from None
     half = _HALF.get(exact.as_tuple().exponent)  # type: ignore[arg-type]  # a letter for NaN: not found

@@ -1,0 +1,133 @@
+"""Symbols: small numbers for texts that repeat. A symbol never changes its meaning and is never used again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, bindparam, select
+
+from carelake.store.tables import symbol
+from carelake.vault.database import bulk, scope_of
+
+__all__ = ["TERM", "Space", "Symbols", "kinds_of", "origins_of", "params_of", "patients_of"]
+
+TERM = "term"
+"""Space of code systems, units and the types that references point to."""
+
+_CACHED = 200_000
+_CHUNK = 500
+
+_FIND = select(symbol.c.text, symbol.c.key).where(
+    symbol.c.space == bindparam("space"), symbol.c.text.in_(bindparam("texts", expanding=True))
+)
+_NAME = select(symbol.c.key, symbol.c.text).where(symbol.c.key.in_(bindparam("keys", expanding=True)))
+_ALL = select(symbol.c.text, symbol.c.key).where(symbol.c.space == bindparam("space"))
+
+
+def kinds_of(account: str) -> str:
+    """Space of an account's resource types."""
+    return f"kind:{account}"
+
+
+def params_of(kind: int) -> str:
+    """Space of a resource type's search parameters."""
+    return f"param:{kind}"
+
+
+def patients_of(account: str) -> str:
+    """Space of an account's patients."""
+    return f"patient:{account}"
+
+
+def origins_of(account: str) -> str:
+    """Space of the landings' refs that an account's versions came from."""
+    return f"origin:{account}"
+
+
+class Space(dict[str, int]):
+    """Symbols of one space in one transaction; makes one that is missing. "" is 0."""
+
+    def __init__(self, symbols: Symbols, tx: Connection, name: str, known: dict[str, int]) -> None:
+        super().__init__(known)
+        self._symbols, self._tx, self._name = symbols, tx, name
+
+    def __missing__(self, text: str) -> int:
+        key = self[text] = self._symbols.make(self._tx, self._name, (text,))[text] if text else 0
+        return key
+
+
+class Symbols:
+    """Looks symbols up and makes new ones. What it remembers is committed; a transaction's own join on commit."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, int]] = {}
+        self._texts: dict[int, str] = {}
+
+    def space(self, tx: Connection, name: str) -> Space:
+        """A small space as a mapping that makes what is missing."""
+        return Space(self, tx, name, self._known.get(name, {}))
+
+    def make(self, tx: Connection, name: str, texts: Iterable[str]) -> dict[str, int]:
+        """Symbols of texts, made where they are missing. "" is 0."""
+        wanted = dict.fromkeys(texts)
+        found = self.find(tx, name, wanted)
+        missing = [text for text in wanted if text not in found]
+        if missing:
+            bulk(tx, "INSERT INTO symbol (space, text) VALUES (?, ?)", [(name, text) for text in missing])
+            made = self._select(tx, name, missing)
+            found |= made
+            scope_of(tx).after.append(lambda: self._remember(name, made))
+        return found
+
+    def find(self, tx: Connection, name: str, texts: Iterable[str]) -> dict[str, int]:
+        """Symbols of those texts that have one."""
+        known = self._known.get(name, {})
+        found: dict[str, int] = {}
+        missing = []
+        for text in texts:
+            key = known.get(text) if text else 0
+            if key is None:
+                missing.append(text)
+            else:
+                found[text] = key
+        if missing:
+            loaded = self._select(tx, name, missing)
+            found |= loaded
+            if not scope_of(tx).writing:
+                self._remember(name, loaded)
+        return found
+
+    def key(self, tx: Connection, name: str, text: str) -> int:
+        """The symbol of one text, or -1, which no row has."""
+        return self.find(tx, name, (text,)).get(text, -1)
+
+    def everything(self, tx: Connection, name: str) -> dict[str, int]:
+        """A small space whole."""
+        return {text: key for text, key in tx.execute(_ALL, {"space": name})}
+
+    def texts(self, tx: Connection, keys: Iterable[int]) -> dict[int, str]:
+        """Texts of symbols."""
+        wanted = set(keys)
+        missing = [key for key in wanted if key and key not in self._texts]
+        found = {}
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            found |= {key: text for key, text in tx.execute(_NAME, {"keys": chunk})}
+        if not scope_of(tx).writing:
+            if len(self._texts) > _CACHED:
+                self._texts.clear()
+            self._texts |= found
+        return {0: ""} | {key: self._texts[key] for key in wanted if key in self._texts} | found
+
+    def _select(self, tx: Connection, name: str, texts: list[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for start in range(0, len(texts), _CHUNK):
+            rows = tx.execute(_FIND, {"space": name, "texts": texts[start : start + _CHUNK]})
+            found.update({text: key for text, key in rows})
+        return found
+
+    def _remember(self, name: str, made: dict[str, int]) -> None:
+        known = self._known.setdefault(name, {})
+        if len(known) > _CACHED:
+            known.clear()
+        known |= made
