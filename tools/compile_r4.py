@@ -107,8 +107,10 @@ class Codes:
 
 
 def flat(concepts: list[Json]) -> list[str]:
-    """Codes of a concept tree."""
-    return [code for c in concepts for code in (c["code"], *flat(c.get("concept", [])))]
+    """Codes of a concept tree that may be used; abstract ones only group others."""
+    abstract = {"code": "notSelectable", "valueBoolean": True}
+    own = [c["code"] for c in concepts if abstract not in c.get("property", ())]
+    return [*own, *(code for c in concepts for code in flat(c.get("concept", [])))]
 
 
 def element_row(element: Json, name: str, backbone: bool, codes: Codes) -> list[Any]:

@@ -25,6 +25,7 @@ TOUCHES_DISK: dict[str, str] = {
     "apps/wiring.py": "reads and writes carelake.toml, which holds settings only",
     "audit/acts.py": "reads /proc/PID/stat to tell whether a process still runs",
     "ingest/sources.py": "reads the sources that the user names",
+    "lake/flat.py": "reads the package's own views",
     "pipelines/recipe.py": "reads the package's own recipes",
 }
 
@@ -51,7 +52,9 @@ def _disk(source: Any, name_of: Names) -> Iterator[str]:
             yield f"{source.name}:{line} imports {module}"
     for call in source.calls():
         name = name_of(call.func)
-        if name in DISK_CALLS or (name.rpartition(".")[2] in DISK_METHODS and "." in name):
+        if "files(" in ast.unparse(call.func):
+            continue  # importlib.resources: the package's own data
+        if name in DISK_CALLS or ("." in name and name.rpartition(".")[2] in DISK_METHODS):
             yield f"{source.name}:{call.lineno} calls {name}"
 
 

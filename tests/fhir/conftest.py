@@ -45,7 +45,8 @@ ENCOUNTER = b"""{
   "subject": {"reference": "Patient/p1"},
   "period": {"start": "2020-03-01T10:00:00Z"},
   "length": {"value": 3, "unit": "d", "system": "http://unitsofmeasure.org", "code": "d"},
-  "participant": [{"individual": {"reference": "Practitioner/d1"}}, {"individual": {"reference": "RelatedPerson/r1"}}],
+  "participant": [{"individual": {"reference": "Practitioner/d1"}},
+                  {"individual": {"reference": "RelatedPerson/r1"}}],
   "location": [{"location": {"reference": "#ward"}}],
   "contained": [{"resourceType": "Location", "id": "ward", "name": "Ward"}]
 }"""

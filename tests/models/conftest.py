@@ -36,7 +36,8 @@ def make_cohort(rows: int, seed: int = 1) -> tuple[pa.Table, np.ndarray]:
     columns = {
         "encounter_id": [f"enc-{number}" for number in range(rows)],
         "subject_id": [f"pat-{number}" for number in random.integers(0, rows // 2, rows)],
-        "prediction_time": np.datetime64("2026-01-01T00:00:00", "us") + np.arange(rows) * np.timedelta64(60_000_000, "us"),
+        "prediction_time": np.datetime64("2026-01-01T00:00:00", "us")
+        + np.arange(rows) * np.timedelta64(60_000_000, "us"),
         "label": random.random(rows) < truth,
         "set": np.where(part < 0.5, "train", np.where(part < 0.6, "calibration", "test")),
         "lace": lace,

@@ -54,7 +54,7 @@ def test_what_comes_from_data_is_escaped(page: str) -> None:
 
 
 def test_plots_are_sound_xml_inside_their_frame(metrics: evaluate.Metrics) -> None:
-    hostile = [{**s, "value": "<b>&\""} for s in metrics["subgroups"]]
+    hostile = [{**s, "value": '<b>&"'} for s in metrics["subgroups"]]
     drawn = [
         plots.calibration(metrics["curve"]),
         plots.roc(metrics["roc"]),

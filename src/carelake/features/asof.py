@@ -85,9 +85,7 @@ def _micros(column: pa.ChunkedArray) -> pl.Series:
     return pl.Series(column.cast(pa.timestamp("us")).cast(pa.int64()))
 
 
-def _known(
-    who: pa.ChunkedArray, when: pl.Series, group: pa.Table, subject: str, limit: timedelta | None
-) -> pa.Array:
+def _known(who: pa.ChunkedArray, when: pl.Series, group: pa.Table, subject: str, limit: timedelta | None) -> pa.Array:
     """For each label the row number in ``group`` of the best row known then, null where nothing was known."""
     facts = _facts(group, subject)
     wanted = pl.DataFrame({"subject": pl.Series(who), "at": when}).with_row_index("label")
@@ -113,7 +111,9 @@ def _facts(group: pa.Table, subject: str) -> pl.DataFrame:
             {
                 "subject": pl.Series(group.column(subject)),
                 "event": event,
-                "write": _micros(group.column("write_time")).fill_null(0) if len(event) == 0 else _writes(group, event),
+                "write": _micros(group.column("write_time")).fill_null(0)
+                if len(event) == 0
+                else _writes(group, event),
                 "deleted": pl.Series(group.column("is_deleted").cast(pa.bool_())).fill_null(False),
             }
         )
@@ -123,9 +123,9 @@ def _facts(group: pa.Table, subject: str) -> pl.DataFrame:
         .with_row_index("rank")
         .with_columns(known=pl.max_horizontal("event", "write"))
     )
-    in_order = facts.select(
-        "subject", "known", pl.col("rank").cast(pl.Int64).alias("rank")
-    ).sort("known", maintain_order=True)
+    in_order = facts.select("subject", "known", pl.col("rank").cast(pl.Int64).alias("rank")).sort(
+        "known", maintain_order=True
+    )
     in_order = in_order.with_columns(top=pl.col("rank").cum_max().over("subject"))
     best = facts[in_order["top"]]
     return in_order.select("subject", "known").with_columns(

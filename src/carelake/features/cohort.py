@@ -95,9 +95,7 @@ def data_end_of(tables: Mapping[str, pa.Table]) -> datetime:
     return max(latest)
 
 
-def stays(
-    tables: Mapping[str, pa.Table], data_end: datetime, *, limits: LakeSettings | None = None
-) -> pa.Table:
+def stays(tables: Mapping[str, pa.Table], data_end: datetime, *, limits: LakeSettings | None = None) -> pa.Table:
     """Every merged inpatient stay up to ``data_end``, with its reason to be excluded (null: index) and its label."""
     inputs = {name: tables[name] for name in ("encounters", "patients")} | {"codes": codes()}
     numbers = {k: rules()[k] for k in ("gap_hours", "emergency_hours", "adult_age", "follow_up_days")}

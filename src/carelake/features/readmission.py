@@ -179,7 +179,11 @@ def _of_patient(tables: Mapping[str, pa.Table], patient: str) -> dict[str, pa.Ta
 
 
 def _features(
-    tables: Mapping[str, pa.Table], every: pa.Table, chosen: pa.Table, at: pa.ChunkedArray, limits: LakeSettings | None
+    tables: Mapping[str, pa.Table],
+    every: pa.Table,
+    chosen: pa.Table,
+    at: pa.ChunkedArray,
+    limits: LakeSettings | None,
 ) -> pa.Table:
     index = chosen.append_column("as_of", at)
     inputs = {name: tables[name] for name in _FROM_VIEWS} | {"stays": every, "index_stays": index} | dict(_lists())

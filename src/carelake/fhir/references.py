@@ -50,7 +50,7 @@ def rewrite(resource: Any, mapping: Mapping[str, str]) -> None:
         mapping: text of a reference, for example ``urn:uuid:...``, to what replaces it, ``Patient/1``.
     """
     keys = _uri_keys()
-    todo = [resource]
+    todo = [resource] if isinstance(resource, (dict, list)) else []
     while todo:
         node = todo.pop()
         if node.__class__ is list:

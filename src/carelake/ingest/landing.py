@@ -46,6 +46,7 @@ class Landing:
         fault: "" or what ended the content early.
         finished: every entry is committed.
         mark: how far it is committed.
+        again: it was read to the end before, under other rules.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Landing:
     fault: str
     finished: bool
     mark: Mark
+    again: bool = False
 
 
 class Landings:
@@ -162,6 +164,7 @@ class Landings:
                     format=made.format,
                     fault=made.fault,
                     rules=self._rules,
+                    again=False,
                     state=_LANDED,
                     at=iso(self._vault.clock.now()),
                     **_START,
@@ -194,8 +197,8 @@ class Landings:
         if row.rules != self._rules:
             mark, finished = Mark(), False
             with self._vault.database.transaction(permit) as tx:
-                again = {"rules": self._rules, "state": _LANDED, **_START}
-                tx.execute(update(table).where(table.c.id == row.id).values(again))
+                anew = {"rules": self._rules, "again": True, "state": _LANDED, **_START}
+                tx.execute(update(table).where(table.c.id == row.id).values(anew))
                 tx.execute(
                     delete(quarantine).where(quarantine.c.account == permit.account, quarantine.c.landing == row.id)
                 )
@@ -210,6 +213,7 @@ class Landings:
             row.fault,
             finished,
             mark,
+            row.again or row.rules != self._rules,
         )
 
 

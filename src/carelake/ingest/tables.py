@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint
 
 from carelake.vault.database import metadata
 
@@ -25,6 +25,7 @@ landing = Table(
     Column("fault", String(32), nullable=False),
     # The bounds and the parser's version it is read under; another set of rules reads it again.
     Column("rules", String(64), nullable=False),
+    Column("again", Boolean, nullable=False, comment="it was read before, under other rules"),
     Column("state", String(16), nullable=False),
     Column("at", String(24), nullable=False),
     # Progress: entries committed, and where the next line starts.

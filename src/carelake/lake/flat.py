@@ -123,7 +123,9 @@ def flatten(
         if (kind := resource["resourceType"]) in bodies:
             bodies[kind].append((resource["id"], canonical.dump(resource).decode()))
     with connect(limits) as connection:
-        return {each.name: run_view(connection, each, _parsed(connection, each, bodies[each.resource])) for each in wanted}
+        return {
+            each.name: run_view(connection, each, _parsed(connection, each, bodies[each.resource])) for each in wanted
+        }
 
 
 def _parsed(connection: duckdb.DuckDBPyConnection, wanted: View, bodies: list[tuple[str, str]]) -> pa.Table:

@@ -122,7 +122,9 @@ def parse(connection: duckdb.DuckDBPyConnection, record: Record, bodies: pa.Tabl
         raise Corrupt("lake.json", "A stored resource body is not JSON; run `carelake verify`.") from None
     finally:
         connection.unregister("bodies")
-    columns = [_undoubled(_joined(table.column(field.name)), record_node) for field, record_node in _walk(record, fields)]
+    columns = [
+        _undoubled(_joined(table.column(field.name)), record_node) for field, record_node in _walk(record, fields)
+    ]
     return pa.table(columns, schema=pa.schema(list(fields)))
 
 
@@ -154,9 +156,7 @@ def _mask(array: pa.Array) -> pa.Array | None:
     return array.is_null() if array.null_count else None
 
 
-def _primary(
-    connection: duckdb.DuckDBPyConnection, record: Record, parsed: pa.Table
-) -> dict[str, pa.ChunkedArray]:
+def _primary(connection: duckdb.DuckDBPyConnection, record: Record, parsed: pa.Table) -> dict[str, pa.ChunkedArray]:
     codes = [pair for name in _CODES for pair in _coding(record, name)]
     times = [f"moment({_quoted(path)})" for path in _TIMES if _has(record, path)]
     whole = parsed.append_column("_n", pa.nulls(len(parsed)))
@@ -210,7 +210,9 @@ def conform(array: pa.Array | pa.ChunkedArray, wanted: pa.DataType) -> pa.Array:
         return array
     if pa.types.is_struct(wanted) and pa.types.is_struct(array.type):
         have = {field.name for field in array.type}
-        parts = [conform(array.field(f.name), f.type) if f.name in have else pa.nulls(len(array), f.type) for f in wanted]
+        parts = [
+            conform(array.field(f.name), f.type) if f.name in have else pa.nulls(len(array), f.type) for f in wanted
+        ]
         return pa.StructArray.from_arrays(parts, fields=list(wanted), mask=_mask(array))
     if pa.types.is_list(wanted) and (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
         inner = conform(array.values, wanted.value_type)
@@ -219,7 +221,10 @@ def conform(array: pa.Array | pa.ChunkedArray, wanted: pa.DataType) -> pa.Array:
 
 
 def restore(resource_type: str, record: Record, table: pa.Table) -> Iterator[dict[str, Any]]:
-    """The resources that a table's rows were made from, as `canonical.load` would give them."""
+    """The resources that a table's rows were made from, as `canonical.load` would give them.
+
+    An empty list is taken as absent: FHIR has none, and pyiceberg reads a null list of structs back as an empty one.
+    """
     for row in table.to_pylist():
         body = {name: row.get(column_of(name)) for name in record.fields}
         body.update({name + TEXT_OF: row.get(name + TEXT_OF) for name in record.fields})
@@ -241,6 +246,6 @@ def _parts(fields: Mapping[str, Node], value: Mapping[str, Any]) -> dict[str, An
         if node == Leaf("decimal"):
             if value.get(name + TEXT_OF) is not None:
                 made[name] = canonical.load(value[name + TEXT_OF])
-        elif value.get(name) is not None:
+        elif value.get(name) is not None and value[name] != []:
             made[name] = _value(node, value[name])
     return made

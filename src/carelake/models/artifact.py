@@ -35,9 +35,8 @@ _MANIFEST, _SIGNATURE = "manifest.json", "manifest.sig"
 _ZONE, _PURPOSE = "models", "models"
 _MAX_FILE = 64 * 1024 * 1024
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-# First bytes of pickles (protocols 2 to 5), and of containers in which pickles come: zip, gzip, numpy, HDF5.
-_MAGIC = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04", b"\x1f\x8b", b"\x93NUMPY", b"\x89HDF")
-_PICKLE_0 = re.compile(rb"\A(?:\(?[cid][\w.]+\n\w+\n|\(?[lpd]p?\d*\n)")
+# How each file starts. No pickle, and no archive that could hold one (zip, gzip, numpy), starts so.
+_STARTS = {".txt": b"tree\n", ".json": b"{", ".html": b"<!doctype html>"}
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,7 +88,7 @@ def write(permit: Permit, vault: Vault, name: str, training_set: str, files: Map
 
     Raises:
         Invalid: ``models.name``, ``models.files`` (not exactly `FILES`, or too large).
-        Refused: ``models.pickle``.
+        Refused: ``models.not_text``: a pickle, for example.
     """
     if not _NAME.fullmatch(name):
         raise Invalid("models.name", "A model's name is lower-case letters, digits and dashes, 63 at most.")
@@ -114,7 +113,7 @@ def load(permit: Permit, vault: Vault, name: str, ref: str) -> ModelFiles:
 
     Raises:
         NotFound: ``models.no_such_version``.
-        Refused: ``models.unsigned``, ``models.pickle``, ``models.unexpected_file``.
+        Refused: ``models.unsigned``, ``models.not_text``, ``models.unexpected_file``.
         Corrupt: ``models.altered`` (``facts['file']`` names it), ``models.format``.
     """
     if nouns.kind_of(ref) != "model" or not _NAME.fullmatch(name):
@@ -150,10 +149,10 @@ def _altered(file: str) -> Corrupt:
 
 
 def _refuse_pickle(file: str, data: bytes) -> None:
-    if data.startswith(_MAGIC) or _PICKLE_0.match(data[:256]):
+    if not data.startswith(_STARTS[file[file.rindex(".") :]]):
         raise Refused(
-            "models.pickle",
-            f"{file} looks like a pickle or an archive, which may run code when read; models are text and JSON.",
+            "models.not_text",
+            f"{file} does not start as text of its kind does; a pickle or archive may run code, so it is not read.",
             file=file,
         )
 

@@ -126,4 +126,4 @@ def html(content: Mapping[str, Any], words: Mapping[str, str]) -> str:
     }
     source = files("carelake.models").joinpath("card.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(source).render(card=content, m=metrics, plots=drawn)
+    return page.from_string(source).render(card=content, m=metrics, plots=drawn).lstrip()

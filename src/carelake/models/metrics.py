@@ -25,6 +25,7 @@ __all__ = [
     "net_benefit",
     "roc",
     "smooth_calibration",
+    "wilson",
 ]
 
 

@@ -31,10 +31,10 @@ _PAGE = 1_000
 
 
 class Keeper(Protocol):
-    """Writes a resource into the record, in the caller's transaction."""
+    """Writes resources into the record, in the caller's transaction; `apps` and `pipelines` hand over the store's."""
 
-    def __call__(self, permit: Permit, tx: Connection, resource: Mapping[str, Any]) -> object:
-        """Keep ``resource`` as a new version, unless the current one is the same."""
+    def __call__(self, permit: Permit, tx: Connection, resources: Sequence[Mapping[str, Any]]) -> object:
+        """Keep each as a new version, unless its current one is the same."""
         ...
 
 
@@ -96,10 +96,12 @@ def capture(
     Args:
         rows: each a prediction, its `content`, its RiskAssessment, and refs that it was made from.
     """
+    if not rows:
+        return
     keys = vault.sealer.keys_for(permit, tx, [prediction.subject for prediction, *_ in rows])
     entries = []
-    for prediction, said, resource, sources in rows:
-        keep(permit, tx, resource)
+    keep(permit, tx, [resource for _, _, resource, _ in rows])
+    for prediction, said, _, sources in rows:
         made_from = tuple(dict.fromkeys([prediction.endpoint, *sources]))
         body = {"endpoint": prediction.endpoint, "model": prediction.model}
         nouns.write(tx, Noun(prediction.ref, permit.account, "answered", permit.act, made_from, body))
@@ -116,8 +118,7 @@ def capture(
                 "sealed": keys.seal(prediction.subject, _context(prediction.ref), said),
             }
         )
-    if entries:
-        tx.execute(insert(table), entries)
+    tx.execute(insert(table), entries)
     permit.log.wrote(*(prediction.ref for prediction, *_ in rows))
     permit.log.count(predictions=len(entries))
 

@@ -58,5 +58,5 @@ def with_meta(text: bytes, version: int, updated: int) -> dict[str, Any]:
     resource: dict[str, Any] = canonical.load(text)
     meta = {**resource.get("meta", {}), "versionId": str(version), "lastUpdated": iso(moment(updated))}
     # meta stands where people expect it, after the id.
-    head = {name: resource[name] for name in ("resourceType", "id") if name in resource}
+    head: dict[str, Any] = {name: resource[name] for name in ("resourceType", "id") if name in resource}
     return {**head, "meta": meta, **{name: value for name, value in resource.items() if name not in (*head, "meta")}}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -17,8 +16,9 @@ from carelake.core.records import Parsed
 from carelake.fhir.search import extract
 from carelake.store import bodies
 from carelake.store.indexing import IndexRows, clear
+from carelake.store.rows import read_versions
 from carelake.store.symbols import Symbols, kinds_of, origins_of, patients_of
-from carelake.store.tables import resource, resource_version
+from carelake.store.tables import resource
 from carelake.vault.database import bulk
 from carelake.vault.workspace import Vault
 
@@ -28,9 +28,11 @@ DIGEST_BYTES = 24
 _CHUNK = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_CURRENT = select(
-    resource.c.kind, resource.c.id, resource.c.seq, resource.c.version, resource.c.deleted, resource.c.digest
-).where(resource.c.kind == bindparam("k"), resource.c.id.in_(bindparam("ids", expanding=True)))
+_Key = tuple[int, str]
+
+_CURRENT = select(resource.c.id, resource.c.seq, resource.c.version, resource.c.deleted, resource.c.digest).where(
+    resource.c.kind == bindparam("k"), resource.c.id.in_(bindparam("ids", expanding=True))
+)
 
 _VERSION = (
     "INSERT INTO resource_version (seq, kind, id, version, previous, deleted, owner, updated, origin, "
@@ -104,54 +106,108 @@ class _Work:
     def __init__(
         self, vault: Vault, symbols: Symbols, permit: Permit, tx: Connection, origin: str, *, again: bool
     ) -> None:
-        self.vault, self.symbols, self.permit, self.tx, self.again = vault, symbols, permit, tx, again
-        self.origin = symbols.space(tx, origins_of(permit.account))[origin]
-        self.updated = (vault.clock.now() - _EPOCH) // _MICROSECOND
-        self.versions: list[tuple[object, ...]] = []
-        self.pointers: dict[tuple[int, str], tuple[object, ...]] = {}
-        self.indexed: dict[tuple[int, str], tuple[int, int, Parsed]] = {}
-        self.stale: list[int] = []
+        self._vault, self._symbols, self._permit, self._tx, self._again = vault, symbols, permit, tx, again
+        self._origin = symbols.space(tx, origins_of(permit.account))[origin]
+        self._updated = (vault.clock.now() - _EPOCH) // datetime.resolution
+        self._versions: list[tuple[object, ...]] = []
+        self._refs: list[str] = []
+        self._newest: dict[_Key, tuple[int, Parsed]] = {}
+        self._replaced: list[int] = []
 
     def run(self, page: Sequence[Parsed]) -> Kept:
-        account, tx = self.permit.account, self.tx
-        kinds = self.symbols.make(tx, kinds_of(account), {one.type for one in page})
+        permit, tx = self._permit, self._tx
+        kinds = self._symbols.make(tx, kinds_of(permit.account), {one.type for one in page})
+        names = {one.owner for one in page}
+        owners = self._symbols.make(tx, patients_of(permit.account), names)
+        self._seal = self._vault.sealer.keys_for(permit, tx, names).seal
         current = self._current(kinds, page)
-        changed = self._changed(page, kinds, current)
-        if not changed:
-            return Kept(0, len(page))
-        owners = self.symbols.make(tx, patients_of(account), {one.owner for one, _ in changed})
-        seal = self.vault.sealer.keys_for(self.permit, tx, owners).seal
-        first = seq = self._take(len(changed))
-        refs = []
-        for one, was in changed:
-            kind, owner, deleted = kinds[one.type], owners[one.owner], not one.body
-            version = was.version + 1 if was else 1
-            previous = self.seqs.get((kind, one.id), was.seq if was else 0)
-            digest = self._digest(one, version)
-            body = seal(one.owner, bodies.context(one.type, one.id, version), one.body)
-            place = (self.origin, one.offset, one.length, one.line, self.permit.act)
-            self.versions.append(
-                (seq, kind, one.id, version, previous, deleted, owner, self.updated, *place, digest, body)
-            )
-            refs.append(self._point(one, kind, owner, seq, version, digest))
-            seq += 1
-        self._write()
-        return Kept(len(changed), len(page) - len(changed), first, seq - 1, tuple(refs))
-
-    def _changed(
-        self, page: Sequence[Parsed], kinds: dict[str, int], current: dict[tuple[int, str], _Current]
-    ) -> list[tuple[Parsed, _Current | None]]:
-        """The page's entries that make a version, each with the version before it."""
-        changed: list[tuple[Parsed, _Current | None]] = []
+        before = seq = self._last()
         for one in page:
             key = (kinds[one.type], one.id)
             was = current.get(key)
-            if was is not None and (self._equals(one, was) or (self.again and self._came_before(one, was.seq))):
+            if was is not None and self._unchanged(one, was):
                 continue
-            changed.append((one, was))
-            version = was.version + 1 if was else 1
-            # seq 0: made in this page, so nothing of it is in the tables yet.
-            current[key] = _Current(0, version, not one.body, self._digest(one, version))
-            if was is not None and was.seq:
-                self.stale.append(was.seq)
-        return changed
+            seq += 1
+            version = was.version + 1 if was is not None else 1
+            digest = self._digest(one, version)
+            current[key] = _Current(seq, version, not one.body, digest)
+            self._add(one, key, owners[one.owner], current[key], was)
+            if was is not None and was.seq <= before:
+                self._replaced.append(was.seq)
+        if seq > before:
+            self._write(seq, current, owners)
+        refs = tuple(self._refs)
+        return Kept(seq - before, len(page) - (seq - before), before + 1 if refs else 0, seq if refs else 0, refs)
+
+    def _add(self, one: Parsed, key: _Key, owner: int, now: _Current, was: _Current | None) -> None:
+        body = self._seal(one.owner, bodies.context(one.type, one.id, now.version), one.body)
+        previous = was.seq if was is not None else 0
+        place = (self._origin, one.offset, one.length, one.line, self._permit.act)
+        head = (now.seq, *key, now.version, previous, now.deleted, owner, self._updated)
+        self._versions.append((*head, *place, now.digest, body))
+        self._newest[key] = (now.seq, one)
+        self._refs.append(ref_of(now.seq, now.digest))
+
+    def _unchanged(self, one: Parsed, was: _Current) -> bool:
+        if not was.deleted and one.body and self._digest(one, was.version) == was.digest:
+            return True
+        if was.deleted and not one.body:
+            return True
+        return self._again and self._came_before(one, was.seq)
+
+    def _came_before(self, one: Parsed, seq: int) -> bool:
+        """Whether some version of this id came from the same place of the same landing, with the same content."""
+        sql = 'SELECT previous, version, origin, "offset", digest FROM resource_version WHERE seq = ?'
+        while seq:
+            seq, version, origin, offset, digest = self._tx.exec_driver_sql(sql, (seq,)).one()
+            if (origin, offset) == (self._origin, one.offset) and digest == self._digest(one, version):
+                return True
+        return False
+
+    def _digest(self, one: Parsed, version: int) -> bytes:
+        said = bodies.context(one.type, one.id, version) + b"|" + one.digest
+        ref = self._vault.keyring.reference(self._permit, "resource", said)
+        return bytes.fromhex(ref[-64:])[:DIGEST_BYTES]
+
+    def _current(self, kinds: dict[str, int], page: Sequence[Parsed]) -> dict[_Key, _Current]:
+        wanted: defaultdict[int, dict[str, None]] = defaultdict(dict)
+        for one in page:
+            wanted[kinds[one.type]][one.id] = None
+        found = {}
+        for kind, names in wanted.items():
+            ids = list(names)
+            for start in range(0, len(ids), _CHUNK):
+                for row in self._tx.execute(_CURRENT, {"k": kind, "ids": ids[start : start + _CHUNK]}):
+                    found[(kind, row[0])] = _Current(*row[1:])
+        return found
+
+    def _last(self) -> int:
+        self._tx.exec_driver_sql("INSERT INTO counter (name, last) VALUES ('seq', 0) ON CONFLICT DO NOTHING")
+        return int(self._tx.exec_driver_sql("SELECT last FROM counter WHERE name = 'seq'").scalar_one())
+
+    def _write(self, seq: int, current: dict[_Key, _Current], owners: dict[str, int]) -> None:
+        tx = self._tx
+        tx.exec_driver_sql("UPDATE counter SET last = ? WHERE name = 'seq'", (seq,))
+        self._unindex()
+        bulk(tx, _VERSION, self._versions)
+        pointers = sorted((*key, *current[key]) for key in self._newest)
+        bulk(tx, _POINTER, pointers)
+        rows = IndexRows(self._symbols, tx)
+        for (kind, _), (number, one) in self._newest.items():
+            if one.body:
+                rows.add(kind, number, owners[one.owner], self._updated, one.index)
+        rows.write()
+
+    def _unindex(self) -> None:
+        """Take out the index rows of versions that are no longer current, found again from their bodies."""
+        rows = IndexRows(self._symbols, self._tx)
+        for old in read_versions(self._permit, self._tx, self._vault, self._symbols, self._replaced):
+            if old.deleted:
+                continue
+            try:
+                values = extract(canonical.load(old.text))
+            except CarelakeError:
+                clear(self._tx, old.seq)
+                continue
+            rows.add(old.kind, old.seq, old.owner_key, old.updated, values)
+        rows.remove()

@@ -103,16 +103,16 @@ class Symbols:
 
     def everything(self, tx: Connection, name: str) -> dict[str, int]:
         """A small space whole."""
-        return {text: key for text, key in tx.execute(_ALL, {"space": name})}
+        return dict(tx.execute(_ALL, {"space": name}).tuples().all())
 
     def texts(self, tx: Connection, keys: Iterable[int]) -> dict[int, str]:
         """Texts of symbols."""
         wanted = set(keys)
         missing = [key for key in wanted if key and key not in self._texts]
-        found = {}
+        found: dict[int, str] = {}
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
-            found |= {key: text for key, text in tx.execute(_NAME, {"keys": chunk})}
+            found.update(tx.execute(_NAME, {"keys": chunk}).tuples().all())
         if not scope_of(tx).writing:
             if len(self._texts) > _CACHED:
                 self._texts.clear()
@@ -123,7 +123,7 @@ class Symbols:
         found: dict[str, int] = {}
         for start in range(0, len(texts), _CHUNK):
             rows = tx.execute(_FIND, {"space": name, "texts": texts[start : start + _CHUNK]})
-            found.update({text: key for text, key in rows})
+            found.update(rows.tuples().all())
         return found
 
     def _remember(self, name: str, made: dict[str, int]) -> None:

@@ -17,6 +17,7 @@ from carelake.synth.draw import Stream
 from carelake.synth.history import Visit
 from carelake.synth.population import Person, World
 from carelake.synth.stay import Stay
+from carelake.synth.tables import Cause
 
 __all__ = ["Note", "Span", "Writer"]
 
@@ -135,7 +136,7 @@ class Writer:
     def discharge(self, stay: Stay, doctor: tuple[str, str, str]) -> Note:
         """A discharge summary, or the summary of a stay that ended in death."""
         draw, says, text = self.draw, self.world.phrases.discharge, _Text()
-        slots = self._slots(stay.admitted, doctor) | self._stay_slots(stay)
+        slots = self._slots(stay.admitted, doctor, stay.cause) | self._stay_slots(stay)
         story = says["story_urgent" if stay.urgent else "story_planned"]
         for sentences in (says["header"], says["complaint"]):
             text.fill(draw.pick(sentences) + "\n", slots)
@@ -163,7 +164,7 @@ class Writer:
         cause = visit.cause
         assert cause is not None
         values = {reading.measure: f"{reading.value:.0f}" for reading in visit.readings}
-        slots: dict[str, Mention | list[Mention]] = self._slots(visit.begins, doctor)
+        slots: dict[str, Mention | list[Mention]] = self._slots(visit.begins, doctor, cause)
         slots |= {
             "symptom": self._symptom(cause.symptom),
             "principal": Mention(cause.word, "DX_NAME", cause.code),
@@ -223,11 +224,11 @@ class Writer:
             "email": Mention(f"{_plain(self.person.given)}.{_plain(self.person.family)}@example.org", "EMAIL"),
         }
 
-    def _slots(self, at: int, doctor: tuple[str, str, str]) -> dict[str, Mention | list[Mention]]:
+    def _slots(self, at: int, doctor: tuple[str, str, str], cause: Cause) -> dict[str, Mention | list[Mention]]:
         draw, person, lists = self.draw, self.person, self.world.phrases.lists
         other = draw.pick(self.staff)
         history = [i.code for i in person.illnesses if i.onset <= at][:5]
-        findings = list(lists.findings)
+        findings = [row for row in lists.findings if row[0] != cause.symptom]
         first = findings.pop(int(draw.random() * len(findings)))
         return {
             "full": Mention(f"{person.given} {person.family}", "NAME"),
@@ -250,7 +251,7 @@ class Writer:
             "history": [Mention(c[2], "DX_NAME", c[0]) for c in history] or [Mention("no chronic illness")],
             "other_1": _finding(first),
             "other_2": _finding(draw.pick(findings)),
-            "unlikely": _finding(draw.pick(lists.unlikely)),
+            "unlikely": _finding(draw.pick([row for row in lists.unlikely if row[0] != cause.word])),
             "kin_illness": _finding(draw.pick(lists.kin_illness)),
             "signed": self._date(at),
         }

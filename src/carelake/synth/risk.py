@@ -113,7 +113,7 @@ def _together(x: AtDischarge, c: Readmission) -> float:
 def readmission_logit(x: AtDischarge, c: Readmission) -> float:
     """Log odds of an unplanned readmission within 30 days, but for the latent part."""
     total = c.intercept + c.age_decade * max(x.age - 50.0, 0.0) / 10.0
-    total += c.prior_admissions * math.log1p(min(x.prior_admissions, 6)) + c.prior_ed * min(x.prior_ed, 4)
+    total += c.prior_admissions * math.log1p(min(x.prior_admissions, 5)) + c.prior_ed * min(x.prior_ed, 4)
     total += c.los * math.log1p(x.los) + c.meds * min(max(x.meds - 4, 0), 8)
     total += c.urgent * x.urgent + c.oncology * x.oncology + c.procedure * x.procedure
     total += c.disposition[x.disposition]

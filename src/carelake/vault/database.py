@@ -63,6 +63,7 @@ class Scope:
     thread: int = field(default_factory=get_ident)
     fresh: dict[tuple[str, str], Any] = field(default_factory=dict)
     generation: int = 0
+    closed: bool = False
     after: list[Callable[[], None]] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
 
@@ -194,7 +195,7 @@ class Database:
     def _mine(self, *, writing: bool) -> Scope | None:
         here = get_ident()
         for owner, scope in _open_scopes.get():
-            if owner == id(self) and scope.thread == here and scope.writing == writing:
+            if owner == id(self) and scope.thread == here and scope.writing == writing and not scope.closed:
                 return scope
         return None
 
@@ -225,16 +226,21 @@ class Database:
 
 @contextmanager
 def _entered(owner: int, scope: Scope) -> Iterator[None]:
-    mine = (owner, scope)
     scope.connection.info[_SCOPE] = scope
-    _open_scopes.set((*_open_scopes.get(), mine))
+    _open_scopes.set((*_still_open(), (owner, scope)))
     try:
         yield
     finally:
-        # By identity and not by token: a generator may be closed in another context than it was started in.
-        _open_scopes.set(tuple(entry for entry in _open_scopes.get() if entry[1] is not scope))
-        scope.connection.info.pop(_SCOPE, None)
+        # A generator may be closed by another thread than it was started in, which leaves the entry in the first
+        # one's context: so an entry that is closed counts for nothing, wherever it lies.
+        scope.closed = True
         scope.generation += 1
+        _open_scopes.set(_still_open())
+        scope.connection.info.pop(_SCOPE, None)
+
+
+def _still_open() -> tuple[tuple[int, Scope], ...]:
+    return tuple(entry for entry in _open_scopes.get() if not entry[1].closed)
 
 
 def _engine(path: Path, key: bytes) -> sqlalchemy.Engine:
@@ -302,40 +308,26 @@ def _handle_error(context: sqlalchemy.engine.ExceptionContext) -> None:
         raise ours from None
 
 
-_STATES: tuple[tuple[str, type[CarelakeError], str, str], ...] = (
-    ("database is locked", Unavailable, "vault.busy", "The database was held by another writer for 30 s; try again."),
-    ("database table is locked", Unavailable, "vault.busy", "A table is in use by this process; try again."),
-    (
-        "file is not a database",
-        Corrupt,
-        "vault.database",
-        "The database was altered or is under another key; restore it.",
-    ),
-    ("database disk image is malformed", Corrupt, "vault.database", "The database was altered; restore a backup."),
-    ("database or disk is full", Unavailable, "vault.disk_full", "The disk is full; nothing was kept. Free space."),
-    (
-        "disk I/O error",
-        Unavailable,
-        "vault.disk",
-        "The disk of the workspace failed a read or write; look at the disk.",
-    ),
-    (
-        "unable to open database",
-        Unavailable,
-        "vault.database_missing",
-        "The database file cannot be opened; restore it.",
-    ),
-    ("attempt to write a readonly", Invalid, "vault.read_only", "A write was tried in a reading; use a transaction."),
-)
-
-
 def translate(error: BaseException) -> CarelakeError | None:
     """Our error for a driver's, or None when it is not about the state of the database file."""
-    if isinstance(error, dbapi2.Error):
-        text = str(error)
-        for start, kind, code, message in _STATES:
-            if text.startswith(start):
-                return kind(code, message)
+    text = str(error) if isinstance(error, dbapi2.Error) else ""
+    if text.startswith(("database is locked", "database table is locked")):
+        return Unavailable(
+            "vault.busy", "The database was held by another writer for 30 s; try again when it is done."
+        )
+    if text.startswith(("file is not a database", "database disk image is malformed")):
+        return Corrupt(
+            "vault.database",
+            "The database fails its integrity check: altered, or under another key. Restore a backup.",
+        )
+    if text.startswith("database or disk is full"):
+        return Unavailable("vault.disk_full", "The disk of the workspace is full; nothing was kept. Free space.")
+    if text.startswith("disk I/O error"):
+        return Unavailable("vault.disk", "The disk of the workspace failed a read or a write; look after the disk.")
+    if text.startswith("unable to open database"):
+        return Unavailable("vault.database_missing", "The database file cannot be opened; restore it from a backup.")
+    if text.startswith("attempt to write a readonly"):
+        return Invalid("vault.read_only", "A write was tried in a reading; use Database.transaction.")
     return None
 
 

@@ -112,6 +112,27 @@ class VaultFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
 
     _rm = rm_file
 
+    def rm(self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Delete objects, or with ``recursive`` all that lie below a folder."""
+        for each in [path] if isinstance(path, str) else path:
+            for name in self.find(each, maxdepth) if recursive else [each]:
+                self.rm_file(name)
+
+    def exists(self, path: str, **_: Any) -> bool:
+        """Is there such an object or folder? A refusal is raised, not answered with no, as fsspec would."""
+        try:
+            self.info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def isfile(self, path: str) -> bool:
+        """Is there such an object? See `exists`."""
+        try:
+            return bool(self.info(path)["type"] == "file")
+        except FileNotFoundError:
+            return False
+
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
         """Copy one object: decrypted and encrypted anew, since its bytes are bound to their place."""
         with self._open(path1) as source, self._open(path2, "wb") as target:

@@ -49,7 +49,10 @@ class Presence:
             self._marked = True
 
     def leave(self, *, clean: bool) -> None:
-        """Close; an unclean leave keeps the mark."""
+        """Close; an unclean leave keeps the mark. Does nothing the second time."""
+        if self._lock < 0:
+            return
         if clean:
             self._mark.unlink(missing_ok=True)
         os.close(self._lock)
+        self._lock = -1

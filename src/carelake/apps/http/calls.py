@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,13 +12,14 @@ import msgspec
 
 from carelake.access.identity import Caller
 from carelake.apps.http.ports import Door
-from carelake.core.errors import Invalid, Unauthenticated
+from carelake.core.errors import Invalid, Refused, Unauthenticated
 from carelake.core.permit import Permit
 
 __all__ = ["Call"]
 
 Shape = TypeVar("Shape")
 
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9a-fA-F:]{2,39}\](:\d{1,5})?")
 _UNNAMED = (
     "This needs an access token; make one with `carelake token --as NAME --purpose TREAT` and send it as "
     "`Authorization: Bearer TOKEN`."
@@ -70,9 +72,20 @@ class Call:
     @contextmanager
     def entered_as(self, caller: Caller, action: str, target: str) -> Iterator[Permit]:
         """Pass the gate as someone known."""
-        with self.door.enter(caller, action, target) as permit:
-            self.act = permit.act
-            yield permit
+        try:
+            with self.door.enter(caller, action, target) as permit:
+                self.act = permit.act
+                yield permit
+        except Refused as error:
+            # A refusal's act is made by the gate, before there is a permit that could name it.
+            self.act = self.act or str(error.facts.get("act", ""))
+            raise
+
+    @property
+    def base(self) -> str:
+        """The server's address as the caller wrote it, without a slash; "" when that is none."""
+        host = self.headers.get("host", "")
+        return f"http://{host}" if _HOST.fullmatch(host) else ""
 
     def json(self, shape: type[Shape]) -> Shape:
         """The body as JSON of this shape.

@@ -13,6 +13,7 @@ from carelake.audit.nouns import Nouns
 from carelake.audit.trail import Trail
 from carelake.core.permit import Permit
 from carelake.core.settings import Settings
+from carelake.store.resources import Resources
 from carelake.vault.workspace import Vault
 
 __all__ = ["Door"]
@@ -37,12 +38,8 @@ class Door(Protocol):
         ...
 
     @property
-    def resources(self) -> Any:
-        """The record: `carelake.store.resources.Resources`."""
-        ...
-
-    def search(self, permit: Permit, resource_type: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """A searchset Bundle."""
+    def resources(self) -> Resources:
+        """The record."""
         ...
 
     def predict(

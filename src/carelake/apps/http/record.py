@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from starlette.responses import Response
 
@@ -16,10 +17,14 @@ from carelake.apps.http.capability import statement
 from carelake.apps.http.routes import Handler
 from carelake.core.clock import instant
 from carelake.core.errors import NotFound, Unsupported
+from carelake.core.permit import Permit
+from carelake.fhir.bundle import searchset
 from carelake.fhir.definitions import is_resource
+from carelake.fhir.query import parse
 
 __all__ = ["Handler", "capabilities", "read", "search", "vread"]
 
+_PAGE = "_page"
 _ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _JSON = frozenset({"json", "application/json", "application/fhir+json", "text/json"})
 _ANY = frozenset({"*/*", "application/*", ""})
@@ -36,7 +41,11 @@ def capabilities(call: Call) -> Response:
 
 def read(call: Call) -> Response:
     """The current version. https://hl7.org/fhir/R4/http.html#read"""
-    return _one(call, None)
+    resource = _one(call, lambda permit, kind, key: call.door.resources.read(permit, kind, key))
+    headers = _validators(resource)
+    if _unchanged(call.headers.get("if-none-match", ""), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return answers.fhir(resource, headers=headers)
 
 
 def vread(call: Call) -> Response:
@@ -44,32 +53,37 @@ def vread(call: Call) -> Response:
     version = call.path["version"]
     if not _ID.fullmatch(version):
         raise _absent()
-    return _one(call, version)
+    resource = _one(call, lambda permit, kind, key: call.door.resources.vread(permit, kind, key, version))
+    return answers.fhir(resource, headers=_validators(resource))
 
 
 def search(call: Call) -> Response:
     """A searchset Bundle. https://hl7.org/fhir/R4/search.html"""
     kind = _type(call)
     _json_only(call)
-    pairs = [(name, value) for name, value in call.pairs if name != "_format"]
+    page = call.one(_PAGE) or ""
+    pairs = [(name, value) for name, value in call.pairs if name != _PAGE]
     with call.enter("record:search", kind) as permit:
-        bundle = call.door.search(permit, kind, pairs)
-    return answers.fhir(bundle)
+        found = call.door.resources.search(permit, parse(kind, pairs), page)
+    base = call.base + "/fhir"
+    links = {"self": _link(base, kind, call.pairs)}
+    if found.next:
+        links["next"] = _link(base, kind, [*pairs, (_PAGE, found.next)])
+    return answers.fhir(searchset(found.resources, base=base, total=found.total, links=links))
 
 
-def _one(call: Call, version: str | None) -> Response:
-    kind = _type(call)
+def _link(base: str, kind: str, pairs: Sequence[tuple[str, str]]) -> str:
+    return f"{base}/{kind}" + ("?" + urlencode(pairs, quote_via=quote) if pairs else "")
+
+
+def _one(call: Call, reading: Callable[[Permit, str, str], dict[str, Any]]) -> dict[str, Any]:
+    kind, key = _type(call), call.path["id"]
     _json_only(call)
     call.only("_format")
-    name = call.path["id"]
-    if not _ID.fullmatch(name):
+    if not _ID.fullmatch(key):
         raise _absent()
     with call.enter("record:read", kind) as permit:
-        resource = call.door.resources.read(permit, kind, name, version)
-    headers = _validators(resource)
-    if version is None and _unchanged(call.headers.get("if-none-match", ""), headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    return answers.fhir(resource, headers=headers)
+        return reading(permit, kind, key)
 
 
 def _type(call: Call) -> str:

@@ -12,7 +12,7 @@ from carelake.apps.http.app import create_app
 from carelake.apps.http.ports import Door
 from carelake.core.errors import Unavailable, Unsupported
 
-__all__ = ["serve"]
+__all__ = ["make_server", "serve"]
 
 _GRACE_SECONDS = 10
 _CONNECTIONS = 512
@@ -33,19 +33,24 @@ class _Server(uvicorn.Server):
                 self._tell(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
                 return
 
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        await super().shutdown(sockets)
+        # uvicorn would raise the signal again now, and SIGTERM end the process before the workspace is closed.
+        self._captured_signals.clear()
 
-def serve(
-    workspace: Door, *, host: str = "127.0.0.1", port: int = 8080, started: Callable[[str], None] = lambda _url: None
-) -> None:
-    """Serve until SIGINT or SIGTERM; requests that have begun are finished first.
 
-    Args:
-        port: 0 takes a free one.
-        started: told the server's address when it listens.
+def make_server(
+    workspace: Door,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    started: Callable[[str], None] = lambda _url: None,
+    log: Any = None,
+) -> uvicorn.Server:
+    """A server that is ready to run; setting its ``should_exit`` ends it.
 
     Raises:
         Unsupported: ``http.loopback_only``.
-        Unavailable: ``http.port``, when the port is taken.
     """
     if not _is_loopback(host):
         raise Unsupported(
@@ -53,7 +58,7 @@ def serve(
             "This version serves without TLS and so on loopback only; use --host 127.0.0.1 behind a TLS proxy.",
         )
     config = uvicorn.Config(
-        create_app(workspace),
+        create_app(workspace, log=log),
         host=host,
         port=port,
         access_log=False,  # it would write the query, and with it names
@@ -65,10 +70,27 @@ def serve(
         timeout_graceful_shutdown=_GRACE_SECONDS,
         h11_max_incomplete_event_size=64 * 1024,
     )
+    return _Server(config, started)
+
+
+def serve(
+    workspace: Door, *, host: str = "127.0.0.1", port: int = 8080, started: Callable[[str], None] = lambda _url: None
+) -> None:
+    """Serve until SIGINT or SIGTERM; requests that have begun are finished first. The caller closes the workspace.
+
+    Args:
+        port: 0 takes a free one.
+        started: told the server's address when it listens.
+
+    Raises:
+        Unsupported: ``http.loopback_only``.
+        Unavailable: ``http.port``, when the port is taken.
+    """
+    server = make_server(workspace, host=host, port=port, started=started)
     try:
-        _Server(config, started).run()
+        server.run()
     except SystemExit:
-        # uvicorn ends the process when it cannot listen; the caller has a workspace to close.
+        # uvicorn ends the process when it cannot listen; there is a workspace to be closed first.
         raise Unavailable(
             "http.port", "The server could not listen; the port may be taken. Try another --port."
         ) from None

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, false, func, select
 
 from carelake.apps.http.ports import Door
 from carelake.audit.acts import Acts
 from carelake.audit.tables import act, noun, segment
 from carelake.core import canonical
 from carelake.core.permit import Permit
+from carelake.ingest.tables import quarantine
 from carelake.pipelines.runs import Runs
+from carelake.store.symbols import kinds_of
+from carelake.store.tables import resource, symbol
 
 __all__ = ["Latest", "State", "state_of"]
 
@@ -68,8 +71,8 @@ def state_of(workspace: Door, permit: Permit) -> State:
     account = permit.account
     with workspace.vault.database.reading(permit) as tx:
         counts = workspace.nouns.counts(tx, account)
-        counts["resource"] = _rows(tx, "resource", account)
-        counts["quarantined"] = _rows(tx, "quarantine", account)
+        counts["resource"] = tx.execute(_resources(account)).scalar_one()
+        counts["quarantined"] = tx.execute(_refused(account)).scalar_one()
         number, last = tx.execute(select(func.max(segment.c.number), func.max(segment.c.last))).one()
         refused = select(func.count()).where(act.c.phase == "refused")
         return State(
@@ -86,9 +89,14 @@ def state_of(workspace: Door, permit: Permit) -> State:
         )
 
 
-def _rows(tx: Connection, table: str, account: str) -> int:
-    sql = f"SELECT count(*) FROM {table} WHERE account = ?"  # the name is one of two constants above
-    return int(tx.exec_driver_sql(sql, (account,)).scalar_one())
+def _resources(account: str) -> Select[int]:
+    joined = resource.join(symbol, symbol.c.key == resource.c.kind)
+    of_account = symbol.c.space == kinds_of(account)
+    return select(func.count()).select_from(joined).where(of_account, resource.c.deleted == false())
+
+
+def _refused(account: str) -> Select[int]:
+    return select(func.count()).select_from(quarantine).where(quarantine.c.account == account)
 
 
 def _latest(tx: Connection, account: str, kind: str) -> Latest | None:

@@ -1,0 +1,150 @@
+"""An Iceberg catalog over the workspace: pointers in its database, files as encrypted objects (decision D11).
+
+pyiceberg's own SQL catalog runs transactions that neither ask for a permit nor leave an act; this one is the few
+methods that tables need, over `Database.transaction`. The namespace is the permit's account. A commit is a
+compare-and-swap of the pointer, so of two writers one fails and nothing is ever half there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import pyarrow as pa
+from pyiceberg.catalog import MetastoreCatalog
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
+from pyiceberg.io import FileIO
+from pyiceberg.io.fsspec import FsspecFileIO
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table import CommitTableResponse, Table
+from pyiceberg.table.locations import load_location_provider
+from pyiceberg.table.metadata import new_table_metadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
+from pyiceberg.table.update import TableRequirement, TableUpdate
+from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
+from sqlalchemy import insert, select, update
+
+from carelake.core.errors import Unsupported
+from carelake.core.permit import Permit
+from carelake.lake.tables import lake_table
+from carelake.vault.filesystem import VaultFileSystem
+from carelake.vault.workspace import Vault
+
+__all__ = ["VaultCatalog", "VaultFileIO"]
+
+_T = lake_table.c
+
+
+class VaultFileIO(FsspecFileIO):  # type: ignore[misc]
+    """pyiceberg's files through one permit's filesystem; it reads and writes nowhere else."""
+
+    def __init__(self, vault: Vault, permit: Permit) -> None:
+        super().__init__({})
+        self._vault_fs = VaultFileSystem(vault.objects, permit)
+
+    def get_fs(self, scheme: str, hostname: str | None = None) -> VaultFileSystem:
+        """The filesystem of the permit, for ``vault://`` alone."""
+        if scheme != "vault":
+            raise Unsupported("lake.scheme", "Lake files live in vault://; another address is not followed.")
+        return self._vault_fs
+
+
+class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
+    """The tables of the permit's account."""
+
+    def __init__(self, vault: Vault, permit: Permit) -> None:
+        super().__init__("carelake")
+        self._vault = vault
+        self._permit = permit
+        self._io = VaultFileIO(vault, permit)
+
+    # -- what tables need -----------------------------------------------------------------------------------------
+
+    def create_table(
+        self,
+        identifier: str | Identifier,
+        schema: Schema | pa.Schema,
+        location: str | None = None,
+        partition_spec: PartitionSpec = UNPARTITIONED_PARTITION_SPEC,
+        sort_order: SortOrder = UNSORTED_SORT_ORDER,
+        properties: Properties = EMPTY_DICT,
+    ) -> Table:
+        """Make an empty table; CommitFailedException when another writer was first."""
+        name = self.table_name_from(identifier)
+        place = f"vault://lake/iceberg/{name}"
+        metadata = new_table_metadata(
+            location=place,
+            schema=self._convert_schema_if_needed(schema),
+            partition_spec=partition_spec,
+            sort_order=sort_order,
+            properties=properties,
+        )
+        at = load_location_provider(place, properties).new_table_metadata_file_location()
+        self._write_metadata(metadata, self._io, at)
+        with self._vault.database.transaction(self._permit) as tx:
+            if tx.execute(self._row(name)).first():
+                raise CommitFailedException("The table was made by another writer meanwhile.")
+            tx.execute(insert(lake_table).values(account=self._permit.account, name=name, location=at))
+        return self.load_table(identifier)
+
+    def load_table(self, identifier: str | Identifier) -> Table:
+        """The table as its current metadata says; NoSuchTableError where there is none."""
+        name = self.table_name_from(identifier)
+        with self._vault.database.reading(self._permit) as connection:
+            row = connection.execute(self._row(name)).first()
+        if row is None:
+            raise NoSuchTableError(f"There is no lake table {name}.")
+        metadata = FromInputFile.table_metadata(self._io.new_input(row.location))
+        return Table((self._permit.account, name), metadata, row.location, self._io, self)
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        """Write the updated metadata and swap the pointer to it, if it still is what was read."""
+        current = self.load_table(table.name())
+        staged = self._update_and_stage_table(current, table.name(), requirements, updates)
+        if staged.metadata == current.metadata:
+            return CommitTableResponse(metadata=current.metadata, metadata_location=current.metadata_location)
+        self._write_metadata(staged.metadata, self._io, staged.metadata_location)
+        swap = (
+            update(lake_table)
+            .where(_T.account == self._permit.account, _T.name == table.name()[-1])
+            .where(_T.location == current.metadata_location)
+            .values(location=staged.metadata_location, previous=current.metadata_location)
+        )
+        with self._vault.database.transaction(self._permit) as tx:
+            if tx.execute(swap).rowcount != 1:
+                raise CommitFailedException("The table was changed by another writer meanwhile.")
+        return CommitTableResponse(metadata=staged.metadata, metadata_location=staged.metadata_location)
+
+    def list_tables(self, namespace: str | Identifier = ()) -> list[Identifier]:
+        """The account's tables, by name."""
+        query = select(_T.name).where(_T.account == self._permit.account).order_by(_T.name)
+        with self._vault.database.reading(self._permit) as connection:
+            return [(self._permit.account, name) for (name,) in connection.execute(query)]
+
+    def load_namespace_properties(self, namespace: str | Identifier) -> Properties:
+        """Nothing: a namespace is an account."""
+        return {}
+
+    def list_namespaces(self, namespace: str | Identifier = ()) -> list[Identifier]:
+        """The permit's account."""
+        return [(self._permit.account,)]
+
+    def _load_file_io(self, properties: Properties = EMPTY_DICT, location: str | None = None) -> FileIO:
+        return self._io
+
+    def _row(self, name: str) -> Any:
+        return select(_T.location).where(_T.account == self._permit.account, _T.name == name)
+
+    # -- what is not offered --------------------------------------------------------------------------------------
+
+    def _no(self, *_: Any, **__: Any) -> NoReturn:
+        raise Unsupported(
+            "lake.catalog", "The lake's catalog offers tables only, made and dropped by the lake itself."
+        )
+
+    register_table = drop_table = purge_table = rename_table = _no
+    create_namespace = drop_namespace = update_namespace_properties = _no
+    create_view = load_view = list_views = view_exists = register_view = drop_view = _no

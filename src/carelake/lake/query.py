@@ -1,0 +1,151 @@
+"""Reading a snapshot of the lake: current resources, flat views, and read-only SQL over both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import duckdb
+import pyarrow as pa
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo
+from sqlalchemy import Connection
+
+from carelake.audit.nouns import Nouns
+from carelake.core.errors import Invalid, NotFound, Refused
+from carelake.core.nouns import Noun
+from carelake.core.permit import Permit
+from carelake.lake.catalog import VaultCatalog
+from carelake.lake.engine import connect, run
+from carelake.lake.flat import View, names, project, run_view, view
+from carelake.lake.schema import column_of
+from carelake.lake.sync import position
+from carelake.vault.workspace import Vault
+
+__all__ = ["current", "snapshot_of", "sql", "views"]
+
+_MAX_SQL = 100_000
+_CURRENT = """
+SELECT * EXCLUDE (seq, deleted) FROM versions
+WHERE NOT deleted AND seq IN (SELECT max(seq) FROM versions GROUP BY id)
+"""
+
+
+def snapshot_of(permit: Permit, vault: Vault, nouns: Nouns, ref: str | None = None) -> Noun:
+    """The snapshot of that ref, by default the newest.
+
+    Raises:
+        NotFound: ``lake.no_snapshot``, before the first sync or for another account's.
+    """
+    with vault.database.reading(permit) as connection:
+        found = _snapshot(connection, nouns, ref or position(permit, vault)[1])
+    if found is None or found.account != permit.account or found.kind != "snapshot":
+        raise NotFound("lake.no_snapshot", "There is no such snapshot of the lake; sync the lake first.")
+    permit.log.read(found.ref)
+    return found
+
+
+def _snapshot(connection: Connection, nouns: Nouns, ref: str) -> Noun | None:
+    try:
+        return nouns.get(connection, ref) if ref else None
+    except NotFound:
+        return None
+
+
+def current(
+    permit: Permit,
+    vault: Vault,
+    snapshot: Noun,
+    resource_type: str,
+    *,
+    columns: Sequence[str] | None = None,
+    patient: str | None = None,
+) -> pa.Table | None:
+    """The current, not deleted resources of a type as of a snapshot, or None where the lake has none of the type.
+
+    Args:
+        columns: top-level columns (`schema.table_schema`); all by default, ``id`` always.
+        patient: only those in this patient's compartment.
+    """
+    _scope(permit)
+    told = snapshot.body["tables"].get(resource_type)
+    if not told or not told["snapshot"]:
+        return None
+    table = VaultCatalog(vault, permit).load_table((permit.account, resource_type))
+    have = table.schema_at(int(told["snapshot"])) if hasattr(table, "schema_at") else table.schema()
+    wanted = [
+        field.name for field in have.fields if columns is None or field.name in {*columns, "id", "seq", "deleted"}
+    ]
+    only: BooleanExpression = EqualTo("patient", patient) if patient is not None else AlwaysTrue()
+    scan = table.scan(only, tuple(wanted), snapshot_id=int(told["snapshot"]))
+    return run(_CURRENT, {"versions": scan.to_arrow()}, limits=vault.settings.lake)
+
+
+def _scope(permit: Permit) -> None:
+    if permit.scope:
+        raise Refused(
+            "lake.scope",
+            "The permit is narrowed by a scope that the lake cannot apply, so it answers nothing.",
+            reasons=sorted(permit.scope),
+        )
+
+
+def views(
+    permit: Permit,
+    vault: Vault,
+    snapshot: Noun,
+    only: Sequence[str] | None = None,
+    *,
+    patient: str | None = None,
+) -> Mapping[str, pa.Table]:
+    """The flat views of a snapshot, by name.
+
+    Args:
+        only: names of views; all by default.
+        patient: only rows of this patient.
+
+    Raises:
+        NotFound: ``lake.no_such_view``.
+    """
+    wanted = [view(name) for name in (only or names())]
+    made: dict[str, pa.Table] = {}
+    for each in wanted:
+        resources = _resources(permit, vault, snapshot, each, patient)
+        with connect(vault.settings.lake) as connection:
+            made[each.name] = run_view(connection, each, resources)
+    return made
+
+
+def _resources(permit: Permit, vault: Vault, snapshot: Noun, wanted: View, patient: str | None) -> pa.Table:
+    columns = [column_of(name) for name in wanted.record.fields]
+    found = current(permit, vault, snapshot, wanted.resource, columns=columns, patient=patient)
+    return wanted.reads.empty_table() if found is None else project(found, wanted)
+
+
+def sql(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> pa.Table:
+    """The rows of one SELECT over the flat views of a snapshot; it can read nothing else and change nothing.
+
+    Raises:
+        Invalid: ``lake.sql``, when it is not one SELECT or DuckDB refuses it; the text is not repeated.
+        Unavailable: ``lake.memory``.
+    """
+    if len(text) > _MAX_SQL:
+        raise Invalid("lake.sql", "The statement is too long.")
+    tables = views(permit, vault, snapshot, _mentioned(text))
+    with connect(vault.settings.lake) as connection:
+        for name, table in tables.items():
+            connection.register(name, table)
+        try:
+            statements = connection.extract_statements(text)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise Invalid("lake.sql", "Expected one SELECT over the views; nothing else is run here.")
+            return connection.sql(text).to_arrow_table()
+        except (duckdb.OutOfMemoryException, Invalid):
+            raise
+        except duckdb.Error as error:
+            kind = type(error).__name__.removesuffix("Exception").lower()
+            raise Invalid("lake.sql", f"DuckDB refused the statement ({kind} error).") from None
+
+
+def _mentioned(text: str) -> list[str]:
+    """The views that the text may read: reading the others would be work for nothing."""
+    low = text.lower()
+    return [name for name in names() if name in low]

@@ -1,0 +1,272 @@
+"""The lake follows the record's change feed, each change exactly once.
+
+Changes are taken in order, gathered by type, and appended in flushes. The last change of a flush is written as a
+property of the Iceberg snapshot that holds its rows, in one commit, so a table always knows how far it is. The
+workspace's own position moves only after all tables of a flush; a sync that was killed begins there again and leaves
+out what a table already has. Updates and deletions are rows like any other: the current one is the greatest ``seq``
+of its id (`query`).
+
+Not yet: buckets by patient and compaction, which erasure and large records want (decisions D4, D11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import duckdb
+import pyarrow as pa
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.table import Table
+from sqlalchemy import delete, insert, select
+
+from carelake.audit.nouns import Nouns
+from carelake.core import canonical
+from carelake.core.errors import Conflict
+from carelake.core.nouns import Noun, ref
+from carelake.core.permit import Permit
+from carelake.lake import rows
+from carelake.lake.catalog import VaultCatalog
+from carelake.lake.engine import connect
+from carelake.lake.schema import merge, of_arrow, table_schema
+from carelake.lake.tables import lake_position
+from carelake.vault.workspace import Vault
+
+__all__ = ["Change", "Feed", "SyncReport", "position", "sync"]
+
+SEQ = "carelake.seq"
+_BATCH_BYTES = 96 << 20
+_BATCH_ROWS = 250_000
+_PROPERTIES = {
+    "format-version": "2",
+    "commit.retry.num-retries": "0",  # a retried append would add its rows a second time beside the other writer's
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "20",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "10",
+    "write.metadata.metrics.default": "none",
+    **{f"write.metadata.metrics.column.{name}": "full" for name in ("id", "patient", "time", "seq", "last_updated")},
+}
+
+
+class Change(Protocol):
+    """One resource version of the feed; ``body`` is canonical JSON, None in a deletion."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def deleted(self) -> bool: ...
+    @property
+    def updated(self) -> datetime: ...
+    @property
+    def owner(self) -> str: ...
+    @property
+    def body(self) -> bytes | None: ...
+
+
+class Feed(Protocol):
+    """The record's change feed (`store`)."""
+
+    def changes(self, permit: Permit, after: int) -> Iterable[Change]:
+        """Every change after that number, in order."""
+        ...
+
+    def head(self, permit: Permit) -> int:
+        """The number of the newest change; 0 for none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a sync did.
+
+    Attributes:
+        behind_before, behind_after: numbers between the record's newest change and the lake's position.
+        tables: rows appended by type.
+        snapshot_ref: the snapshot that reflects the position; "" while the record is empty.
+    """
+
+    behind_before: int
+    behind_after: int
+    seconds: float
+    tables: Mapping[str, int]
+    snapshot_ref: str
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Changes of one type, column by column."""
+
+    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in rows.CHANGES.names})
+
+    def add(self, change: Change) -> int:
+        body = None if change.deleted or change.body is None else change.body
+        for name, value in (
+            ("seq", change.seq),
+            ("id", change.id),
+            ("version", change.version),
+            ("last_updated", change.updated),
+            ("patient", change.owner or None),
+            ("deleted", change.deleted),
+            ("body", body),
+        ):
+            self.columns[name].append(value)
+        return len(body) if body else 0
+
+    def table(self, after: int) -> pa.Table:
+        """As `rows.CHANGES`, without those that the table has already."""
+        start = next((at for at, seq in enumerate(self.columns["seq"]) if seq > after), len(self.columns["seq"]))
+        made = []
+        for wanted in rows.CHANGES:
+            values = self.columns[wanted.name][start:]
+            raw = pa.array(values, pa.binary() if wanted.name == "body" else wanted.type)
+            made.append(raw.cast(wanted.type))
+        return pa.table(made, schema=rows.CHANGES)
+
+
+class _Sync:
+    def __init__(self, permit: Permit, vault: Vault, connection: duckdb.DuckDBPyConnection) -> None:
+        self.catalog = VaultCatalog(vault, permit)
+        self.permit = permit
+        self.connection = connection
+        self.appended: dict[str, int] = {}
+
+    def flush(self, batches: Mapping[str, _Batch]) -> None:
+        for name in sorted(batches):
+            try:
+                self._append(name, batches[name])
+            except CommitFailedException:
+                raise Conflict(
+                    "lake.concurrent", "Another process synced the lake meanwhile; sync again to go on from there."
+                ) from None
+
+    def _append(self, name: str, batch: _Batch) -> None:
+        table = self._load(name)
+        changes = batch.table(_seq_of(table))
+        if not len(changes):
+            return
+        record = rows.occurs(self.connection, name, changes)
+        last = {SEQ: str(changes.column("seq")[-1].as_py())}
+        if table is None:
+            table = self.catalog.create_table(
+                (self.permit.account, name), table_schema(record), properties=_PROPERTIES
+            )
+        known = of_arrow(name, schema_to_pyarrow(table.schema(), include_field_ids=False))
+        whole = merge(known, record)
+        with table.transaction() as tx:
+            if whole != known:
+                with tx.update_schema() as evolve:
+                    evolve.union_by_name(table_schema(whole))
+            tx.append(rows.rows(self.connection, whole, changes), snapshot_properties=last)
+        self.appended[name] = self.appended.get(name, 0) + len(changes)
+
+    def _load(self, name: str) -> Table | None:
+        try:
+            return self.catalog.load_table((self.permit.account, name))
+        except NoSuchTableError:
+            return None
+
+
+def _seq_of(table: Table | None) -> int:
+    """The last change that a table holds."""
+    snapshot = table.current_snapshot() if table is not None else None
+    said = snapshot.summary.additional_properties.get(SEQ) if snapshot and snapshot.summary else None
+    return int(said or 0)
+
+
+def position(permit: Permit, vault: Vault) -> tuple[int, str]:
+    """How far the lake has followed the record, and the snapshot of that; (0, "") before the first sync."""
+    query = select(lake_position.c.seq, lake_position.c.snapshot).where(lake_position.c.account == permit.account)
+    with vault.database.reading(permit) as connection:
+        row = connection.execute(query).first()
+    return (row.seq, row.snapshot) if row else (0, "")
+
+
+def sync(
+    permit: Permit,
+    vault: Vault,
+    feed: Feed,
+    nouns: Nouns,
+    *,
+    sources: Sequence[str] = (),
+    batch_bytes: int = _BATCH_BYTES,
+) -> SyncReport:
+    """Bring the lake of the permit's account up to the record's newest change.
+
+    Args:
+        permit: grants ``clinical:read``, ``lake:read``, ``lake:write``, ``rows:read``, ``rows:write``.
+        sources: refs that the snapshot is made from beside the snapshot before it, for example landings.
+        batch_bytes: JSON gathered before a flush; memory is a small multiple of it.
+
+    Raises:
+        Conflict: ``lake.concurrent``; nothing is lost or doubled, sync again.
+        Unavailable: ``lake.memory``.
+    """
+    began = vault.clock.now()
+    start, before = position(permit, vault)
+    newest = feed.head(permit)
+    reached, snapshot = start, before
+    with connect(vault.settings.lake) as connection:
+        work = _Sync(permit, vault, connection)
+        for batches, seq in _gathered(feed.changes(permit, start), batch_bytes):
+            work.flush(batches)
+            reached = seq
+            snapshot = _note(permit, vault, nouns, work.catalog, reached, (snapshot, *sources))
+    permit.log.count(synced=sum(work.appended.values()))
+    seconds = (vault.clock.now() - began).total_seconds()
+    return SyncReport(newest - start, max(feed.head(permit) - reached, 0), seconds, work.appended, snapshot)
+
+
+def _gathered(changes: Iterable[Change], limit: int) -> Iterator[tuple[dict[str, _Batch], int]]:
+    batches: dict[str, _Batch] = {}
+    held, count, seq = 0, 0, 0
+    for change in changes:
+        held += batches.setdefault(change.type, _Batch()).add(change)
+        count += 1
+        seq = change.seq
+        if held >= limit or count >= _BATCH_ROWS:
+            yield batches, seq
+            batches, held, count = {}, 0, 0
+    if count:
+        yield batches, seq
+
+
+def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog, seq: int, sources: Sequence[str]) -> str:
+    """Write the snapshot noun and the position, in one transaction."""
+    tables = {name: _told(catalog.load_table((account, name))) for account, name in catalog.list_tables()}
+    # Iceberg's snapshot ids are random: the name rests on what they hold, so that the same record gives the same name.
+    content = {
+        "workspace": vault.settings.workspace,
+        "account": permit.account,
+        "seq": seq,
+        "tables": {name: told["rows"] for name, told in tables.items()},
+    }
+    name = ref("snapshot", canonical.dump(content))
+    body = {"seq": seq, "tables": tables}
+    with vault.database.transaction(permit) as tx:
+        made_from = tuple(source for source in sources if source and source != name)
+        nouns.write(tx, Noun(name, permit.account, "committed", permit.act, made_from, body))
+        tx.execute(delete(lake_position).where(lake_position.c.account == permit.account))
+        tx.execute(insert(lake_position).values(account=permit.account, seq=seq, snapshot=name))
+        permit.log.wrote(name)
+    return name
+
+
+def _told(table: Table) -> dict[str, Any]:
+    snapshot = table.current_snapshot()
+    if snapshot is None or snapshot.summary is None:
+        return {"snapshot": "", "rows": 0, "seq": 0}
+    return {
+        "snapshot": str(snapshot.snapshot_id),
+        "rows": int(snapshot.summary.additional_properties.get("total-records", 0)),
+        "seq": _seq_of(table),
+    }

@@ -1,0 +1,8 @@
+"""The record: versioned FHIR resources with search, history and a change feed."""
+
+from carelake.store.feed import Change
+from carelake.store.keep import Kept
+from carelake.store.resources import Resources
+from carelake.store.search import SearchResult
+
+__all__ = ["Change", "Kept", "Resources", "SearchResult"]

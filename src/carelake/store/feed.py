@@ -1,0 +1,90 @@
+"""The change feed: every version in the order of its ``seq``. The lake and every other follower read this."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, select
+
+from carelake.core.clock import iso
+from carelake.core.permit import Permit
+from carelake.store import bodies
+from carelake.store.keep import ref_of
+from carelake.store.rows import COLUMNS, open_rows
+from carelake.store.scopes import version_scope
+from carelake.store.symbols import Symbols, kinds_of
+from carelake.store.tables import resource_version
+from carelake.vault.workspace import Vault
+
+__all__ = ["Change", "Feed", "page_ref"]
+
+_V = resource_version.c
+_PAGE = (
+    select(*COLUMNS)
+    .where(_V.seq > bindparam("after"), _V.kind.in_(bindparam("kinds", expanding=True)))
+    .order_by(_V.seq)
+    .limit(bindparam("at_most"))
+)
+
+
+class Change(NamedTuple):
+    """One version as the feed tells it.
+
+    Attributes:
+        last_updated: FHIR instant.
+        body: canonical JSON as it came, without this version's ``meta``; b"" when deleted or erased.
+        owner: id of the one patient of its compartment, or "".
+    """
+
+    seq: int
+    type: str
+    id: str
+    version: int
+    deleted: bool
+    owner: str
+    last_updated: str
+    body: bytes
+    ref: str
+
+
+class Feed:
+    """Reads the feed of an account."""
+
+    def __init__(self, vault: Vault, symbols: Symbols) -> None:
+        self._vault = vault
+        self._symbols = symbols
+
+    def changes(self, permit: Permit, tx: Connection, after: int, limit: int) -> list[Change]:
+        """Versions with a ``seq`` beyond ``after``, in order, at most ``limit``; an erased one counts as deleted."""
+        kinds = list(self._symbols.everything(tx, kinds_of(permit.account)).values())
+        query = _PAGE.where(version_scope(permit, tx, self._symbols))
+        rows = tx.execute(query, {"after": after, "kinds": kinds, "at_most": limit}).all()
+        times: dict[int, str] = {}
+        changes = []
+        for one in open_rows(permit, tx, self._vault, self._symbols, rows):
+            when = times.get(one.updated)
+            if when is None:
+                when = times[one.updated] = iso(bodies.moment(one.updated))
+            gone = one.deleted or one.erased
+            ref = ref_of(one.seq, one.digest)
+            changes.append(Change(one.seq, one.type, one.id, one.version, gone, one.owner, when, one.text, ref))
+        if changes:
+            permit.log.read(page_ref(change.ref for change in changes))
+            permit.log.count(read=len(changes))
+        return changes
+
+    def last(self, permit: Permit, tx: Connection) -> int:
+        """The newest ``seq`` of the account, 0 for none."""
+        kinds = list(self._symbols.everything(tx, kinds_of(permit.account)).values())
+        query = select(_V.seq).where(_V.kind.in_(kinds)).order_by(_V.seq.desc()).limit(1)
+        return int(tx.execute(query).scalar() or 0)
+
+
+def page_ref(refs: Iterable[str]) -> str:
+    """One name for many refs, for an act that tells of a whole page."""
+    digest = hashlib.sha256()
+    for ref in refs:
+        digest.update(ref.encode() + b"\n")
+    return f"page:{digest.hexdigest()}"

@@ -1,0 +1,91 @@
+"""Read, version read and a patient's record (https://hl7.org/fhir/R4/http.html#read, #vread)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from carelake.core.errors import CarelakeError, Gone, NotFound
+from carelake.core.permit import Permit
+from carelake.store import bodies
+from carelake.store.keep import ref_of
+from carelake.store.rows import COLUMNS, Version, open_rows, read_versions
+from carelake.store.scopes import scoped, version_scope
+from carelake.store.symbols import Symbols, kinds_of, patients_of
+from carelake.store.tables import ix_owner, resource, resource_version
+from carelake.vault.workspace import Vault
+
+__all__ = ["Readings"]
+
+
+class Readings:
+    """Readings of single resources; each is noted for the permit's act."""
+
+    def __init__(self, vault: Vault, symbols: Symbols) -> None:
+        self._vault = vault
+        self._symbols = symbols
+
+    def read(self, permit: Permit, tx: Connection, kind: str, key: str) -> dict[str, Any]:
+        """The current version.
+
+        Raises:
+            NotFound: ``store.no_such_resource``, also where the scope hides it.
+            Gone: ``store.deleted``, ``vault.erased``.
+        """
+        return self._answer(permit, self._one(permit, tx, kind, key, None))
+
+    def vread(self, permit: Permit, tx: Connection, kind: str, key: str, version: str) -> dict[str, Any]:
+        """One version; errors as `read`."""
+        number = int(version) if version.isascii() and version.isdigit() and len(version) < 10 else 0
+        return self._answer(permit, self._one(permit, tx, kind, key, number))
+
+    def ref(self, permit: Permit, tx: Connection, kind: str, key: str) -> str:
+        """The ref of the current version; errors as `read`."""
+        found = self._one(permit, tx, kind, key, None)
+        return ref_of(found.seq, found.digest)
+
+    def owner(self, permit: Permit, tx: Connection, kind: str, key: str) -> str:
+        """Whose record the current version is in, "" for none or several; errors as `read`."""
+        return self._one(permit, tx, kind, key, None).owner
+
+    def resources_of(self, permit: Permit, tx: Connection, patient: str) -> list[dict[str, Any]]:
+        """Current versions of everything in one patient's compartment, the Patient included, by type and id."""
+        key = self._symbols.key(tx, patients_of(permit.account), patient)
+        query = select(ix_owner.c.seq).where(
+            ix_owner.c.owner == key, scoped(permit, tx, self._symbols, ix_owner.c.seq)
+        )
+        seqs = list(tx.execute(query).scalars())
+        found = read_versions(permit, tx, self._vault, self._symbols, seqs)
+        alive = [one for one in found if not one.deleted and not one.erased]
+        kept = sorted(alive, key=lambda one: (one.type, one.id))
+        permit.log.read(*(ref_of(one.seq, one.digest) for one in kept))
+        return [bodies.with_meta(one.text, one.version, one.updated) for one in kept]
+
+    def _answer(self, permit: Permit, found: Version) -> dict[str, Any]:
+        permit.log.read(ref_of(found.seq, found.digest))
+        if found.erased:
+            raise Gone("vault.erased", "The patient's key is gone: the record was erased and cannot be read again.")
+        if found.deleted:
+            raise Gone("store.deleted", "The resource was deleted; an earlier version can still be read.")
+        return bodies.with_meta(found.text, found.version, found.updated)
+
+    def _one(self, permit: Permit, tx: Connection, kind: str, key: str, version: int | None) -> Version:
+        symbol = self._symbols.key(tx, kinds_of(permit.account), kind)
+        row = resource.c
+        seq = tx.execute(select(row.seq).where(row.kind == symbol, row.id == key)).scalar()
+        scope = version_scope(permit, tx, self._symbols)
+        while seq:
+            found = tx.execute(
+                select(*COLUMNS, resource_version.c.previous).where(resource_version.c.seq == seq, scope)
+            ).first()
+            if found is None:
+                break
+            if version is None or found.version == version:
+                return next(open_rows(permit, tx, self._vault, self._symbols, [tuple(found)[:-1]]))
+            seq = found.previous
+        raise _missing()
+
+
+def _missing() -> CarelakeError:
+    return NotFound("store.no_such_resource", "There is no such resource or version that the caller may see.")

@@ -1,0 +1,77 @@
+"""Versions read in numbers: rows, seals and packing, with as little work for each as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, bindparam, select
+
+from carelake.core.errors import Gone
+from carelake.core.permit import Permit
+from carelake.store import bodies
+from carelake.store.symbols import Symbols
+from carelake.store.tables import resource_version
+from carelake.vault.workspace import Vault
+
+__all__ = ["COLUMNS", "Version", "open_rows", "read_versions"]
+
+_V = resource_version.c
+_CHUNK = 500
+
+COLUMNS = (_V.seq, _V.kind, _V.id, _V.version, _V.deleted, _V.owner, _V.updated, _V.digest, _V.body)
+"""Columns that `open_rows` takes, in this order."""
+
+_BY_SEQ = select(*COLUMNS).where(_V.seq.in_(bindparam("seqs", expanding=True)))
+
+
+class Version(NamedTuple):
+    """One version, opened.
+
+    Attributes:
+        kind, owner_key: symbols; `type` and `owner` are their texts.
+        updated: microseconds since 1970 UTC.
+        text: canonical JSON as it came; b"" when deleted.
+        erased: the patient's key is gone, and so is the text.
+    """
+
+    seq: int
+    kind: int
+    type: str
+    id: str
+    version: int
+    deleted: bool
+    owner_key: int
+    owner: str
+    updated: int
+    digest: bytes
+    text: bytes
+    erased: bool
+
+
+def open_rows(
+    permit: Permit, tx: Connection, vault: Vault, symbols: Symbols, rows: Sequence[Any]
+) -> Iterator[Version]:
+    """Open rows of `COLUMNS`, in their order."""
+    texts = symbols.texts(tx, {row[1] for row in rows} | {row[5] for row in rows})
+    open_ = vault.sealer.keys_for(permit, tx, {texts.get(row[5], "") for row in rows}, create=False).open
+    context, unpack = bodies.context, bodies.unpack
+    for seq, kind, key, version, deleted, owner_key, updated, digest, body in rows:
+        type_, owner = texts[kind], texts.get(owner_key, "")
+        erased, text = False, b""
+        try:
+            packed = open_(owner, context(type_, key, version), body)
+            text = b"" if deleted else unpack(packed)
+        except Gone:
+            erased = True
+        yield Version(seq, kind, type_, key, version, bool(deleted), owner_key, owner, updated, digest, text, erased)
+
+
+def read_versions(
+    permit: Permit, tx: Connection, vault: Vault, symbols: Symbols, seqs: Sequence[int], query: Select[Any] = _BY_SEQ
+) -> Iterator[Version]:
+    """Versions by seq, in the order asked for; a seq that is not there is left out."""
+    for start in range(0, len(seqs), _CHUNK):
+        chunk = list(seqs[start : start + _CHUNK])
+        found = {row[0]: row for row in tx.execute(query, {"seqs": chunk})}
+        yield from open_rows(permit, tx, vault, symbols, [found[seq] for seq in chunk if seq in found])

@@ -1,0 +1,384 @@
+"""The HTTP door over a real server on loopback: who is let in, what is answered, and what is never written down."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import httpx
+import pytest
+
+from carelake.access.principals import Principal, Principals
+from carelake.apps.http.app import create_app
+from carelake.apps.http.server import make_server, serve
+from carelake.apps.wiring import Workspace
+from carelake.audit.acts import Acts
+from carelake.core.errors import Unavailable, Unsupported
+
+CANARY = "Zyxwvutsrq"
+
+
+class Lines:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[dict[str, Any]] = []
+
+    def info(self, event: str, **facts: Any) -> None:
+        self.said.append({"event": event, **facts})
+
+    error = info
+
+
+@contextmanager
+def serving(workspace: Workspace, log: Lines) -> Iterator[str]:
+    addresses: Queue[str] = Queue()
+    server = make_server(workspace, port=0, started=addresses.put, log=log)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield addresses.get(timeout=10)
+    finally:
+        server.should_exit = True
+        thread.join(15)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    folder = tmp_path_factory.mktemp("http")
+    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
+    with made.vault.database.ledger() as connection:
+        Principals(connection).add(Principal("doctor", "person", ("clinician",), ("production",)))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def log() -> Lines:
+    return Lines()
+
+
+@pytest.fixture(scope="module")
+def address(workspace: Workspace, log: Lines) -> Iterator[str]:
+    with serving(workspace, log) as url:
+        yield url
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=20) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def token(workspace: Workspace) -> Callable[..., dict[str, str]]:
+    def issue(name: str = "doctor", purpose: str = "TREAT", account: str = "production") -> dict[str, str]:
+        who = workspace.principal(name, workspace.identity.nobody())
+        text = workspace.identity.issue(who, purpose=purpose, account=account, seconds=600)
+        return {"Authorization": f"Bearer {text}"}
+
+    return issue
+
+
+def acts(workspace: Workspace, **equal: str) -> list[dict[str, Any]]:
+    with workspace.vault.database.ledger() as connection:
+        return Acts(connection).find(limit=20, **equal)
+
+
+# --- who is let in ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/fhir/Patient/1"),
+        ("GET", "/fhir/Patient?gender=female"),
+        ("POST", "/fhir/Patient/_search"),
+        ("GET", "/fhir/Patient/1/_history/1"),
+    ],
+)
+def test_no_token_is_refused_with_the_way_to_one(
+    client: httpx.Client, workspace: Workspace, method: str, path: str
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert "carelake token --as NAME --purpose TREAT" in answer.json()["issue"][0]["diagnostics"]
+    (refused,) = acts(workspace, correlation=answer.headers["X-Request-Id"])
+    assert (refused["phase"], refused["principal"], refused["error"]) == ("refused", "anonymous", "http.no_token")
+
+
+def test_predictions_need_a_token_too(client: httpx.Client) -> None:
+    answer = client.post("/predict/readmission", json={"patient": "1"})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (401, "application/problem+json")
+    assert answer.json()["code"] == "http.no_token"
+
+
+def test_a_forged_token_is_refused(client: httpx.Client, token: Callable[..., dict[str, str]]) -> None:
+    scheme, _, text = token()["Authorization"].partition(" ")
+    head, claims, seal = text.split(".")
+    forged = f"{head}.{claims}.{seal[:-4]}AAAA"
+    for bad in (forged, "x", f"{head}.{claims}.", "a.b.c"):
+        answer = client.get("/fhir/Patient/1", headers={"Authorization": f"{scheme} {bad}"})
+        assert (answer.status_code, answer.json()["issue"][0]["details"]["text"]) == (401, "access.token")
+
+
+@pytest.mark.parametrize(
+    ("who", "purpose"), [("doctor", "HRESCH"), ("doctor", ""), ("reviewer", "TREAT"), ("auditor", "HOPERAT")]
+)
+def test_who_may_not_is_refused_with_reasons_and_it_is_on_the_trail(
+    client: httpx.Client, workspace: Workspace, token: Callable[..., dict[str, str]], who: str, purpose: str
+) -> None:
+    answer = client.get("/fhir/Patient/1", headers=token(who, purpose))
+    assert answer.status_code == 403
+    issues = answer.json()["issue"]
+    assert issues[0]["details"]["text"] == "access.denied"
+    (refused,) = acts(workspace, correlation=answer.headers["X-Request-Id"])
+    assert (refused["phase"], refused["principal"]) == ("refused", who)
+    assert refused["reasons"] == [issue["diagnostics"] for issue in issues[1:]]
+    assert refused["reasons"]
+
+
+def test_another_account_is_refused(client: httpx.Client, token: Callable[..., dict[str, str]]) -> None:
+    assert client.get("/fhir/Patient/1", headers=token(account="research")).status_code == 403
+
+
+# --- what is answered ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_there(client: httpx.Client, token: Callable[..., dict[str, str]]) -> None:
+    assert client.get("/fhir/Patient/none", headers=token()).status_code == 404
+    assert client.get("/fhir/Patience/1", headers=token()).json()["resourceType"] == "OperationOutcome"
+    assert client.get("/nothing").json()["code"] == "http.no_route"
+    wrong = client.delete("/fhir/Patient/1")
+    assert (wrong.status_code, wrong.headers["Allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "code"),
+    [
+        ("/fhir/Patient/1?_summary=true", {}, "http.unknown_parameter"),
+        ("/fhir/Patient/1?_format=xml", {}, "http.format"),
+        ("/fhir/Patient/1", {"Accept": "application/fhir+xml"}, "http.format"),
+        ("/fhir/Patient?%ff=1", {}, "http.query"),
+        ("/fhir/metadata?mode=terminology", {}, "http.mode"),
+    ],
+)
+def test_what_is_not_offered_is_an_error(
+    client: httpx.Client, token: Callable[..., dict[str, str]], path: str, headers: dict[str, str], code: str
+) -> None:
+    answer = client.get(path, headers={**token(), **headers})
+    assert (answer.status_code, answer.json()["issue"][0]["details"]["text"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b'{"patient": 1}',
+        b'{"patient": "1", "days": 3}',
+        b"{}",
+        b'{"list": true, "days": 0}',
+        b'{"list": true, "days": 1e9}',
+        b'{"patient": "1", "other": 1}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_wrong_body_is_an_error_that_does_not_quote_it(
+    client: httpx.Client, token: Callable[..., dict[str, str]], body: bytes
+) -> None:
+    answer = client.post(
+        "/predict/readmission", headers={**token(), "Content-Type": "application/json"}, content=body
+    )
+    assert answer.status_code == 400
+    assert answer.json()["code"].startswith("http.")
+
+
+def test_a_long_body_is_refused(client: httpx.Client, token: Callable[..., dict[str, str]]) -> None:
+    headers = {**token(), "Content-Type": "application/json"}
+    said = client.post("/predict/readmission", headers=headers, content=b" " * (5 * 1024 * 1024 + 1))
+    assert (said.status_code, said.json()["code"]) == (413, "http.body_too_large")
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(90):
+            yield b" " * 65536
+
+    unsaid = client.post("/predict/readmission", headers=headers, content=chunks())
+    assert (unsaid.status_code, unsaid.json()["code"]) == (413, "http.body_too_large")
+
+
+def test_capabilities_are_those_of_the_parameters(client: httpx.Client) -> None:
+    answer = client.get("/fhir/metadata")
+    assert answer.headers["Content-Type"].startswith("application/fhir+json")
+    said = answer.json()
+    assert (said["resourceType"], said["fhirVersion"]) == ("CapabilityStatement", "4.0.1")
+    types = {one["type"]: one for one in said["rest"][0]["resource"]}
+    assert {"name", "birthdate", "_id"} <= {one["name"] for one in types["Patient"]["searchParam"]}
+    assert {one["code"] for one in types["Patient"]["interaction"]} == {"read", "vread", "search-type"}
+
+
+def test_openapi_lists_every_route(client: httpx.Client, workspace: Workspace) -> None:
+    said = client.get("/openapi.json").json()
+    routes = {
+        (method.lower(), route.path)
+        for route in create_app(workspace, log=Lines()).routes
+        for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
+    }
+    assert {(method, path) for path, methods in said["paths"].items() for method in methods} == routes
+
+
+# --- probes and the start page ------------------------------------------------------------------------------------
+
+
+def test_probes(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok", "checks": {"database": "ok", "trail": "ok"}}
+
+
+def test_start_page_shows_the_state_and_nothing_from_elsewhere(client: httpx.Client, workspace: Workspace) -> None:
+    answer = client.get("/")
+    assert answer.status_code == 200
+    assert "The chain" in answer.text
+    assert "script" not in answer.text
+    assert "src=" not in answer.text
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-")
+    (act,) = acts(workspace, correlation=answer.headers["X-Request-Id"])
+    assert (act["action"], act["principal"], act["via"]) == ("status:read", "endpoint", "anonymous")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Host": "evil.example"}, {"Host": "127.0.0.1.evil.example:80"}, {"X-Forwarded-For": "127.0.0.1"}]
+)
+def test_start_page_is_for_this_machine(client: httpx.Client, headers: dict[str, str]) -> None:
+    assert client.get("/", headers=headers).status_code == 403
+
+
+# --- what every answer has, and what is never written down ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/openapi.json", "/fhir/metadata", "/nothing"])
+def test_every_answer_is_guarded(client: httpx.Client, path: str) -> None:
+    headers = client.get(path).headers
+    assert len(headers["X-Request-Id"]) == 32
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert "server" not in headers
+
+
+def test_nothing_that_a_caller_writes_is_logged_counted_or_answered(
+    client: httpx.Client, log: Lines, token: Callable[..., dict[str, str]], workspace: Workspace
+) -> None:
+    for path in (
+        f"/fhir/Patient?name={CANARY}",
+        f"/fhir/Patient/{CANARY}",
+        f"/fhir/Patient/{CANARY}/_history/{CANARY}",
+        f"/fhir/{CANARY}/1",
+        f"/fhir/Patient?{CANARY}=1",
+        f"/fhir/Patient?gender:{CANARY}=1",
+        f"/fhir/Patient?birthdate={CANARY}",
+        f"/{CANARY}",
+        f"/healthz?{CANARY}",
+    ):
+        answer = client.get(path, headers=token())
+        assert answer.status_code != 500, path
+        if answer.status_code != 200:
+            assert CANARY not in answer.text, path
+    client.post("/fhir/Patient/_search", headers=token(), data={"name": CANARY})
+    client.post(f"/predict/{CANARY}%20x", headers=token(), json={"patient": CANARY})
+    client.request(CANARY.upper(), "/fhir/Patient")
+    assert CANARY.lower() not in json.dumps(log.said).lower()
+    assert CANARY.lower() not in client.get("/metrics").text.lower()
+    assert CANARY not in json.dumps(acts(workspace))
+
+
+def test_the_log_line_names_route_and_act(client: httpx.Client, log: Lines) -> None:
+    answer = client.get("/fhir/Patient/1")
+    until = time.monotonic() + 2  # the line is written after the answer has left
+    while not (lines := [line for line in log.said if line["act"] == answer.headers["X-Request-Id"]]):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    (line,) = lines
+    assert (line["method"], line["route"], line["status"]) == ("GET", "/fhir/{type}/{id}", 401)
+
+
+def test_metrics_count_by_route(client: httpx.Client) -> None:
+    client.get("/healthz")
+    page = client.get("/metrics").text
+    assert 'carelake_http_requests_total{method="GET",route="/healthz",status="200"}' in page
+
+
+def test_the_trail_is_sealed_while_serving(client: httpx.Client, workspace: Workspace) -> None:
+    act = client.get("/fhir/Patient/1").headers["X-Request-Id"]
+    until = time.monotonic() + 5
+    (row,) = acts(workspace, correlation=act)
+    while time.monotonic() < until:
+        with workspace.vault.database.ledger() as connection:
+            sealed = connection.exec_driver_sql("SELECT max(last) FROM segment").scalar() or 0
+        if sealed >= row["seq"]:
+            return
+        time.sleep(0.1)
+    pytest.fail("the act was not sealed within 5 s")
+
+
+def test_a_slow_sender_is_cut_off_and_others_are_served(address: str, client: httpx.Client) -> None:
+    host, _, port = address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as slow:
+        slow.sendall(b"POST /predict/readmission HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_taken_port_and_a_foreign_host_are_errors(workspace: Workspace, address: str) -> None:
+    with pytest.raises(Unavailable, match="port"):
+        serve(workspace, port=int(address.rpartition(":")[2]))
+    for host in ("0.0.0.0", "example.org", "::"):
+        with pytest.raises(Unsupported, match="loopback"):
+            make_server(workspace, host=host)
+
+
+SERVES = """
+import sys
+from pathlib import Path
+from carelake.apps.http.server import serve
+from carelake.apps.wiring import Workspace
+
+folder = Path(sys.argv[1])
+workspace = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
+try:
+    serve(workspace, port=0, started=lambda url: print(url, flush=True))
+finally:
+    workspace.close()
+    print("closed", flush=True)
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_gracefully(tmp_path: Path, ending: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVES, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert httpx.get(f"{url}/readyz", timeout=10).status_code == 200
+        process.send_signal(ending)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, out.strip()) == (0, "closed"), err
+    assert "Traceback" not in err

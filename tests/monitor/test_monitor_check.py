@@ -1,0 +1,74 @@
+"""The check of an endpoint: over what it really captured, with a finding whatever comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from carelake.monitor.check import Monitor, report
+
+
+@pytest.fixture
+def endpoint(place, permit):
+    place.endpoints.deploy(place.author, "readmission", place.approved())
+    return place.endpoints.load(permit, "readmission")
+
+
+@pytest.fixture
+def monitor(place) -> Monitor:
+    return Monitor(place.vault, place.nouns, place.outbox)
+
+
+def _ask(place, permit, endpoint, rows):
+    since = place.clock.now()
+    place.clock.move(minutes=1)
+    place.endpoints.predict(permit, endpoint, rows)
+    place.clock.move(minutes=1)
+    return since
+
+
+def test_it_fires_on_a_shifted_population_only(place, permit, endpoint, monitor, rows_of: Callable) -> None:
+    since = _ask(place, permit, endpoint, rows_of(400, 21))
+    calm = monitor.check(permit, endpoint, since)
+    assert (calm.finding.state, calm.check.violations) == ("ok", [])
+    since = _ask(place, permit, endpoint, rows_of(400, 22, shift=1.0))
+    found = monitor.check(permit, endpoint, since)
+    assert found.finding.state == "drift"
+    named = {v["feature_name"] for v in found.check.violations}
+    assert {"age", "n_admissions_12m", "prediction"} <= named
+    assert "noise" not in named
+    assert "columns differ" in report(found)
+    assert found.finding.made_from == (endpoint.ref, endpoint.files.ref)
+
+
+def test_too_few_predictions_are_a_finding_too(place, permit, endpoint, monitor, rows_of: Callable) -> None:
+    since = _ask(place, permit, endpoint, rows_of(50, 23, shift=3.0))
+    found = monitor.check(permit, endpoint, since)
+    assert found.finding.state == "unknown"
+    assert "too few" in report(found)
+    nothing = monitor.check(permit, endpoint, place.clock.now())
+    assert nothing.finding.state == "unknown"
+
+
+def test_each_check_is_kept_and_announced(place, permit, endpoint, monitor, rows_of: Callable) -> None:
+    since = _ask(place, permit, endpoint, rows_of(300, 24))
+    found = monitor.check(permit, endpoint, since)
+    with place.vault.database.reading(permit) as tx:
+        (kept,) = place.nouns.find(tx, "finding", "production")
+        events = [e for e in place.outbox.read(tx, "test") if e["subject"] == kept.ref]
+    assert kept.ref == found.finding.ref
+    assert [e["type"] for e in events] == ["carelake.monitor.ok"]
+    assert kept.ref in permit.log.writes
+    assert found.as_json()["finding"] == kept.ref
+
+
+def test_erased_patients_are_left_out_and_counted(
+    place, permit, permit_for, endpoint, monitor, rows_of: Callable
+) -> None:
+    since = _ask(place, permit, endpoint, rows_of(300, 25))
+    eraser = permit_for("rows:read", "rows:write", "rows:erase")
+    with place.vault.database.transaction(eraser) as tx:
+        place.vault.sealer.forget(eraser, tx, "pat-25-7")
+    found = monitor.check(permit, endpoint, since)
+    assert (found.erased, found.check.rows) == (1, 299)
