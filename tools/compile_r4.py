@@ -152,7 +152,7 @@ def type_rows(definition: Json, codes: Codes) -> list[list[Any]]:
 
 def primitive_row(definition: Json) -> list[Any]:
     """`[name, base, regex]` of a primitive type."""
-    value = next((e for e in definition["snapshot"]["element"] if e["path"].endswith(".value")), {})
+    value: Json = next((e for e in definition["snapshot"]["element"] if e["path"].endswith(".value")), {})
     regexes = [x["valueString"] for t in value.get("type", ()) for x in t.get("extension", ()) if x["url"] == REGEX]
     base = definition["baseDefinition"].rsplit("/", 1)[-1]
     return [definition["type"], "" if base == "Element" else base, regexes[0] if regexes else ""]

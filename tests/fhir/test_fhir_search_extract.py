@@ -9,11 +9,13 @@ import pytest
 from carelake.core.canonical import load
 from carelake.core.errors import Invalid
 from carelake.core.records import IndexValues
+from carelake.fhir import references
 from carelake.fhir.definitions import resource_types
-from carelake.fhir.search import extract, parameters, unsupported
+from carelake.fhir.references import target
+from carelake.fhir.search import extract, parameters, unsupported, values
 from carelake.fhir.search import extractor as extractor_module
 from carelake.fhir.search.expression import Equals, Misfit, Path, Present, Refers, Step, read
-from carelake.fhir.search.values import NUMBER_MAX, OPEN_HIGH, OPEN_LOW, date_range
+from carelake.fhir.search.values import MAX_STRING, NUMBER_MAX, OPEN_HIGH, OPEN_LOW, date_range, normalise
 
 Resource = dict[str, Any]
 
@@ -213,3 +215,15 @@ def test_too_many_values_are_refused(monkeypatch: pytest.MonkeyPatch, observatio
     observation["code"]["coding"] = [{"code": str(n)} for n in range(60)]
     with pytest.raises(Invalid, match="more than"):
         extract(observation)
+
+
+def test_long_strings_are_indexed_by_their_start(patient: Resource) -> None:
+    patient["name"] = [{"family": "Ab" * 5000}]
+    assert of(extract(patient).strings, "family") == {(("ab" * 5000)[:MAX_STRING], ("Ab" * 5000)[:MAX_STRING])}
+
+
+def test_long_texts_are_not_kept_in_memory() -> None:
+    for function, cached in ((normalise, values._normalise), (target, references._target)):
+        before = cached.cache_info().currsize
+        function("http://x.test/" + "y" * 1000)
+        assert cached.cache_info().currsize == before

@@ -176,9 +176,8 @@ json_values = st.recursive(
 )
 
 
-OBSERVED = (
-    "status code valueString _valueString valueInteger note _status contained id x extension issued _issued hasMember"
-).split()
+OBSERVED = ["status", "code", "valueString", "_valueString", "valueInteger", "note", "_status", "contained", "id"]
+OBSERVED += ["x", "extension", "issued", "_issued", "hasMember"]
 
 
 @given(

@@ -1,10 +1,8 @@
-"""A workspace, a change feed in memory, and a few resources of each kind that the views read."""
+"""A workspace and a change feed in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +15,28 @@ from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
 from carelake.core.settings import Settings
 from carelake.lake import tables as lake_tables
+from carelake.store.feed import Change
 from carelake.vault.workspace import Vault
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A change as the feed tells of it."""
-
-    seq: int
-    type: str
-    id: str
-    version: int
-    deleted: bool
-    updated: datetime
-    owner: str
-    body: bytes | None
-
-
-@dataclass
 class ListFeed:
-    """A feed over a list; ``stop_after`` breaks off as a killed process would."""
+    """A feed over a list, with the methods of `store.Resources` that the lake follows."""
 
-    entries: list[Entry] = field(default_factory=list)
-    stop_after: int | None = None
+    def __init__(self) -> None:
+        self.entries: list[Change] = []
 
     def put(self, resource: dict[str, Any], owner: str = "p1", *, deleted: bool = False) -> None:
-        key = (resource["resourceType"], resource["id"])
-        version = 1 + sum((e.type, e.id) == key for e in self.entries)
-        body = None if deleted else canonical.dump(resource)
-        at = datetime(2025, 1, 1, tzinfo=UTC)
-        self.entries.append(Entry(len(self.entries) + 1, *key, version, deleted, at, owner, body))
+        kind, name = resource["resourceType"], resource["id"]
+        version = 1 + sum((e.type, e.id) == (kind, name) for e in self.entries)
+        body = b"" if deleted else canonical.dump(resource)
+        seq = len(self.entries) + 1
+        at = "2025-01-01T00:00:00.000Z"
+        self.entries.append(Change(seq, kind, name, version, deleted, owner, at, body, f"resource:{seq}"))
 
-    def changes(self, permit: Permit, after: int) -> Iterable[Entry]:
-        for entry in self.entries:
-            if self.stop_after is not None and entry.seq > self.stop_after:
-                raise KeyboardInterrupt
-            if entry.seq > after:
-                yield entry
+    def changes(self, permit: Permit, after: int, limit: int) -> Sequence[Change]:
+        return self.entries[after : after + min(limit, 2)]
 
-    def head(self, permit: Permit) -> int:
+    def last_seq(self, permit: Permit) -> int:
         return len(self.entries)
 
 
@@ -82,21 +63,3 @@ def nouns(clock: FixedClock) -> Nouns:
 @pytest.fixture
 def permit(permit_for: Callable[..., Permit]) -> Permit:
     return permit_for("clinical:read", "lake:read", "lake:write", "rows:read", "rows:write")
-
-
-def patient(name: str = "p1", **more: Any) -> dict[str, Any]:
-    return {"resourceType": "Patient", "id": name, "gender": "female", "birthDate": "1950-03-01", **more}
-
-
-def observation(name: str, value: str = "7.10", **more: Any) -> dict[str, Any]:
-    return {
-        "resourceType": "Observation",
-        "id": name,
-        "status": "final",
-        "code": {"coding": [{"system": "http://loinc.org", "code": "718-7", "display": "Hb"}]},
-        "subject": {"reference": "Patient/p1"},
-        "effectiveDateTime": "2024-03-01T10:00:00-05:00",
-        "issued": "2024-03-01T16:00:00.250Z",
-        "valueQuantity": {"value": canonical.load(value), "unit": "g/dL", "code": "g/dL"},
-        **more,
-    }

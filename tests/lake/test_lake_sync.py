@@ -139,9 +139,7 @@ def test_a_kill_between_commits_neither_doubles_nor_loses(
         ]
 
 
-def test_small_flushes_give_the_same_rows_and_name(
-    vault: Vault, permit: Permit, nouns: Nouns, feed: Any
-) -> None:
+def test_small_flushes_give_the_same_rows_and_name(vault: Vault, permit: Permit, nouns: Nouns, feed: Any) -> None:
     for number in range(4):
         feed.put(observation(f"o{number}"))
         feed.put(patient(f"p{number}"))
@@ -155,13 +153,6 @@ def test_a_writer_that_lost_the_race_is_told(vault: Vault, permit: Permit, nouns
     sync.sync(permit, vault, feed, nouns)
     feed.put(observation("o2"))
 
-    class Racing:
-        def head(self, permit: Permit) -> int:
-            return feed.head(permit)
-
-        def changes(self, permit: Permit, after: int) -> Any:
-            yield from feed.changes(permit, after)
-
     commit_table = VaultCatalog.commit_table
     raced = []
 
@@ -174,7 +165,7 @@ def test_a_writer_that_lost_the_race_is_told(vault: Vault, permit: Permit, nouns
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(VaultCatalog, "commit_table", slow)
         with pytest.raises(Conflict, match="Another process"):
-            sync.sync(permit, vault, Racing(), nouns)
+            sync.sync(permit, vault, feed, nouns)
     assert sorted(row["seq"] for row in stored(permit, vault, "Observation")) == [1, 2]
 
 
@@ -182,7 +173,7 @@ def test_nothing_is_in_the_clear_on_disk(
     vault: Vault, permit: Permit, nouns: Nouns, feed: Any, tmp_path: Path
 ) -> None:
     canary = "Quillfeather"
-    feed.put(patient(name=[{"family": canary}]) if False else {**patient(), "name": [{"family": canary}]})
+    feed.put({**patient(), "name": [{"family": canary}]})
     sync.sync(permit, vault, feed, nouns)
     query.views(permit, vault, query.snapshot_of(permit, vault, nouns))
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -216,6 +207,21 @@ def test_a_permit_without_the_grant_reads_nothing(
         query.views(permit_for("rows:read"), vault, snapshot)
     with pytest.raises(Refused, match="scope"):
         query.views(permit_for("rows:read", "lake:read", scope=("department",)), vault, snapshot)
+
+
+def test_a_scope_of_one_patient_shows_that_patient_and_cannot_sync(
+    vault: Vault, permit: Permit, permit_for: Callable[..., Permit], nouns: Nouns, feed: Any
+) -> None:
+    feed.put(patient("p1"))
+    feed.put(patient("p2"), owner="p2")
+    sync.sync(permit, vault, feed, nouns)
+    snapshot = query.snapshot_of(permit, vault, nouns)
+    own = permit_for("rows:read", "rows:write", "lake:read", "lake:write", scope=("patient:p2",))
+    assert query.views(own, vault, snapshot, ["patients"])["patients"].column("subject_id").to_pylist() == ["p2"]
+    with pytest.raises(Refused):
+        query.views(own, vault, snapshot, ["patients"], patient="p1")
+    with pytest.raises(Refused):
+        sync.sync(own, vault, feed, nouns)
 
 
 def test_sql_selects_from_the_views_and_does_nothing_else(

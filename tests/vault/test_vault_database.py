@@ -252,6 +252,7 @@ def _write_many(vault: Vault, permit: Permit, start: int, settled: Any) -> None:
             connection.execute(insert(TABLE), {"n": number})
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_two_processes_write_at_once_and_forks_do_not_share_connections(vault: Vault, rows: Permit) -> None:
     fork = multiprocessing.get_context("fork")
     settled = fork.Event()

@@ -86,7 +86,7 @@ class Identity:
                 ) from None
         if "operator" not in own.roles:
             raise Refused("access.may_not_speak_for", f"{own.name} may not speak for another principal.")
-        return replace(other, via=own.name)
+        return other.spoken_for_by(own)
 
     def issue(
         self, principal: Principal, *, purpose: str, account: str, seconds: int, role: str | None = None

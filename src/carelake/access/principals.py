@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -42,6 +42,10 @@ class Principal:
     accounts: tuple[str, ...]
     disabled: bool = False
     via: str = ""
+
+    def spoken_for_by(self, speaker: Principal) -> Principal:
+        """This principal, with ``speaker`` on record as the one who speaks."""
+        return replace(self, via=speaker.name if speaker.name != self.name else "")
 
 
 ANONYMOUS = Principal("anonymous", "person", (), ())

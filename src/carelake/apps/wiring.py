@@ -6,8 +6,7 @@ import importlib
 import os
 import tomllib
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,10 @@ from carelake.vault.workspace import Vault
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from carelake.pipelines.platform import Platform
+    from carelake.serving.predictions import Prediction
+    from carelake.store import Resources
+
 __all__ = ["CONFIG", "Workspace", "import_tables", "key_folder", "read_settings"]
 
 CONFIG = "carelake.toml"
@@ -41,10 +44,10 @@ _TABLES = (
     "audit.tables",
     "events.outbox",
     "ingest.tables",
-    # "lake.catalog",
+    "lake.tables",
     "pipelines.tables",
     "serving.tables",
-    # "store.tables",
+    "store.tables",
     "vault.tables",
 )
 _NOT_SETTINGS = frozenset({"KEY_DIR", "PASSPHRASE", "WORKSPACE", "TEST_DATA", "PURPOSE", "ACCOUNT", "AS", "TOKEN"})
@@ -153,28 +156,35 @@ class Workspace:
         return Caller(who, "HOPERAT" if purpose is None else purpose, account or "production")
 
     def principal(self, name: str, speaker: Principal) -> Principal:
-        """A principal that a recipe acts as on behalf of ``speaker``."""
+        """A principal that acts on behalf of ``speaker``."""
         with self.vault.database.ledger() as connection:
-            who = Principals(connection).get(name)
-        return Principal(who.name, who.kind, who.roles, who.accounts, who.disabled, via=speaker.name)
+            return Principals(connection).get(name).spoken_for_by(speaker)
 
     def enter(self, caller: Caller, action: str, target: str, *, job: bool = False) -> AbstractContextManager[Permit]:
         """Enter the gate as a caller."""
         return self.gate.enter(caller.principal, action, target, caller.purpose, account=caller.account, job=job)
 
-    @contextmanager
-    def acting(self, name: str, caller: Caller, action: str, target: str, *, job: bool = False) -> Iterator[Permit]:
-        """Enter the gate as another principal on behalf of the caller, for the caller's purpose."""
-        who = self.principal(name, caller.principal)
-        with self.gate.enter(who, action, target, caller.purpose, account=caller.account, job=job) as permit:
-            yield permit
-
     @cached_property
-    def resources(self) -> Any:
-        """The record's repository."""
-        from carelake.store.resources import Resources
+    def platform(self) -> Platform:
+        """The repositories of every room; imported when first asked for, since they are heavy."""
+        from carelake.pipelines.platform import Platform
 
-        return Resources(self.vault)
+        return Platform(self.vault, self.gate, self.nouns, self.outbox)
+
+    @property
+    def resources(self) -> Resources:
+        """The record."""
+        return self.platform.resources
+
+    def predict(
+        self, permit: Permit, endpoint: str, *, patient: str | None = None, days: float | None = None
+    ) -> list[Prediction]:
+        """The prediction of one patient, or the morning list."""
+        from carelake.pipelines import predictions
+
+        if patient is not None:
+            return [predictions.for_patient(self.platform, permit, endpoint, patient)]
+        return predictions.morning_list(self.platform, permit, endpoint, 7.0 if days is None else days)
 
 
 def import_tables() -> None:

@@ -34,7 +34,7 @@ from carelake.core.errors import Invalid
 from carelake.core.settings import LakeSettings
 from carelake.lake.engine import run
 
-__all__ = ["Cohort", "choose", "cohort", "codes", "data_end_of", "naive", "rules", "sql", "stays"]
+__all__ = ["Cohort", "choose", "codes", "cohort", "data_end_of", "naive", "rules", "sql", "stays"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def data_end_of(tables: Mapping[str, pa.Table]) -> datetime:
     seen = [happened.column("start_time"), happened.column("end_time")]
     if "observations" in tables:
         seen.append(tables["observations"].column("time"))
-    latest = [t for t in (pc.max(column).as_py() for column in seen) if t is not None]
+    latest: list[datetime] = [t for t in (pc.max(column).as_py() for column in seen) if t is not None]
     if not latest:
         raise Invalid("features.no_data", "There is no encounter with a time; ingest some and sync the lake first.")
     return max(latest)

@@ -120,6 +120,7 @@ SELECT
     (i.discharge_disposition IN (SELECT code FROM codes WHERE list = 'hospice'))::INTEGER AS disposition_hospice,
     (i.discharge_disposition IN (SELECT code FROM codes WHERE list = 'against_advice'))::INTEGER
         AS disposition_against_advice,
+    (i.discharge_disposition IN (SELECT code FROM codes WHERE list = 'other'))::INTEGER AS disposition_other,
     coalesce(e.admissions_12m, 0) AS admissions_12m,
     coalesce(e.unplanned_admissions_12m, 0) AS unplanned_admissions_12m,
     coalesce(e.inpatient_days_12m, 0) AS inpatient_days_12m,

@@ -119,7 +119,8 @@ def _dated(name: str) -> Predicate:
     def good(value: str) -> bool:
         return matches(value) is not None and (len(value) < len("YYYY-MM-DD") or _real_date(value[:10]))
 
-    return lambda value: value.__class__ is str and good(value)
+    # Only short texts are cached: the cache's memory is bounded, and no good date but a contrived one is longer.
+    return lambda value: value.__class__ is str and (good(value) if len(value) < 40 else good.__wrapped__(value))
 
 
 def _formed(name: str) -> Predicate:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from carelake.fhir.definitions import is_resource
 from carelake.fhir.references import target
-from carelake.fhir.search.values import date_range, normalise, number_range
+from carelake.fhir.search.values import MAX_STRING, date_range, normalise, number_range
 
 __all__ = [
     "DateValue",
@@ -150,7 +150,7 @@ def _id(text: str, _: str) -> TokenValue:
 
 
 def _string(text: str, _: str) -> StringValue:
-    plain = _plain(text)
+    plain = _plain(text)[:MAX_STRING]
     return StringValue(plain, normalise(plain))
 
 

@@ -14,14 +14,19 @@ __all__ = ["Target", "outgoing", "rewrite", "target"]
 Target = tuple[str, str, str]
 """(type, id, url): type and id of a relative reference, or the url of an absolute one."""
 
+_MAX_CACHED = 200  # longer texts are hostile or rare, and the cache's memory is to be bounded
 _RELATIVE = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?").fullmatch
 _URN = re.compile(r"urn:(?:uuid|oid):[0-9A-Za-z.\-]+")
 _URI_TYPES = frozenset({"uri", "url", "canonical", "oid", "uuid"})
 
 
-@lru_cache(maxsize=1 << 14)
 def target(text: str) -> Target | None:
     """What a reference's text points to; None for a contained resource (``#x``). A version in it is left out."""
+    return _target(text) if len(text) <= _MAX_CACHED else _target.__wrapped__(text)
+
+
+@lru_cache(maxsize=1 << 14)
+def _target(text: str) -> Target | None:
     found = _RELATIVE(text)
     if found is not None and is_resource(found[1]):
         return found[1], found[2], ""
@@ -50,7 +55,7 @@ def rewrite(resource: Any, mapping: Mapping[str, str]) -> None:
         mapping: text of a reference, for example ``urn:uuid:...``, to what replaces it, ``Patient/1``.
     """
     keys = _uri_keys()
-    todo = [resource] if isinstance(resource, (dict, list)) else []
+    todo: list[Any] = [resource] if isinstance(resource, (dict, list)) else []
     while todo:
         node = todo.pop()
         if node.__class__ is list:

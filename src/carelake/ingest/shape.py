@@ -49,12 +49,12 @@ def shape(stream: BinaryIO, *, size: int, max_line: int, max_document: int, name
         return "document" if _opens(first, stream) else "foreign"
     if _whole(first.data):
         return "lines"
-    resources = _resources(stream, first.next, max_line)
-    if named_lines and resources:
+    # The dearer look first where the name speaks for it.
+    if named_lines and _has_resource(stream, first.next, max_line):
         return "lines"
     if size <= max_document and _parses(stream):
         return "document"
-    if resources:
+    if not named_lines and _has_resource(stream, first.next, max_line):
         return "lines"
     return "document" if _opens(first, stream) else "foreign"
 
@@ -70,15 +70,16 @@ def _whole(data: bytes) -> bool:
     return data.startswith(b"{") and _try(_head, data) is not None
 
 
-def _resources(stream: BinaryIO, offset: int, max_line: int) -> int:
-    """Lines of the sample that are whole resources on their own."""
-    count = 0
+def _has_resource(stream: BinaryIO, offset: int, max_line: int) -> bool:
+    """Whether a line of the sample is a whole resource on its own."""
     for line in lines(stream, max_line, offset=offset):
-        head = _try(_head, line.data) if line.data.startswith(b"{") else None
-        count += head is not None and isinstance(head.resource_type, str)
-        if count or line.next - offset > SAMPLE:
+        if line.data.startswith(b"{") and b'"resourceType"' in line.data:
+            head = _try(_head, line.data)
+            if head is not None and isinstance(head.resource_type, str):
+                return True
+        if line.next - offset > SAMPLE:
             break
-    return count
+    return False
 
 
 def _parses(stream: BinaryIO) -> bool:

@@ -18,6 +18,7 @@ from carelake.lake.engine import connect, run
 from carelake.lake.flat import View, names, project, run_view, view
 from carelake.lake.schema import column_of
 from carelake.lake.sync import position
+from carelake.store.scopes import owner_of
 from carelake.vault.workspace import Vault
 
 __all__ = ["current", "snapshot_of", "sql", "views"]
@@ -65,12 +66,12 @@ def current(
         columns: top-level columns (`schema.table_schema`); all by default, ``id`` always.
         patient: only those in this patient's compartment.
     """
-    _scope(permit)
+    patient = _compartment(permit, patient)
     told = snapshot.body["tables"].get(resource_type)
     if not told or not told["snapshot"]:
         return None
     table = VaultCatalog(vault, permit).load_table((permit.account, resource_type))
-    have = table.schema_at(int(told["snapshot"])) if hasattr(table, "schema_at") else table.schema()
+    have = table.scan(snapshot_id=int(told["snapshot"])).projection()
     wanted = [
         field.name for field in have.fields if columns is None or field.name in {*columns, "id", "seq", "deleted"}
     ]
@@ -79,13 +80,12 @@ def current(
     return run(_CURRENT, {"versions": scan.to_arrow()}, limits=vault.settings.lake)
 
 
-def _scope(permit: Permit) -> None:
-    if permit.scope:
-        raise Refused(
-            "lake.scope",
-            "The permit is narrowed by a scope that the lake cannot apply, so it answers nothing.",
-            reasons=sorted(permit.scope),
-        )
+def _compartment(permit: Permit, patient: str | None) -> str | None:
+    """The patient that both the scope and the question allow; an unknown scope denies (decision D10)."""
+    scoped = owner_of(permit)
+    if scoped is not None and patient not in (None, scoped):
+        raise Refused("lake.scope", "The permit is scoped to another patient's compartment.")
+    return scoped or patient
 
 
 def views(

@@ -176,7 +176,7 @@ def merge(a: Record, b: Record) -> Record:
 def _merge(a: Node | None, b: Node | None) -> Node:
     if a is None or b is None:
         found = a if b is None else b
-        assert found is not None  # noqa: S101 - one of them has the name
+        assert found is not None
         return found
     if isinstance(a, Record) and isinstance(b, Record):
         return merge(a, b)

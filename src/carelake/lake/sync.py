@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Protocol
 
 import duckdb
@@ -25,7 +24,7 @@ from sqlalchemy import delete, insert, select
 
 from carelake.audit.nouns import Nouns
 from carelake.core import canonical
-from carelake.core.errors import Conflict
+from carelake.core.errors import Conflict, Refused
 from carelake.core.nouns import Noun, ref
 from carelake.core.permit import Permit
 from carelake.lake import rows
@@ -33,13 +32,17 @@ from carelake.lake.catalog import VaultCatalog
 from carelake.lake.engine import connect
 from carelake.lake.schema import merge, of_arrow, table_schema
 from carelake.lake.tables import lake_position
+from carelake.store.feed import Change
+from carelake.store.scopes import owner_of
 from carelake.vault.workspace import Vault
 
-__all__ = ["Change", "Feed", "SyncReport", "position", "sync"]
+__all__ = ["Feed", "SyncReport", "position", "sync"]
 
 SEQ = "carelake.seq"
 _BATCH_BYTES = 96 << 20
 _BATCH_ROWS = 250_000
+_PAGE = 5_000
+_SENT_AS = {"body": pa.binary(), "last_updated": pa.string()}
 _PROPERTIES = {
     "format-version": "2",
     "commit.retry.num-retries": "0",  # a retried append would add its rows a second time beside the other writer's
@@ -52,35 +55,14 @@ _PROPERTIES = {
 }
 
 
-class Change(Protocol):
-    """One resource version of the feed; ``body`` is canonical JSON, None in a deletion."""
-
-    @property
-    def seq(self) -> int: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def id(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def deleted(self) -> bool: ...
-    @property
-    def updated(self) -> datetime: ...
-    @property
-    def owner(self) -> str: ...
-    @property
-    def body(self) -> bytes | None: ...
-
-
 class Feed(Protocol):
-    """The record's change feed (`store`)."""
+    """The record's change feed: what `store.Resources` offers."""
 
-    def changes(self, permit: Permit, after: int) -> Iterable[Change]:
-        """Every change after that number, in order."""
+    def changes(self, permit: Permit, after: int, limit: int) -> Sequence[Change]:
+        """Changes with a number beyond ``after``, in order, at most ``limit``."""
         ...
 
-    def head(self, permit: Permit) -> int:
+    def last_seq(self, permit: Permit) -> int:
         """The number of the newest change; 0 for none."""
         ...
 
@@ -90,7 +72,7 @@ class SyncReport:
     """What a sync did.
 
     Attributes:
-        behind_before, behind_after: numbers between the record's newest change and the lake's position.
+        behind_before, behind_after: change numbers (of all accounts) between the record's newest change and the lake's position.
         tables: rows appended by type.
         snapshot_ref: the snapshot that reflects the position; "" while the record is empty.
     """
@@ -109,12 +91,12 @@ class _Batch:
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in rows.CHANGES.names})
 
     def add(self, change: Change) -> int:
-        body = None if change.deleted or change.body is None else change.body
+        body = None if change.deleted else change.body
         for name, value in (
             ("seq", change.seq),
             ("id", change.id),
             ("version", change.version),
-            ("last_updated", change.updated),
+            ("last_updated", change.last_updated),
             ("patient", change.owner or None),
             ("deleted", change.deleted),
             ("body", body),
@@ -128,8 +110,7 @@ class _Batch:
         made = []
         for wanted in rows.CHANGES:
             values = self.columns[wanted.name][start:]
-            raw = pa.array(values, pa.binary() if wanted.name == "body" else wanted.type)
-            made.append(raw.cast(wanted.type))
+            made.append(pa.array(values, _SENT_AS.get(wanted.name, wanted.type)).cast(wanted.type))
         return pa.table(made, schema=rows.CHANGES)
 
 
@@ -211,19 +192,27 @@ def sync(
         Conflict: ``lake.concurrent``; nothing is lost or doubled, sync again.
         Unavailable: ``lake.memory``.
     """
+    if owner_of(permit) is not None:
+        raise Refused("lake.scope", "A permit scoped to one patient cannot sync the lake of the account.")
     began = vault.clock.now()
     start, before = position(permit, vault)
-    newest = feed.head(permit)
+    newest = feed.last_seq(permit)
     reached, snapshot = start, before
     with connect(vault.settings.lake) as connection:
         work = _Sync(permit, vault, connection)
-        for batches, seq in _gathered(feed.changes(permit, start), batch_bytes):
+        for batches, seq in _gathered(_following(permit, feed, start), batch_bytes):
             work.flush(batches)
             reached = seq
             snapshot = _note(permit, vault, nouns, work.catalog, reached, (snapshot, *sources))
     permit.log.count(synced=sum(work.appended.values()))
     seconds = (vault.clock.now() - began).total_seconds()
-    return SyncReport(newest - start, max(feed.head(permit) - reached, 0), seconds, work.appended, snapshot)
+    return SyncReport(newest - start, max(feed.last_seq(permit) - reached, 0), seconds, work.appended, snapshot)
+
+
+def _following(permit: Permit, feed: Feed, after: int) -> Iterator[Change]:
+    while page := feed.changes(permit, after, _PAGE):
+        yield from page
+        after = page[-1].seq
 
 
 def _gathered(changes: Iterable[Change], limit: int) -> Iterator[tuple[dict[str, _Batch], int]]:
@@ -243,7 +232,7 @@ def _gathered(changes: Iterable[Change], limit: int) -> Iterator[tuple[dict[str,
 def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog, seq: int, sources: Sequence[str]) -> str:
     """Write the snapshot noun and the position, in one transaction."""
     tables = {name: _told(catalog.load_table((account, name))) for account, name in catalog.list_tables()}
-    # Iceberg's snapshot ids are random: the name rests on what they hold, so that the same record gives the same name.
+    # Iceberg's snapshot ids are random: the name rests on what they hold, so the same record gives the same name.
     content = {
         "workspace": vault.settings.workspace,
         "account": permit.account,

@@ -14,6 +14,8 @@ from carelake.models.matrix import Floats
 
 __all__ = ["Description", "ScoreMap", "Scorer"]
 
+_FEW = 1_000
+
 
 class ScoreMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A clinical score as a risk: ``sigmoid(intercept + slope * score)``, fitted on the training rows.
@@ -88,8 +90,14 @@ class Scorer:
         """(n,) log odds of (n, p) values in the order of ``names``, NaN for missing."""
         base, linear, trees = self.description.stack
         intercept, slope = self.description.platt
-        raised: Floats = np.asarray(self._booster.predict(x, raw_score=True), dtype=np.float64)
+        raised: Floats = self._trees(x, raw_score=True)
         out: Floats = intercept + slope * (base + linear * self.description.linear.score(x) + trees * raised)
+        return out
+
+    def _trees(self, x: Floats, **what: bool) -> Floats:
+        # A second thread costs a few rows more than it saves, most of all on a busy machine.
+        threads = 1 if len(x) < _FEW else 2
+        out: Floats = np.asarray(self._booster.predict(x, num_threads=threads, **what), dtype=np.float64)
         return out
 
     def risk(self, x: Floats) -> Floats:
@@ -108,7 +116,7 @@ class Scorer:
         """What each feature adds to the log odds, (n, p), and where the sum starts: the average patient."""
         base, linear, trees = self.description.stack
         intercept, slope = self.description.platt
-        tree_parts = np.asarray(self._booster.predict(x, pred_contrib=True), dtype=np.float64)
+        tree_parts = self._trees(x, pred_contrib=True)
         parts: Floats = slope * (linear * self.description.linear.parts(x) + trees * tree_parts[:, :-1])
         expected = float(tree_parts[0, -1]) if len(x) else 0.0
         start = base + linear * self.description.linear.intercept + trees * expected

@@ -27,7 +27,7 @@ def of_patient(rows: pa.Table, subject: str) -> pa.Table:
     return latest(rows.filter(pc.equal(rows.column("subject_id"), subject)))
 
 
-def morning_list(rows: pa.Table, now: datetime, days: int = 7) -> pa.Table:
+def morning_list(rows: pa.Table, now: datetime, days: float = 7) -> pa.Table:
     """The newest row of each patient whose prediction time lies in the ``days`` before ``now``."""
     column = rows.column("prediction_time")
     end = pa.scalar(now, pa.timestamp("us", "UTC")).cast(column.type)

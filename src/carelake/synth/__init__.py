@@ -1,4 +1,4 @@
-"""A seeded synthetic hospital with known truth: FHIR R4 data, true risks, gold spans; for demos, tests, benchmarks."""
+"""A seeded synthetic hospital with known truth: FHIR R4 data, true risks and gold spans of the notes."""
 
 from carelake.synth.generation import Summary, generate
 from carelake.synth.tables import shifts

@@ -31,9 +31,7 @@ class Calendar:
         self.epoch = start - timedelta(days=self.BURN_IN_DAYS)
         self.opens = self.BURN_IN_DAYS * DAY
         self.closes = self.opens + round(years * 365.25) * DAY
-        self._days = [
-            (self.epoch + timedelta(days=number)).isoformat() for number in range(self.closes // DAY + 2)
-        ]
+        self._days = [(self.epoch + timedelta(days=number)).isoformat() for number in range(self.closes // DAY + 2)]
 
     def moment(self, minute: int) -> str:
         """A FHIR dateTime, ``2021-03-04T09:30:00-05:00``."""

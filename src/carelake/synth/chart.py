@@ -64,7 +64,7 @@ class Chart:
         self.encounter(stay, doctor[0], diagnosis, ended=ended)
         self.problems(stay.id, stay.admitted)
         cause = (stay.cause.code, stay.cause.display)
-        self.condition(diagnosis, stay.id, cause, stay.admitted - 2 * HOUR, stay.admitted + 3 * HOUR)
+        self.condition(diagnosis, stay.id, cause, (stay.admitted - 2 * HOUR, stay.admitted + 3 * HOUR), over=ended)
         for reading in stay.readings:
             self.reading(stay.id, reading)
         for name, when in stay.procedures:
@@ -117,7 +117,8 @@ class Chart:
         days = (stay.discharged - stay.admitted) / DAY
         cost = 2900.0 + 2450.0 * days + 9000.0 * len(stay.procedures) + 14000.0 * bool(stay.worse)
         diagnoses = [(stay.cause.code, stay.cause.display)]
-        diagnoses += [i.code[:2] for i in self.person.illnesses if i.onset <= stay.admitted and i.code[0] != stay.cause.code][:5]
+        present = [i.code[:2] for i in self.person.illnesses if i.onset <= stay.admitted]
+        diagnoses += [code for code in present if code[0] != stay.cause.code][:5]
         self.claim(stay.id, (stay.admitted, stay.discharged), diagnoses, "Inpatient care", cost)
 
     # --- visits ---------------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ class Chart:
         for name in visit.drugs:
             self.drug(visit.id, name, "outpatient", visit.ends - 10, doctor[0])
         if emergency:
-            self.condition(diagnosis, visit.id, reason, visit.begins - 3 * HOUR, visit.begins + 40)
+            self.condition(diagnosis, visit.id, reason, (visit.begins - 3 * HOUR, visit.begins + 40), over=True)
             if self.draw.chance(0.7):
                 self.note(visit.id, _ED_NOTE, self.writer.emergency(visit, doctor), visit.ends + 15, doctor[0])
             self.claim(visit.id, (visit.begins, visit.ends), [reason], "Emergency care", 1150.0)
@@ -175,12 +176,15 @@ class Chart:
             )  # fmt: skip
             self.out.append(line)
 
-    def condition(self, id: str, encounter: str, code: tuple[str, str], onset: int, recorded: int) -> None:
+    def condition(
+        self, id: str, encounter: str, code: tuple[str, str], times: tuple[int, int], *, over: bool
+    ) -> None:
+        """The diagnosis of an encounter; ``times`` of onset and record."""
+        onset, recorded = times
         if self.known(recorded):
-            day = self.calendar.day(onset)
             line = resources.condition(
-                id, self.person.id, encounter, code, problem=False, active=False, onset=day,
-                recorded=self.moment(recorded),
+                id, self.person.id, encounter, code, problem=False, active=not over,
+                onset=self.calendar.day(onset), recorded=self.moment(recorded),
             )  # fmt: skip
             self.out.append(line)
 
@@ -195,9 +199,7 @@ class Chart:
         else:
             value, unit = self.reported(reading)
             measure = self.world.codes.measures[reading.measure]
-            line = resources.observation(
-                self.draw.uuid(), self.person.id, encounter, measure, value, unit, *times
-            )
+            line = resources.observation(self.draw.uuid(), self.person.id, encounter, measure, value, unit, *times)
         self.out.append(line)
 
     def reported(self, reading: Reading) -> tuple[str, str]:

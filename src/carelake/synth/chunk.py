@@ -56,9 +56,7 @@ class Done:
 @lru_cache(maxsize=4)
 def _world(shift: str, start: date, years: float) -> World:
     calendar = Calendar(start, years)
-    return World(
-        calendar, tables.shift(shift), tables.codes(), tables.model(), tables.people(), tables.phrases()
-    )
+    return World(calendar, tables.shift(shift), tables.codes(), tables.model(), tables.people(), tables.phrases())
 
 
 def make(run: Run, number: int) -> Done:
@@ -70,11 +68,17 @@ def make(run: Run, number: int) -> Done:
     for index in range(first, last):
         ids = stream(*key, index, "ids")
         course = stream(*key, index, "course")
-        history = live(course, ids, world, born(course, ids, world))
+        history = live(course, ids, world, born(course, ids, world, _mrn(run, index)))
         lines += Chart(stream(*key, index, "chart"), world, history, truth).lines()
     name = f"{number + 1:04d}.ndjson"
     size = put(run.out / "fhir" / name, lines)
     return Done(name, last - first, size, _count(lines), _packed(truth))
+
+
+def _mrn(run: Run, index: int) -> str:
+    """A medical record number of ten digits, unique within a run: the factor has no divisor in common with 10."""
+    first = stream("synth", run.seed, run.shift, "mrn").getrandbits(40)
+    return f"{(first + index * 7_368_787) % 10**10:010d}"
 
 
 def write_house(run: Run) -> Done:

@@ -1,8 +1,8 @@
 """The course of one patient through the record: who comes when, and what follows from it.
 
-Exogenous arrivals (check-ups, emergency visits, urgent and elective admissions) are Poisson; what a stay leads to is drawn
-when it ends. The outcome holds exactly: a stay whose readmission was drawn gets one within 30 days, and after any
-other discharge no unplanned admission begins for 30 days (arrivals that would are dropped, planned ones may come).
+Exogenous arrivals (check-ups, emergency visits, urgent and elective admissions) are Poisson; what a stay leads to is
+drawn when it ends. The outcome holds exactly: a stay whose readmission was drawn gets one within 30 days, and after
+any other discharge no unplanned admission begins for 30 days (such arrivals are dropped; planned ones may come).
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from carelake.synth.tables import Cause
 
 __all__ = ["History", "Visit", "live"]
 
-QUIET = 30 * DAY
+QUIET = 30 * DAY  # after a discharge without readmission
 _CHECKUP, _EMERGENCY, _URGENT, _ELECTIVE, _CHEMOTHERAPY, _RETURN = range(6)
+_HOURS = {_CHECKUP: (8, 17), _ELECTIVE: (6, 11), _CHEMOTHERAPY: (6, 11)}
 _LAST_DELAY_DAYS = 29.5
 
 
@@ -62,14 +63,20 @@ class _Course:
         self.draw, self.ids, self.world, self.person = draw, ids, world, person
         self.history = History(person)
         self.queue: list[tuple[int, int]] = []
-        self.busy_until = -1  # in hospital
+        self.busy_until = -1  # in the hospital
         self.quiet_until = -1  # no unplanned admission before
         self.returns_at = -1  # a readmission that is already decided
         self.dies_at = math.inf
 
     def push(self, minute: float, kind: int) -> None:
-        if minute < self.world.calendar.closes:
-            heapq.heappush(self.queue, (int(minute), kind))
+        """Queue an event, moved to its hours of the day; what the record does not reach is dropped."""
+        if minute >= self.world.calendar.closes:
+            return
+        at = int(minute)
+        if kind in _HOURS:
+            opens, closes = _HOURS[kind]
+            at = at // DAY * DAY + self.draw.minutes(opens * HOUR, closes * HOUR)
+        heapq.heappush(self.queue, (at, kind))
 
     def run(self) -> History:
         self.arrivals()
@@ -77,7 +84,7 @@ class _Course:
             at, kind = heapq.heappop(self.queue)
             if at >= self.dies_at:
                 break
-            if at < self.busy_until:
+            if at < self.busy_until and kind != _RETURN:
                 continue
             self.happen(at, kind)
         closes = self.world.calendar.closes
@@ -89,6 +96,7 @@ class _Course:
             self.history.visits.append(self.checkup(at))
         elif kind == _EMERGENCY:
             self.history.visits.append(self.emergency(at))
+            self.busy_until = self.history.visits[-1].ends
         elif kind == _RETURN:
             self.stay(at, self.cause_of_return(), "readmission")
         elif kind == _URGENT:
@@ -109,7 +117,7 @@ class _Course:
         if onset is not None and self.draw.chance(self.world.model.arrivals.chemotherapy):
             first = max(onset, 0) + self.draw.minutes(10 * DAY, max(closes - max(onset, 0), 11 * DAY))
             for cycle in range(2 + int(4 * self.draw.random())):
-                self.push(first + cycle * 21 * DAY + self.draw.minutes(0, 10 * HOUR), _CHEMOTHERAPY)
+                self.push(first + cycle * 21 * DAY + self.draw.minutes(0, DAY), _CHEMOTHERAPY)
         yearly = self.world.model.death.background * math.exp(0.085 * self.person.age(0))
         self.dies_at = self.draw.expovariate(yearly) * YEAR
 
@@ -144,26 +152,25 @@ class _Course:
         return last if same else self.urgent_cause()
 
     def planned(self, at: int, kind: int) -> None:
-        """An elective stay; it waits while a readmission is decided, and comes soon after a discharge only if planned."""
+        """An elective stay; it waits while a readmission is due, and for some days after a discharge."""
         gap = self.world.model.arrivals.planned_return_days * DAY
         if self.returns_at > at or at < self.busy_until + gap:
             self.push(max(at, self.returns_at) + 20 * DAY, kind)
             return
         causes = self.world.codes.planned
         chosen = causes[-1] if kind == _CHEMOTHERAPY else self.choose(causes)
-        self.stay(at // DAY * DAY + self.draw.minutes(6 * HOUR, 11 * HOUR), chosen, "planned")
+        self.stay(at, chosen, "planned")
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
     def checkup(self, at: int) -> Visit:
-        draw, begins = self.draw, at // DAY * DAY + self.draw.minutes(8 * HOUR, 17 * HOUR)
-        has = self.person.has(at)
-        readings = [Reading("sbp", begins + 5, begins + 6, float(round(draw.normal(131 + 6 * ("chf" in has), 15))))]
+        draw, has = self.draw, self.person.has(at)
+        readings = [Reading("sbp", at + 5, at + 6, float(round(draw.normal(131 + 6 * ("chf" in has), 15))))]
         if "diabetes" in has and draw.chance(0.6):
-            taken = begins + 20
+            taken = at + 20
             value = max(round(draw.normal(7.3, 1.1), 1), 4.6)
             readings.append(Reading("a1c", taken, taken + draw.minutes(20 * HOUR, 50 * HOUR), value))
-        return Visit(self.ids.uuid(), None, begins, begins + draw.minutes(20, 50), readings, [])
+        return Visit(self.ids.uuid(), None, at, at + draw.minutes(20, 50), readings, [])
 
     def emergency(self, at: int) -> Visit:
         draw, cause = self.draw, self.choose(self.world.codes.emergency)

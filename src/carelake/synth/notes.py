@@ -1,7 +1,7 @@
 """Notes in the manner of a hospital, with gold spans for what identifies the patient and for what is clinical.
 
-A note is put together from sentences of ``notes.toml``; whatever fills a slot leaves a span with its place in the text,
-in characters (code points), so gold and text cannot disagree.
+A note is put together from sentences of ``notes.toml``; whatever fills a slot leaves a span with its place in the
+text, in characters (code points), so gold and text cannot disagree.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FULL_MONTHS = (
 
 
 class Span(NamedTuple):
-    """A gold span: ``start`` and ``end`` in characters, ``layer`` phi or entity, ``code`` and ``assertion`` of entities.
+    """A gold span: ``start`` and ``end`` in characters, ``layer`` phi or entity; entities have code and assertion.
 
     Kinds of PHI are those of Amazon Comprehend Medical (NAME, DATE, AGE, ID, ADDRESS, PHONE_OR_FAX, EMAIL); kinds of
     entities are DX_NAME (ICD-10-CM), GENERIC_NAME (RxNorm), TEST_NAME (LOINC) and PROCEDURE_NAME (ICD-10-PCS).

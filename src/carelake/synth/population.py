@@ -150,7 +150,7 @@ def _rates(draw: Stream, world: World, person: Person) -> Rates:
     )
 
 
-def born(draw: Stream, ids: Stream, world: World) -> Person:
+def born(draw: Stream, ids: Stream, world: World, mrn: str) -> Person:
     """Draw one person."""
     people = world.people
     age, male = _age(draw, world), draw.chance(world.model.population.male)
@@ -161,7 +161,7 @@ def born(draw: Stream, ids: Stream, world: World) -> Person:
     present = {illness.chronic.name for illness in illnesses if illness.onset < 0}
     person = Person(
         id=ids.uuid(),
-        mrn=f"{ids.getrandbits(30) % 10**8:08d}",
+        mrn=mrn,
         male=male,
         birth=(birth - world.calendar.epoch) // timedelta(minutes=1),
         birth_date=birth.isoformat(),

@@ -1,7 +1,7 @@
-"""FHIR R4 resources as lines of JSON, by template: one function per resource type, fields in the order of the standard.
+"""FHIR R4 resources as lines of JSON, by template: one function per type, fields as the standard orders them.
 
-Every text comes from our own tables, which hold nothing that JSON would escape (a test holds them to it); notes travel
-as base64. Numbers arrive as text, so that each keeps the digits it was measured with (decision D7).
+Every text comes from our own tables, which hold nothing that JSON would escape (a test holds them to it); notes
+travel as base64. Numbers arrive as text, so that each keeps the digits it was measured with (decision D7).
 See https://hl7.org/fhir/R4/resourcelist.html.
 """
 
@@ -230,9 +230,7 @@ def observation(
     )
 
 
-def pressure(
-    id: str, patient: str, encounter: str, systolic: int, diastolic: int, taken: str, issued: str
-) -> str:
+def pressure(id: str, patient: str, encounter: str, systolic: int, diastolic: int, taken: str, issued: str) -> str:
     """A blood pressure panel with its two components, as US Core wants it."""
     return (
         f'{{"resourceType":"Observation","id":"{id}","status":"final","category":[{_CATEGORIES["vital"]}],'

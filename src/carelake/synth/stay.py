@@ -140,7 +140,7 @@ def _worsening(draw: Stream, stay: Stay) -> list[Reading]:
 def _middle(draw: Stream, world: World, stay: Stay) -> list[Reading]:
     if stay.worse:
         return _worsening(draw, stay)
-    if stay.discharged - stay.admitted < 4.5 * DAY:
+    if stay.discharged - stay.admitted < 6 * DAY:
         return []
     values = _last_vitals(draw, world, 0.6 * max(stay.severity, 0.0), stay.conditions)
     taken = (stay.admitted + stay.discharged) // 2 + draw.minutes(-200, 200)
@@ -167,7 +167,7 @@ def _drugs(draw: Stream, world: World, stay: Stay) -> list[str]:
     out = [name for name in stay.cause.drugs if draw.chance(0.9)]
     for chronic in world.codes.chronic:
         if chronic.name in stay.conditions:
-            out += [name for name in chronic.drugs if draw.chance(0.65)]
+            out += [name for name in chronic.drugs if draw.chance(0.6)]
     out += [name for name in ("acetaminophen", "omeprazole", "levothyroxine") if draw.chance(0.12)]
     return list(dict.fromkeys(out))
 

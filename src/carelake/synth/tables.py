@@ -39,7 +39,7 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A row of a table; a misspelt column is an error."""
 
 
-class Chronic(Struct):
+class Chronic(Struct, frozen=True):
     """A long-lasting condition; the legend is in ``codes.toml``."""
 
     name: str
@@ -53,7 +53,7 @@ class Chronic(Struct):
     drugs: list[str]
 
 
-class Cause(Struct):
+class Cause(Struct, frozen=True):
     """Why somebody comes: an urgent or elective admission, or an emergency visit."""
 
     name: str
@@ -75,7 +75,7 @@ class Cause(Struct):
     procedures: list[tuple[str, float]] = []
 
 
-class Measure(Struct):
+class Measure(Struct, frozen=True):
     """A laboratory test or vital sign: LOINC code, UCUM unit, digits that are reported."""
 
     loinc: str
@@ -86,7 +86,7 @@ class Measure(Struct):
     also: str = ""
 
 
-class Codes(Struct):
+class Codes(Struct, frozen=True):
     """``codes.toml``."""
 
     chronic: list[Chronic]
@@ -100,7 +100,7 @@ class Codes(Struct):
     measures: dict[str, Measure]
 
 
-class Population(Struct):
+class Population(Struct, frozen=True):
     """Who lives around the hospital."""
 
     under_50: float
@@ -108,7 +108,7 @@ class Population(Struct):
     onset_per_year: float
 
 
-class Arrivals(Struct):
+class Arrivals(Struct, frozen=True):
     """How often people come; rates per year."""
 
     urgent: float
@@ -124,7 +124,7 @@ class Arrivals(Struct):
     planned_return_days: float
 
 
-class Readmission(Struct):
+class Readmission(Struct, frozen=True):
     """Coefficients of the 30-day unplanned readmission; `carelake.synth.risk` has the equation."""
 
     intercept: float
@@ -155,7 +155,7 @@ class Readmission(Struct):
     conditions: dict[str, float]
 
 
-class Deterioration(Struct):
+class Deterioration(Struct, frozen=True):
     """Coefficients of worsening during a stay."""
 
     intercept: float
@@ -171,7 +171,7 @@ class Deterioration(Struct):
     elective: float
 
 
-class Death(Struct):
+class Death(Struct, frozen=True):
     """Coefficients of death."""
 
     in_hospital: float
@@ -183,7 +183,7 @@ class Death(Struct):
     background: float
 
 
-class Model(Struct):
+class Model(Struct, frozen=True):
     """``model.toml``: every coefficient."""
 
     population: Population
@@ -193,7 +193,7 @@ class Model(Struct):
     death: Death
 
 
-class Shift(Struct):
+class Shift(Struct, frozen=True):
     """A shifted population; the defaults are no shift."""
 
     about: str
@@ -210,7 +210,7 @@ class Shift(Struct):
     bias: dict[str, float] = {}
 
 
-class People(Struct):
+class People(Struct, frozen=True):
     """``people.toml``: names and places for made-up people."""
 
     female: list[str]
@@ -224,7 +224,7 @@ class People(Struct):
     practitioners: list[tuple[str, str]]
 
 
-class Lists(Struct):
+class Lists(Struct, frozen=True):
     """Findings that a note may deny or rule out: word and ICD-10-CM code."""
 
     findings: list[tuple[str, str]]
@@ -232,7 +232,7 @@ class Lists(Struct):
     kin_illness: list[tuple[str, str]]
 
 
-class Phrases(Struct):
+class Phrases(Struct, frozen=True):
     """``notes.toml``: the sentences of each kind of note, and its lists."""
 
     discharge: dict[str, list[str]]

@@ -1,4 +1,4 @@
-"""What is true, beside the data: risks, outcomes and gold spans as Parquet tables. The columns are told in docs/synth.md."""
+"""What is true, beside the data: risks, outcomes, gold spans, as Parquet tables; docs/synth.md tells the columns."""
 
 from __future__ import annotations
 

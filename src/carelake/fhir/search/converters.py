@@ -11,7 +11,15 @@ from typing import Any
 
 from carelake.core.records import IndexValues
 from carelake.fhir.references import target
-from carelake.fhir.search.values import NUMBER_MAX, OPEN_HIGH, OPEN_LOW, date_range, normalise, number_range
+from carelake.fhir.search.values import (
+    MAX_STRING,
+    NUMBER_MAX,
+    OPEN_HIGH,
+    OPEN_LOW,
+    date_range,
+    normalise,
+    number_range,
+)
 
 __all__ = ["CONVERTERS", "Converter", "code_of", "reference_of"]
 
@@ -57,6 +65,7 @@ def code_of(system: str) -> Converter:
 
 
 def _string(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
+    value = value[:MAX_STRING]
     folded = normalise(value)
     for param in codes:
         rows.strings.append((param, folded, value))

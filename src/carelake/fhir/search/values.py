@@ -13,15 +13,18 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
-__all__ = ["NUMBER_MAX", "OPEN_HIGH", "OPEN_LOW", "date_range", "normalise", "number_range"]
+__all__ = ["MAX_STRING", "NUMBER_MAX", "OPEN_HIGH", "OPEN_LOW", "date_range", "normalise", "number_range"]
 
 OPEN_LOW = -62_135_596_800_000_000
 """0001-01-01 in microseconds since 1970: the start of a period that has none."""
 OPEN_HIGH = 253_402_300_800_000_000
 """10000-01-01: the end of a period that has none."""
+MAX_STRING = 1000
+"""Characters of a string that are indexed and compared; what comes after them is not searched."""
 NUMBER_MAX = 1.7976931348623157e308
 """Stands for no upper bound; its negative for no lower one."""
 
+_MAX_CACHED = 200  # the caches' memory is bounded: a text may have a megabyte
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DATE = re.compile(
@@ -33,7 +36,6 @@ def _micros(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-@lru_cache(maxsize=1 << 14)
 def date_range(text: str) -> tuple[int, int]:
     """The range of a date, dateTime or instant; without a zone it is in UTC.
 
@@ -42,6 +44,11 @@ def date_range(text: str) -> tuple[int, int]:
     Raises:
         ValueError: the text is no date of FHIR.
     """
+    return _date_range(text) if len(text) <= _MAX_CACHED else _date_range.__wrapped__(text)
+
+
+@lru_cache(maxsize=1 << 14)
+def _date_range(text: str) -> tuple[int, int]:
     found = _DATE(text)
     if found is None:
         raise ValueError("not a FHIR date")
@@ -106,12 +113,16 @@ _LETTERS = str.maketrans(
 )
 
 
-@lru_cache(maxsize=1 << 14)
 def normalise(text: str) -> str:
     """Fold case, accents and punctuation: ``O'Brien-Núñez`` becomes ``obrien nunez``.
 
     Apostrophes vanish, other punctuation and white space become one space.
     """
+    return _normalise(text) if len(text) <= _MAX_CACHED else _normalise.__wrapped__(text)
+
+
+@lru_cache(maxsize=1 << 14)
+def _normalise(text: str) -> str:
     if text.isascii() and text.isalnum():
         return text.lower()
     if not text.isascii():

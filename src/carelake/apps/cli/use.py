@@ -1,0 +1,94 @@
+"""``predict``, ``endpoint``, ``monitor``, ``serve``: a model at work."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from carelake.apps.cli.session import Session, answer, note
+from carelake.apps.cli.tables import show
+from carelake.core.clock import instant
+from carelake.core.errors import Invalid
+from carelake.monitor.check import Checked, report
+from carelake.serving.predictions import Prediction
+from carelake.serving.words import sentence
+
+__all__ = ["check", "endpoint_list", "monitor_check", "predict", "predict_all", "serve"]
+
+
+def predict(session: Session, *, json_out: bool, endpoint: str, patient: str | None, days: float | None) -> None:
+    """Predict for one patient or the morning list."""
+    if (patient is None) == (days is None):
+        raise Invalid("apps.predict", "Give --patient ID for one patient, or --days N for the morning list.")
+    found = predict_all(session, session.caller(), endpoint, patient=patient, days=days)
+    if json_out:
+        said = [one.as_json() for one in found]
+        answer(said[0] if patient is not None else said)
+        return
+    for one in found:
+        note(
+            f"{one.probability:6.1%}{' ALERT' if one.flagged else ''}  patient {one.subject}: {sentence(one.reasons)}"
+        )
+
+
+def predict_all(
+    session: Session, caller: Any, endpoint: str, *, patient: str | None = None, days: float | None = None
+) -> list[Prediction]:
+    """Predictions, captured; for the list the lake is brought up first."""
+    workspace = session.workspace
+    if patient is None:
+        with workspace.platform.acting("pipeline", caller, "lake:sync", "lake", job=True) as permit:
+            workspace.platform.sync(permit)
+    with workspace.enter(caller, "endpoint:invoke", endpoint) as permit:
+        return workspace.predict(permit, endpoint, patient=patient, days=days)
+
+
+def endpoint_list(session: Session, *, json_out: bool) -> None:
+    """List endpoints."""
+    workspace, caller = session.workspace, session.caller()
+    with (
+        workspace.enter(caller, "status:read", "endpoints") as permit,
+        workspace.vault.database.reading(permit) as connection,
+    ):
+        found = workspace.nouns.find(connection, "endpoint", caller.account)
+    rows = [{"ref": n.ref, "state": n.state, **n.body} for n in found]
+    if json_out:
+        answer(rows)
+    else:
+        show(["name", "state", "model_name", "model_version", "ref"], rows)
+
+
+def monitor_check(session: Session, *, json_out: bool, endpoint: str, since: str | None) -> None:
+    """Check an endpoint's predictions against its model's baseline."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC)
+    if since is not None:
+        try:
+            moment = instant(since)
+        except ValueError:
+            raise Invalid(
+                "apps.date", "--since is not an instant; expected for example 2026-11-22T08:00:00Z."
+            ) from None
+    found = check(session, session.caller(), endpoint, moment)
+    if json_out:
+        answer(found.as_json())
+    else:
+        note(report(found))
+        note(f"Finding: {found.finding.ref} ({found.finding.state})")
+
+
+def check(session: Session, caller: Any, endpoint: str, since: datetime) -> Checked:
+    """Run the drift check."""
+    workspace = session.workspace
+    with workspace.enter(caller, "monitor:check", endpoint) as permit:
+        loaded = workspace.platform.endpoints.load(permit, endpoint)
+        return workspace.platform.monitor.check(permit, loaded, since)
+
+
+def serve(session: Session, *, json_out: bool, port: int, host: str) -> None:
+    """Serve over HTTP until it is ended."""
+    from carelake.apps.http.server import serve as serve_http
+
+    caller = session.caller()
+    with session.workspace.enter(caller, "status:read", "serve"):
+        note(f"Serving as {caller.principal.name}'s workspace; end with Ctrl-C.")
+    serve_http(session.workspace, host=host, port=port, started=lambda url: note(f"Listening on {url}"))

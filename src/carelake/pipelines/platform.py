@@ -1,0 +1,107 @@
+"""The platform: the repositories of every room over one workspace, as recipes use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Connection
+
+from carelake.access.gate import Gate
+from carelake.access.identity import Caller
+from carelake.access.principals import Principals
+from carelake.audit.nouns import Nouns
+from carelake.core.clock import instant
+from carelake.core.permit import Permit
+from carelake.events.outbox import Outbox
+from carelake.lake.sync import SyncReport, sync
+from carelake.models.registry import Registry
+from carelake.monitor.check import Monitor
+from carelake.serving.endpoint import Endpoints
+from carelake.store import Resources
+from carelake.store.write import parsed
+from carelake.vault.workspace import Vault
+
+__all__ = ["Platform"]
+
+_FEED_PAGE = 4000
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One workspace's repositories."""
+
+    vault: Vault
+    gate: Gate
+    nouns: Nouns
+    outbox: Outbox
+
+    @cached_property
+    def resources(self) -> Resources:
+        """The record."""
+        return Resources(self.vault)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Model versions."""
+        return Registry(self.vault, self.nouns, self.outbox)
+
+    @cached_property
+    def endpoints(self) -> Endpoints:
+        """Endpoints, which write their answers back into the record."""
+        return Endpoints(self.vault, self.nouns, self.outbox, self.registry, self._keep)
+
+    @cached_property
+    def monitor(self) -> Monitor:
+        """Checks over predictions."""
+        return Monitor(self.vault, self.nouns, self.outbox)
+
+    @contextmanager
+    def acting(self, name: str, caller: Caller, action: str, target: str, *, job: bool = False) -> Iterator[Permit]:
+        """Enter the gate as the principal ``name`` on behalf of the caller, for the caller's purpose."""
+        with self.vault.database.ledger() as connection:
+            who = Principals(connection).get(name).spoken_for_by(caller.principal)
+        with self.gate.enter(who, action, target, caller.purpose, account=caller.account, job=job) as permit:
+            yield permit
+
+    def sync(self, permit: Permit) -> SyncReport:
+        """Bring the lake up to the record's newest change."""
+        return sync(permit, self.vault, _Feed(self.resources), self.nouns)
+
+    def _keep(self, permit: Permit, tx: Connection, resources: Sequence[Mapping[str, Any]]) -> object:
+        return self.resources.keep(permit, tx, "", [parsed(dict(resource)) for resource in resources])
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    seq: int
+    type: str
+    id: str
+    version: int
+    deleted: bool
+    updated: Any
+    owner: str
+    body: bytes | None
+
+
+class _Feed:
+    """The record's change feed in the shape that the lake follows."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    def changes(self, permit: Permit, after: int) -> Iterable[_Change]:
+        while page := self._resources.changes(permit, after, _FEED_PAGE):
+            for one in page:
+                updated = instant(one.last_updated)
+                body = one.body or None
+                yield _Change(
+                    one.seq, one.type, one.id, one.version, one.deleted or body is None, updated, one.owner, body
+                )
+            after = page[-1].seq
+
+    def head(self, permit: Permit) -> int:
+        return self._resources.last_seq(permit)

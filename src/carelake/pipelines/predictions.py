@@ -1,0 +1,59 @@
+"""Predict: a patient's record, or the lake's, to features, to a captured answer with its reasons."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from carelake.core.clock import instant
+from carelake.core.errors import Conflict, NotFound
+from carelake.core.permit import Permit
+from carelake.features import readmission
+from carelake.lake import flat, query
+from carelake.pipelines.platform import Platform
+from carelake.serving import worklist
+from carelake.serving.predictions import Prediction
+
+__all__ = ["for_patient", "morning_list"]
+
+
+def for_patient(platform: Platform, permit: Permit, named: str, patient: str) -> Prediction:
+    """The risk of one patient as of their last stay, from the record as it is now: reads its own writes.
+
+    Raises:
+        NotFound: ``features.no_stay``, ``pipelines.no_such_patient``, ``serving.no_such_endpoint``.
+    """
+    endpoint = platform.endpoints.load(permit, named)
+    told = platform.resources.resources_of(permit, patient)
+    if not any(r["resourceType"] == "Patient" and r["id"] == patient for r in told):
+        raise NotFound("pipelines.no_such_patient", "There is no such patient in this account's record.")
+    views = flat.flatten(told, limits=platform.vault.settings.lake)
+    row = readmission.latest(views, patient, platform.vault.clock.now(), limits=platform.vault.settings.lake)
+    sources = platform.resources.refs_of(permit, patient)
+    [answer] = platform.endpoints.predict(permit, endpoint, row, made_from=sources)
+    return answer
+
+
+def morning_list(platform: Platform, permit: Permit, named: str, days: float) -> list[Prediction]:
+    """Risks of everyone whose last stay ended within ``days`` of the end of the lake's data, highest first.
+
+    The lake answers as of its last sync; `Platform.sync` first where that matters.
+
+    Raises:
+        Conflict: ``pipelines.lake_behind``, before the first sync.
+    """
+    endpoint = platform.endpoints.load(permit, named)
+    try:
+        snapshot = query.snapshot_of(permit, platform.vault, platform.nouns)
+    except NotFound:
+        raise Conflict("pipelines.lake_behind", "The lake is empty; run `carelake lake sync` first.") from None
+    views = query.views(permit, platform.vault, snapshot)
+    rows = readmission.build(views, limits=platform.vault.settings.lake)
+    end = _end(readmission.attrition(rows).get("data_end"), platform.vault.clock.now())
+    chosen = worklist.morning_list(rows, end, days)
+    answers = platform.endpoints.predict(permit, endpoint, chosen, made_from=[snapshot.ref])
+    return sorted(answers, key=lambda one: -one.probability)
+
+
+def _end(text: str | None, now: datetime) -> datetime:
+    # Data may end long before today (a bulk load of past years): the list is of its last days, not of ours.
+    return min(now, instant(text)) if text else now.astimezone(UTC)
