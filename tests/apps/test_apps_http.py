@@ -55,15 +55,19 @@ def serving(workspace: Workspace, log: Lines) -> Iterator[str]:
     assert not thread.is_alive()
 
 
+def known(workspace: Workspace, name: str) -> Principal:
+    with workspace.vault.database.ledger() as connection:
+        return Principals(connection).get(name)
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     folder = tmp_path_factory.mktemp("http")
     made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
     with made.vault.database.ledger() as connection:
         Principals(connection).add(Principal("doctor", "person", ("clinician",), ("production",)))
-    operator = made.principal("operator", made.identity.nobody())
     with (
-        made.gate.enter(operator, "record:ingest", "test", "TREAT", account="production") as permit,
+        made.gate.enter(known(made, "operator"), "record:ingest", "test", "TREAT", account="production") as permit,
         made.vault.database.transaction(permit) as tx,
     ):
         for number in range(5):
@@ -102,7 +106,7 @@ def client(address: str) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def token(workspace: Workspace) -> Callable[..., dict[str, str]]:
     def issue(name: str = "doctor", purpose: str = "TREAT", account: str = "production") -> dict[str, str]:
-        who = workspace.principal(name, workspace.identity.nobody())
+        who = known(workspace, name)
         text = workspace.identity.issue(who, purpose=purpose, account=account, seconds=600)
         return {"Authorization": f"Bearer {text}"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from carelake.events.outbox import Outbox
 from carelake.models import artifact, card, evaluate, matrix, train
 from carelake.models.registry import Registry
 from carelake.serving.endpoint import Endpoints
+from carelake.store.resources import Resources
+from carelake.store.write import parsed
 from carelake.vault.workspace import Vault
 
 NAMES = ["age", "n_admissions_12m", "hemoglobin", "noise"]
@@ -71,17 +73,17 @@ def files() -> dict[str, bytes]:
 
 @dataclass
 class Record:
-    """Stands where the store will: keeps resources by id, in memory; fails when told to."""
+    """The store, counted; it fails, when told to, after it has written."""
 
-    kept: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    resources: Resources
     writes: int = 0
     full: bool = False
 
     def __call__(self, permit: Permit, tx: Connection, resources: Sequence[Mapping[str, Any]]) -> None:
+        self.resources.keep(permit, tx, "", [parsed(dict(resource)) for resource in resources])
         if self.full:
             raise OSError("no space left")
         self.writes += len(resources)
-        self.kept.update({str(resource["id"]): resource for resource in resources})
 
 
 @dataclass
@@ -111,7 +113,7 @@ def place(
     with Vault.create(
         tmp_path / "w", settings=settings, key_dir=tmp_path / "k", clock=clock, ids=SequenceIds()
     ) as vault:
-        nouns, outbox, record = Nouns(clock), Outbox(clock, SequenceIds(), workspace="w1"), Record()
+        nouns, outbox, record = Nouns(clock), Outbox(clock, SequenceIds(), workspace="w1"), Record(Resources(vault))
         registry = Registry(vault, nouns, outbox)
         author = permit_for("models:read", "models:write", "rows:read", "rows:write", principal="pipeline")
         reviewer = permit_for("models:read", "rows:read", "rows:write", principal="reviewer")

@@ -50,7 +50,9 @@ _TABLES = (
     "store.tables",
     "vault.tables",
 )
-_NOT_SETTINGS = frozenset({"KEY_DIR", "PASSPHRASE", "WORKSPACE", "TEST_DATA", "PURPOSE", "ACCOUNT", "AS", "TOKEN"})
+_NOT_SETTINGS = frozenset(
+    {"DEBUG", "KEY_DIR", "PASSPHRASE", "WORKSPACE", "TEST_DATA", "PURPOSE", "ACCOUNT", "AS", "TOKEN"}
+)
 
 
 def key_folder(environment: Mapping[str, str]) -> Path:

@@ -1,4 +1,7 @@
-"""Small SVG plots for the card, written as text: no script, no font, no library to load."""
+"""Small SVG plots for the card, written as text: no script, no font, no library to load.
+
+The page's style sheet colours them; attributes say the same in plain, for readers that pass the sheet over.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ def _frame(x: str, y: str, ticks: Sequence[float], top: float, inner: Markup, ti
     across, up = _scales(top)
     lines = [
         Markup(
-            '<line class="grid" x1="{a}" x2="{a}" y1="{t}" y2="{b}"/>'
-            '<line class="grid" x1="{l}" x2="{r}" y1="{u}" y2="{u}"/>'
-            '<text class="tick" x="{a}" y="{ty}" text-anchor="middle">{v}</text>'
-            '<text class="tick" x="{tx}" y="{uy}" text-anchor="end">{v}</text>'
+            '<line class="grid" stroke="#ddd" x1="{a}" x2="{a}" y1="{t}" y2="{b}"/>'
+            '<line class="grid" stroke="#ddd" x1="{l}" x2="{r}" y1="{u}" y2="{u}"/>'
+            '<text class="tick" font-size="11" x="{a}" y="{ty}" text-anchor="middle">{v}</text>'
+            '<text class="tick" font-size="11" x="{tx}" y="{uy}" text-anchor="end">{v}</text>'
         ).format(
             a=_n(across(tick)), u=_n(up(tick)), uy=_n(up(tick) + 4), v=f"{tick:g}",
             t=_TOP, b=_HIGH - _LOW, l=_LEFT, r=_WIDE - _RIGHT, ty=_HIGH - _LOW + 16, tx=_LEFT - 6,
@@ -30,8 +33,8 @@ def _frame(x: str, y: str, ticks: Sequence[float], top: float, inner: Markup, ti
         for tick in ticks
     ]  # fmt: skip
     names = Markup(
-        '<text class="axis" x="{mx}" y="{by}" text-anchor="middle">{x}</text>'
-        '<text class="axis" transform="translate(12 {my}) rotate(-90)" text-anchor="middle">{y}</text>'
+        '<text class="axis" font-size="12" x="{mx}" y="{by}" text-anchor="middle">{x}</text>'
+        '<text class="axis" font-size="12" transform="translate(12 {my}) rotate(-90)" text-anchor="middle">{y}</text>'
     ).format(mx=(_LEFT + _WIDE - _RIGHT) / 2, by=_HIGH - 6, my=(_TOP + _HIGH - _LOW) / 2, x=x, y=y)
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}{}</svg>').format(
         _WIDE, _HIGH, title, Markup("").join(lines), inner, names
@@ -54,7 +57,7 @@ def _n(value: float) -> str:
 
 def _path(points: Sequence[tuple[float, float]], tone: str) -> Markup:
     joined = " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
-    return Markup('<polyline class="line {}" points="{}"/>').format(tone, joined)
+    return Markup('<polyline class="line {}" fill="none" stroke="#0b6e99" points="{}"/>').format(tone, joined)
 
 
 def _ticks(top: float) -> list[float]:
@@ -68,8 +71,8 @@ def calibration(curve: Sequence[Mapping[str, Any]]) -> Markup:
     across, up = _scales(top)
     drawn = [
         Markup(
-            '<line class="whisker" x1="{x}" x2="{x}" y1="{lo}" y2="{hi}"/>'
-            '<circle class="dot c1" cx="{x}" cy="{y}" r="4">'
+            '<line class="whisker" stroke="#5d6b7c" x1="{x}" x2="{x}" y1="{lo}" y2="{hi}"/>'
+            '<circle class="dot c1" fill="#0b6e99" cx="{x}" cy="{y}" r="4">'
             "<title>predicted {p:.3f}, observed {o:.3f}, n {n}</title></circle>"
         ).format(
             x=_n(across(b["predicted"])), y=_n(up(b["observed"])), lo=_n(up(b["low"])), hi=_n(up(b["high"])),
@@ -104,13 +107,13 @@ def decision(points: Sequence[Mapping[str, float]]) -> Markup:
         for key, tone in (("all", "ideal"), ("model", "c1"))
     ]
     marks = [
-        Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{:g}</text>').format(
+        Markup('<text class="tick" font-size="11" x="{}" y="{}" text-anchor="middle">{:g}</text>').format(
             _n(across(p["threshold"] / wide)), _HIGH - _LOW + 16, p["threshold"]
         )
         for p in points
     ]
     marks += [
-        Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{:.2f}</text>').format(
+        Markup('<text class="tick" font-size="11" x="{}" y="{}" text-anchor="end">{:.2f}</text>').format(
             _LEFT - 6, _n(up(part) + 4), part * high
         )
         for part in (0.0, 0.5, 1.0)
@@ -131,10 +134,10 @@ def forest(rows: Sequence[Mapping[str, Any]], middle: float) -> Markup:
 
     drawn = [
         Markup(
-            '<text class="tick" x="140" y="{ty}" text-anchor="end">{g}: {v}</text>'
-            '<line class="whisker" x1="{a}" x2="{b}" y1="{y}" y2="{y}"/>'
-            '<circle class="dot c1" cx="{m}" cy="{y}" r="4"/>'
-            '<text class="tick" x="560" y="{ty}">{e:.3f} ({lo:.3f}–{hi:.3f})</text>'
+            '<text class="tick" font-size="11" x="140" y="{ty}" text-anchor="end">{g}: {v}</text>'
+            '<line class="whisker" stroke="#5d6b7c" x1="{a}" x2="{b}" y1="{y}" y2="{y}"/>'
+            '<circle class="dot c1" fill="#0b6e99" cx="{m}" cy="{y}" r="4"/>'
+            '<text class="tick" font-size="11" x="560" y="{ty}">{e:.3f} ({lo:.3f}–{hi:.3f})</text>'
         ).format(
             y=20 + 26 * i, ty=24 + 26 * i, g=r["group"], v=r["value"], e=r["auroc"], m=_n(across(r["auroc"])),
             a=_n(across(r["intervals"]["auroc"][0])), b=_n(across(r["intervals"]["auroc"][1])),
@@ -142,7 +145,7 @@ def forest(rows: Sequence[Mapping[str, Any]], middle: float) -> Markup:
         )
         for i, r in enumerate(known)
     ]  # fmt: skip
-    all_rows = Markup('<line class="line ideal" x1="{x}" x2="{x}" y1="6" y2="{h}"/>')
+    all_rows = Markup('<line class="line ideal" stroke="#999" x1="{x}" x2="{x}" y1="6" y2="{h}"/>')
     line = all_rows.format(x=_n(across(middle)), h=high - 20)
     title = "AUROC of each subgroup with its interval"
     return Markup('<svg class="wide" viewBox="0 0 700 {}" role="img" aria-label="{}">{}{}</svg>').format(
@@ -155,9 +158,9 @@ def bars(rows: Sequence[tuple[str, float]]) -> Markup:
     most = max((size for _, size in rows), default=1.0) or 1.0
     drawn = [
         Markup(
-            '<text class="tick" x="290" y="{ty}" text-anchor="end">{n}</text>'
-            '<rect class="bar c1" x="300" y="{y}" width="{w}" height="14" rx="2"/>'
-            '<text class="tick" x="{vx}" y="{ty}">{s:.3f}</text>'
+            '<text class="tick" font-size="11" x="290" y="{ty}" text-anchor="end">{n}</text>'
+            '<rect class="bar c1" fill="#0b6e99" x="300" y="{y}" width="{w}" height="14" rx="2"/>'
+            '<text class="tick" font-size="11" x="{vx}" y="{ty}">{s:.3f}</text>'
         ).format(y=8 + 24 * i, ty=19 + 24 * i, n=name, w=_n(long := size / most * 330), vx=_n(306 + long), s=size)
         for i, (name, size) in enumerate(rows)
     ]

@@ -20,6 +20,7 @@ from carelake.events.outbox import Outbox
 from carelake.lake.sync import SyncReport, sync
 from carelake.models.registry import Registry
 from carelake.monitor.check import Monitor
+from carelake.pipelines.runs import Runs
 from carelake.serving.endpoint import Endpoints
 from carelake.store import Resources
 from carelake.store.write import parsed
@@ -58,6 +59,11 @@ class Platform:
     def monitor(self) -> Monitor:
         """Checks over predictions."""
         return Monitor(self.vault, self.nouns, self.outbox)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Runs of recipes."""
+        return Runs(self.vault)
 
     @contextmanager
     def acting(self, name: str, caller: Caller, action: str, target: str, *, job: bool = False) -> Iterator[Permit]:

@@ -16,6 +16,15 @@ YEAR = 365.25 * DAY
 _CLOCK = [f"T{minute // 60:02d}:{minute % 60:02d}:00-05:00" for minute in range(DAY)]
 
 
+def _later(start: date, years: float) -> date:
+    """The date that many years later; a fraction counts 365.25 days to the year."""
+    whole = int(years)
+    year = start.year + whole
+    leap_day = (start.month, start.day) == (2, 29)
+    anniversary = date(year, 3, 1) if leap_day else start.replace(year=year)
+    return anniversary + timedelta(days=round((years - whole) * 365.25))
+
+
 class Calendar:
     """The recorded time: a burn-in of 365 days, then the window.
 
@@ -30,7 +39,7 @@ class Calendar:
     def __init__(self, start: date, years: float) -> None:
         self.epoch = start - timedelta(days=self.BURN_IN_DAYS)
         self.opens = self.BURN_IN_DAYS * DAY
-        self.closes = self.opens + round(years * 365.25) * DAY
+        self.closes = (_later(start, years) - self.epoch).days * DAY
         self._days = [(self.epoch + timedelta(days=number)).isoformat() for number in range(self.closes // DAY + 2)]
 
     def moment(self, minute: int) -> str:

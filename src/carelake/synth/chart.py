@@ -61,10 +61,11 @@ class Chart:
         ended = self.known(stay.discharged)
         doctor = self.draw.pick(self.staff)
         diagnosis = self.draw.uuid()
-        self.encounter(stay, doctor[0], diagnosis, ended=ended)
+        diagnosed = stay.admitted + 3 * HOUR
+        self.encounter(stay, doctor[0], diagnosis if self.known(diagnosed) else "", ended=ended)
         self.problems(stay.id, stay.admitted)
         cause = (stay.cause.code, stay.cause.display)
-        self.condition(diagnosis, stay.id, cause, (stay.admitted - 2 * HOUR, stay.admitted + 3 * HOUR), over=ended)
+        self.condition(diagnosis, stay.id, cause, (stay.admitted - 2 * HOUR, diagnosed), over=ended)
         for reading in stay.readings:
             self.reading(stay.id, reading)
         for name, when in stay.procedures:

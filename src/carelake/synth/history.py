@@ -167,7 +167,7 @@ class _Course:
         draw, has = self.draw, self.person.has(at)
         readings = [Reading("sbp", at + 5, at + 6, float(round(draw.normal(131 + 6 * ("chf" in has), 15))))]
         if "diabetes" in has and draw.chance(0.6):
-            taken = at + 20
+            taken = at + 10
             value = max(round(draw.normal(7.3, 1.1), 1), 4.6)
             readings.append(Reading("a1c", taken, taken + draw.minutes(20 * HOUR, 50 * HOUR), value))
         return Visit(self.ids.uuid(), None, at, at + draw.minutes(20, 50), readings, [])

@@ -98,7 +98,7 @@ def lineage(session: Session, *, json_out: bool, ref: str, forward: bool) -> Non
         if forward:
             found = workspace.nouns.descendants(connection, ref)
         else:
-            resolvers = {"resource": workspace.resources.lineage}
+            resolvers = {"resource": workspace.resources.resolver(permit)}
             found = workspace.nouns.lineage(connection, ref, resolvers)
     if json_out:
         answer([noun_json(n) for n in found])

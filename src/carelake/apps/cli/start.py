@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from carelake.access.identity import Caller
 from carelake.apps.cli.session import Options, Session, answer, note
 from carelake.apps.cli.tables import progress, show
+from carelake.apps.http.state import state_of
+from carelake.apps.wiring import Workspace, key_folder
 from carelake.core.errors import Invalid
-from carelake.pipelines.runs import Runs
 
-__all__ = ["init", "state_of", "status", "synth"]
+__all__ = ["init", "status", "synth"]
 
 
 def init(options: Options, *, json_out: bool, folder: Path) -> None:
     """Make a workspace."""
-    from carelake.apps.wiring import Workspace, key_folder
-
     workspace = Workspace.create(folder.absolute(), os.environ)
     workspace.close()
     keys = key_folder(os.environ)
@@ -32,32 +33,20 @@ def init(options: Options, *, json_out: bool, folder: Path) -> None:
 
 def status(session: Session, *, json_out: bool) -> None:
     """Show where the loop stands."""
-    said = state_of(session.workspace, session.caller())
+    said = _state(session.workspace, session.caller())
     if json_out:
         answer(said)
         return
-    note(f"Workspace {said['workspace']}, account {said['account']}: {said['acts']} acts")
-    show(["kind", "count"], [{"kind": k, "count": n} for k, n in said["counts"].items()])
-    show(["recipe", "state", "started", "ended"], said["runs"])
+    note(f"Account {said['account']}: {said['acts']} acts, {said['sealed']} sealed in {said['segments']} segments.")
+    show(["what", "count"], [{"what": k, "count": n} for k, n in said["chain"].items()])
+    if said["runs"]:
+        show(["recipe", "state", "started", "ended"], said["runs"])
 
 
-def state_of(workspace: Any, caller: Any) -> dict[str, Any]:
-    """Counts and states of an account, without patient data."""
-    with (
-        workspace.enter(caller, "status:read", "workspace") as permit,
-        workspace.vault.database.reading(permit) as connection,
-    ):
-        one = connection.exec_driver_sql
-        resources = one("SELECT count(*) FROM resource WHERE account = ?", (caller.account,)).scalar_one()
-        refused = one("SELECT count(*) FROM quarantine WHERE account = ?", (caller.account,)).scalar_one()
-        counts = workspace.nouns.counts(connection, caller.account)
-        return {
-            "workspace": workspace.settings.workspace,
-            "account": caller.account,
-            "acts": one("SELECT count(*) FROM act").scalar_one(),
-            "counts": {"resources": resources, "quarantined": refused, **counts},
-            "runs": Runs(workspace.vault).recent(connection, caller.account),
-        }
+def _state(workspace: Workspace, caller: Caller) -> dict[str, Any]:
+    with workspace.enter(caller, "status:read", "workspace") as permit:
+        state = state_of(workspace, permit)
+    return {"workspace": workspace.settings.workspace, **asdict(state), "chain": dict(state.chain)}
 
 
 def synth(
@@ -73,8 +62,6 @@ def synth(
     workers: int,
 ) -> None:
     """Make a synthetic hospital. It is made up, holds no one's data, and so passes no gate."""
-    from dataclasses import asdict
-
     from carelake.synth import generate
 
     window: dict[str, Any] = {}
@@ -93,11 +80,23 @@ def synth(
             seed=seed,
             shift=shift,
             workers=workers,
-            progress=lambda n: bars.advance(task, n),
+            progress=lambda n: bars.update(task, completed=n),
             **window,
         )
-    said = asdict(made)
+    said = {
+        "patients": made.patients,
+        "resources": made.resources,
+        "counts": made.counts,
+        "admissions": made.admissions,
+        "eligible": made.eligible,
+        "readmissions": made.readmissions,
+        "files": [str(f) for f in made.files],
+        "bytes": made.size,
+        "truth": {name: str(f) for name, f in made.truth.items()},
+    }
     if json_out:
-        answer({k: str(v) if isinstance(v, Path) else v for k, v in said.items()})
+        answer(said)
     else:
-        note(f"Made {patients} patients in {out}: {said}")
+        note(
+            f"Made {made.resources:,} resources of {patients} patients in {out}/fhir; their truth is in {out}/truth."
+        )

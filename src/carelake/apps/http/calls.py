@@ -66,12 +66,7 @@ class Call:
     @contextmanager
     def enter(self, action: str, target: str) -> Iterator[Permit]:
         """Pass the gate as the caller. The act is committed when the block ends, so answer after it."""
-        with self.entered_as(self.caller(action, target), action, target) as permit:
-            yield permit
-
-    @contextmanager
-    def entered_as(self, caller: Caller, action: str, target: str) -> Iterator[Permit]:
-        """Pass the gate as someone known."""
+        caller = self.caller(action, target)
         try:
             with self.door.enter(caller, action, target) as permit:
                 self.act = permit.act

@@ -61,10 +61,10 @@ class StartPage:
 
     @staticmethod
     def _render(call: Call) -> str:
-        # The act tells both: the server's principal, on behalf of somebody unknown.
-        who = call.door.principal(_SERVICE, call.door.identity.nobody())
-        server = Caller(who, _PURPOSE, _ACCOUNT)
-        with call.entered_as(server, "status:read", "start page") as permit:
+        # The act tells both: the server's own principal, on behalf of somebody unknown.
+        nobody = Caller(call.door.identity.nobody(), _PURPOSE, _ACCOUNT)
+        with call.door.platform.acting(_SERVICE, nobody, "status:read", "start page") as permit:
+            call.act = permit.act
             state = state_of(call.door, permit)
         return _template().render(**_shown(call.door, state))
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from carelake.access.gate import Gate
 from carelake.access.identity import Caller, Identity
-from carelake.access.principals import Principal
 from carelake.audit.nouns import Nouns
 from carelake.audit.trail import Trail
 from carelake.core.permit import Permit
 from carelake.core.settings import Settings
-from carelake.store.resources import Resources
 from carelake.vault.workspace import Vault
+
+if TYPE_CHECKING:
+    from carelake.pipelines.platform import Platform
+    from carelake.serving.predictions import Prediction
+    from carelake.store.resources import Resources
 
 __all__ = ["Door"]
 
@@ -33,8 +36,9 @@ class Door(Protocol):
         """Enter the gate as a caller; the act is committed when the block is left."""
         ...
 
-    def principal(self, name: str, speaker: Principal) -> Principal:
-        """A principal that acts on behalf of ``speaker``."""
+    @property
+    def platform(self) -> Platform:
+        """The rooms' repositories, and the way to act as a service."""
         ...
 
     @property
@@ -44,6 +48,6 @@ class Door(Protocol):
 
     def predict(
         self, permit: Permit, endpoint: str, *, patient: str | None = None, days: float | None = None
-    ) -> Sequence[Any]:
+    ) -> Sequence[Prediction]:
         """Predictions for one patient (none, when there is nothing to predict from) or for the morning list."""
         ...

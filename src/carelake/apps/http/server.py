@@ -57,6 +57,7 @@ def make_server(
             "http.loopback_only",
             "This version serves without TLS and so on loopback only; use --host 127.0.0.1 behind a TLS proxy.",
         )
+    workspace.platform  # noqa: B018 - imported now and not by the first request, which would wait for it
     config = uvicorn.Config(
         create_app(workspace, log=log),
         host=host,

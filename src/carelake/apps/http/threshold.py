@@ -17,7 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carelake.apps.http.answers import failure
-from carelake.apps.http.metrics import Metrics
+from carelake.apps.http.metrics import Metrics, known_method
 from carelake.core.errors import Invalid
 from carelake.core.ids import Ids, RandomIds
 
@@ -80,7 +80,7 @@ class Threshold:
             self._metrics.answered(scope["method"], route, crossing.status, seconds)
             self._log.info(
                 "request",
-                method=scope["method"] if scope["method"].isalpha() else "?",
+                method=known_method(scope["method"]),
                 route=route,
                 status=crossing.status,
                 ms=round(seconds * 1000, 2),
