@@ -452,6 +452,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_gracefully(tmp_path: Path, ending: signal.Signals) -> None:
     process = subprocess.Popen(

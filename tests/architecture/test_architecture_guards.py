@@ -21,12 +21,16 @@ RUNS_TEXT: dict[str, str] = {}
 TOUCHES_DISK: dict[str, str] = {
     "access/identity.py": "names the curve of the token's public key; it holds no private key",
     "access/policy.py": "reads policies: the package's own, and those a workspace adds in the clear",
+    "apps/cli/demo.py": "makes synthetic sources in a temporary folder, and removes it",
+    "apps/cli/learn.py": "writes a model card, which holds figures of groups, where the user asks for it",
     "apps/cli/session.py": "points standard output to the null device when its reader is gone",
     "apps/wiring.py": "reads and writes carelake.toml, which holds settings only",
     "audit/acts.py": "reads /proc/PID/stat to tell whether a process still runs",
     "ingest/sources.py": "reads the sources that the user names",
     "lake/flat.py": "reads the package's own views",
     "pipelines/recipe.py": "reads the package's own recipes",
+    "synth/chunk.py": "writes made-up patients where the user asks for them",
+    "synth/generation.py": "as synth/chunk.py",
 }
 
 DISK_MODULES = {"sqlite3", "sqlcipher3", "tempfile", "shutil", "mmap", "fcntl", "cryptography", "glob"}

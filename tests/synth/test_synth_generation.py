@@ -18,10 +18,10 @@ def digests(root: Path) -> dict[str, str]:
 
 
 def test_bytes_do_not_depend_on_workers_and_patients_do_not_depend_on_their_number(hospital, generated):
-    alone = generated(patients=700, workers=1)
+    alone = generated(patients=510, workers=1)
     assert alone.lines("0001") == hospital.lines("0001")
     assert alone.lines("0002") == hospital.lines("0002")[: len(alone.lines("0002"))]
-    pair = generated(patients=700, workers=2)
+    pair = generated(patients=510, workers=2)
     assert digests(alone.root) == digests(pair.root)
 
 

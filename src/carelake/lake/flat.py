@@ -24,7 +24,7 @@ from carelake.lake.moments import TIME_MACROS
 from carelake.lake.rows import conform, parse
 from carelake.lake.schema import Record, arrow_type, column_of, selected
 
-__all__ = ["View", "flatten", "names", "project", "run_view", "view"]
+__all__ = ["View", "flatten", "names", "project", "reads", "run_view", "view"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,11 @@ def macros() -> str:
 def names() -> tuple[str, ...]:
     """The views there are."""
     return tuple(_views())
+
+
+def reads() -> frozenset[str]:
+    """The resource types that the views read."""
+    return frozenset(each.resource for each in _views().values())
 
 
 def view(name: str) -> View:

@@ -14,8 +14,6 @@ from carelake.models.matrix import Floats
 
 __all__ = ["Description", "ScoreMap", "Scorer"]
 
-_FEW = 1_000
-
 
 class ScoreMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A clinical score as a risk: ``sigmoid(intercept + slope * score)``, fitted on the training rows.
@@ -95,9 +93,8 @@ class Scorer:
         return out
 
     def _trees(self, x: Floats, **what: bool) -> Floats:
-        # A second thread costs a few rows more than it saves, most of all on a busy machine.
-        threads = 1 if len(x) < _FEW else 2
-        out: Floats = np.asarray(self._booster.predict(x, num_threads=threads, **what), dtype=np.float64)
+        # One thread: a second costs a few rows more than it saves, most of all on a busy machine.
+        out: Floats = np.asarray(self._booster.predict(x, num_threads=1, **what), dtype=np.float64)
         return out
 
     def risk(self, x: Floats) -> Floats:

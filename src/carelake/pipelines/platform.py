@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,6 @@ from carelake.access.gate import Gate
 from carelake.access.identity import Caller
 from carelake.access.principals import Principals
 from carelake.audit.nouns import Nouns
-from carelake.core.clock import instant
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
 from carelake.lake.sync import SyncReport, sync
@@ -27,8 +26,6 @@ from carelake.store.write import parsed
 from carelake.vault.workspace import Vault
 
 __all__ = ["Platform"]
-
-_FEED_PAGE = 4000
 
 
 @dataclass(frozen=True)
@@ -75,39 +72,7 @@ class Platform:
 
     def sync(self, permit: Permit) -> SyncReport:
         """Bring the lake up to the record's newest change."""
-        return sync(permit, self.vault, _Feed(self.resources), self.nouns)
+        return sync(permit, self.vault, self.resources, self.nouns)
 
     def _keep(self, permit: Permit, tx: Connection, resources: Sequence[Mapping[str, Any]]) -> object:
         return self.resources.keep(permit, tx, "", [parsed(dict(resource)) for resource in resources])
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    seq: int
-    type: str
-    id: str
-    version: int
-    deleted: bool
-    updated: Any
-    owner: str
-    body: bytes | None
-
-
-class _Feed:
-    """The record's change feed in the shape that the lake follows."""
-
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
-
-    def changes(self, permit: Permit, after: int) -> Iterable[_Change]:
-        while page := self._resources.changes(permit, after, _FEED_PAGE):
-            for one in page:
-                updated = instant(one.last_updated)
-                body = one.body or None
-                yield _Change(
-                    one.seq, one.type, one.id, one.version, one.deleted or body is None, updated, one.owner, body
-                )
-            after = page[-1].seq
-
-    def head(self, permit: Permit) -> int:
-        return self._resources.last_seq(permit)

@@ -23,13 +23,13 @@ def for_patient(platform: Platform, permit: Permit, named: str, patient: str) ->
         NotFound: ``features.no_stay``, ``pipelines.no_such_patient``, ``serving.no_such_endpoint``.
     """
     endpoint = platform.endpoints.load(permit, named)
-    told = platform.resources.resources_of(permit, patient)
-    if not any(r["resourceType"] == "Patient" and r["id"] == patient for r in told):
+    record = platform.resources.resources_of(permit, patient)
+    told = [(ref, resource) for ref, resource in record if resource["resourceType"] in flat.reads()]
+    if not any(resource["resourceType"] == "Patient" for _, resource in told):
         raise NotFound("pipelines.no_such_patient", "There is no such patient in this account's record.")
-    views = flat.flatten(told, limits=platform.vault.settings.lake)
+    views = flat.flatten([resource for _, resource in told], limits=platform.vault.settings.lake)
     row = readmission.latest(views, patient, platform.vault.clock.now(), limits=platform.vault.settings.lake)
-    sources = platform.resources.refs_of(permit, patient)
-    [answer] = platform.endpoints.predict(permit, endpoint, row, made_from=sources)
+    [answer] = platform.endpoints.predict(permit, endpoint, row, made_from=[ref for ref, _ in told])
     return answer
 
 

@@ -49,8 +49,8 @@ class Readings:
         """Whose record the current version is in, "" for none or several; errors as `read`."""
         return self._one(permit, tx, kind, key, None).owner
 
-    def resources_of(self, permit: Permit, tx: Connection, patient: str) -> list[dict[str, Any]]:
-        """Current versions of everything in one patient's compartment, the Patient included, by type and id."""
+    def resources_of(self, permit: Permit, tx: Connection, patient: str) -> list[tuple[str, dict[str, Any]]]:
+        """Ref and current version of everything in one patient's compartment, Patient included, by type and id."""
         key = self._symbols.key(tx, patients_of(permit.account), patient)
         query = select(ix_owner.c.seq).where(
             ix_owner.c.owner == key, scoped(permit, tx, self._symbols, ix_owner.c.seq)
@@ -60,7 +60,7 @@ class Readings:
         alive = [one for one in found if not one.deleted and not one.erased]
         kept = sorted(alive, key=lambda one: (one.type, one.id))
         permit.log.read(*(ref_of(one.seq, one.digest) for one in kept))
-        return [bodies.with_meta(one.text, one.version, one.updated) for one in kept]
+        return [(ref_of(one.seq, one.digest), bodies.with_meta(one.text, one.version, one.updated)) for one in kept]
 
     def _answer(self, permit: Permit, found: Version) -> dict[str, Any]:
         permit.log.read(ref_of(found.seq, found.digest))

@@ -89,8 +89,8 @@ class Resources:
         with self._vault.database.reading(permit) as tx:
             return self._readings.ref(permit, tx, kind, key)
 
-    def resources_of(self, permit: Permit, patient: str) -> list[dict[str, Any]]:
-        """Current versions of all that is in one patient's compartment, by type and id; empty for no such patient."""
+    def resources_of(self, permit: Permit, patient: str) -> list[tuple[str, dict[str, Any]]]:
+        """Ref and current version of all that is in one patient's compartment, by type and id; empty for none."""
         with self._vault.database.reading(permit) as tx:
             return self._readings.resources_of(permit, tx, patient)
 

@@ -20,6 +20,7 @@ def _later(start: date, years: float) -> date:
     """The date that many years later; a fraction counts 365.25 days to the year."""
     whole = int(years)
     year = start.year + whole
+    # 29 February has no anniversary in most years; the day after has one in all.
     leap_day = (start.month, start.day) == (2, 29)
     anniversary = date(year, 3, 1) if leap_day else start.replace(year=year)
     return anniversary + timedelta(days=round((years - whole) * 365.25))

@@ -21,8 +21,8 @@ from carelake.synth.tables import Cause
 
 __all__ = ["Note", "Span", "Writer"]
 
-_SLOT = re.compile(r"\{([-?~]?)(\w+)\}")
-_ASSERTIONS = {"": "present", "-": "absent", "?": "possible", "~": "family"}
+_SLOT = re.compile(r"\{([-?~!]?)(\w+)\}")
+_ASSERTIONS = {"": "present", "-": "absent", "?": "possible", "~": "family", "!": "hypothetical"}
 _FULL_MONTHS = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
@@ -191,8 +191,10 @@ class Writer:
             text.fill(draw.pick(says["procedure"]) + " ", slots)
         if stay.worse:
             slots["worse_day"] = self._date(stay.worse)
+            slots["crisis"] = Mention("acute respiratory distress", "DX_NAME", "R06.03")
             text.fill(draw.pick(says["worse"]) + " ", slots)
-        text.fill(draw.pick(says["died" if stay.died else "quiet"]) + "\n\n", slots)
+        end = "died" if stay.died else "recovered" if stay.worse else "quiet"
+        text.fill(draw.pick(says[end]) + "\n\n", slots)
 
     def _results(self, text: _Text, stay: Stay) -> None:
         last = {r.measure: r for r in stay.readings if r.issued <= stay.discharged}

@@ -1,0 +1,212 @@
+"""A Bundle read in blocks: for documents too large to hold, and for those that break off or are damaged.
+
+It follows strings and brackets only; each entry is checked when it is parsed. What it has given out before a break is
+whole, so the good entries of a damaged file are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from carelake.ingest.bundles import Located
+
+__all__ = ["BundleStream"]
+
+_BLOCK = 1 << 20
+_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+# A quote that opens no whole string is a token too: the block ends inside of a string.
+_INNER = re.compile(_STRING + rb'|[{}\[\]]|"', re.DOTALL)
+_OUTER = re.compile(_STRING + rb'|[{}\[\],:]|"|[^\s{}\[\],:"]+', re.DOTALL)
+_GAP = re.compile(rb"[\s,]*")
+_SCALAR = re.compile(rb'[^\s,\]{}\["]+')
+
+
+class _BreakError(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        self.code, self.message = code, message
+
+
+class BundleStream:
+    """Elements of ``Bundle.entry`` one by one.
+
+    Attributes, as far as it has been read:
+        resource_type, kind: ``resourceType`` and ``type`` of the document, "" until they are met.
+        broken: (code, message) where the document is no JSON, else None.
+        offset, line: of the place that was reached.
+    """
+
+    def __init__(self, stream: BinaryIO, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._buffer = b""
+        self._base = 0
+        self._at = 0
+        self._counted = 0
+        self._line = 1
+        self.resource_type = ""
+        self.kind = ""
+        self.broken: tuple[str, str] | None = None
+
+    @property
+    def offset(self) -> int:
+        return self._base + self._at
+
+    @property
+    def line(self) -> int:
+        return self._line_at(self._at)
+
+    def __iter__(self) -> Iterator[Located]:
+        self._stream.seek(0)
+        try:
+            if self._fill() and self._buffer.startswith(b"\xef\xbb\xbf"):
+                self._at = 3
+            yield from self._document()
+        except _BreakError as broken:
+            self.broken = (broken.code, broken.message)
+
+    # -- the outer object -----------------------------------------------------------------------------------------
+
+    def _document(self) -> Iterator[Located]:
+        if self._next() != b"{":
+            raise _BreakError("ingest.not_json", "The file does not hold a JSON object; expected FHIR R4.")
+        while (key := self._next()) != b"}":
+            if key == b",":
+                continue
+            if not key.startswith(b'"') or self._next() != b":":
+                raise _malformed()
+            value = self._next()
+            if key == b'"entry"' and value == b"[":
+                yield from self._elements()
+            elif value in (b"{", b"["):
+                self._skip()
+            else:
+                self._note(key, value)
+        if self._token(_OUTER) is not None:
+            raise _BreakError("core.json", "There is more text after the end of the document.")
+
+    def _note(self, key: bytes, value: bytes) -> None:
+        if key in (b'"resourceType"', b'"type"') and value.startswith(b'"'):
+            try:
+                text = msgspec.json.decode(value, type=str)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                raise _malformed() from None
+            if key == b'"type"':
+                self.kind = text
+            else:
+                self.resource_type = text
+
+    def _elements(self) -> Iterator[Located]:
+        while True:
+            self._gap()
+            start = self._at
+            head = self._buffer[start : start + 1]
+            if head == b"]":
+                self._at += 1
+                return
+            if head in (b"{", b"["):
+                self._at += 1
+                start = self._skip(start)
+            else:
+                scalar = _SCALAR.match(self._buffer, start)
+                if scalar is None or scalar.end() == len(self._buffer):
+                    raise _malformed()
+                self._at = scalar.end()
+            yield Located(self._buffer[start : self._at], self._base + start, self._line_at(start))
+
+    def _skip(self, start: int | None = None) -> int:
+        """Go past the object or array that has just been entered; its start in the buffer, which may have moved."""
+        depth = 1
+        while depth:
+            token = self._token(_INNER, start)
+            if token is None:
+                raise _BreakError("ingest.broken_off", "The document ends in the middle; what came before was kept.")
+            text, moved = token
+            if start is not None:
+                start -= moved
+            depth += (text in b"{[") - (text in b"}]")
+        return start or 0
+
+    # -- tokens ---------------------------------------------------------------------------------------------------
+
+    def _next(self) -> bytes:
+        token = self._token(_OUTER)
+        if token is None:
+            raise _BreakError("ingest.broken_off", "The document ends in the middle; what came before was kept.")
+        return token[0]
+
+    def _token(self, pattern: re.Pattern[bytes], keep: int | None = None) -> tuple[bytes, int] | None:
+        """The next token, and by how much the buffer's start has moved; None at the end."""
+        moved = 0
+        while True:
+            found = pattern.search(self._buffer, self._at)
+            # A token at the very end may go on in the next block.
+            if found and found[0] != b'"' and (found.end() < len(self._buffer) or found[0] in _SIGNS):
+                self._at = found.end()
+                return found[0], moved
+            before = self._base
+            held = self._at if keep is None else keep - moved
+            if found is None and pattern is _INNER:
+                self._at = len(self._buffer)
+            elif found:
+                self._at = found.start()
+            if not self._more(held if keep is not None else self._at):
+                if found and found[0] != b'"':
+                    self._at = found.end()
+                    return found[0], moved
+                return None
+            moved += self._base - before
+
+    def _gap(self) -> None:
+        while True:
+            gap = _GAP.match(self._buffer, self._at)
+            self._at = gap.end() if gap else self._at
+            if self._at < len(self._buffer):
+                # A scalar must be whole.
+                if self._buffer[self._at : self._at + 1] in (b"{", b"[", b"]") or _ends(self._buffer, self._at):
+                    return
+                if not self._more(self._at):
+                    return
+            elif not self._more(self._at):
+                raise _BreakError("ingest.broken_off", "The document ends in the middle; what came before was kept.")
+
+    # -- the buffer -----------------------------------------------------------------------------------------------
+
+    def _more(self, keep: int) -> bool:
+        """Read on, letting go of what is before ``keep``; False at the end."""
+        if len(self._buffer) - keep > self._limit:
+            raise _BreakError(
+                "ingest.entry_too_large", "An entry is larger than ingest.max_document_bytes; the rest was not read."
+            )
+        self._line = self._line_at(keep)
+        self._counted = 0
+        self._buffer = self._buffer[keep:]
+        self._base += keep
+        self._at -= keep
+        return self._fill()
+
+    def _fill(self) -> bool:
+        # As much again as is held: what is looked through twice stays in proportion.
+        block = self._stream.read(max(_BLOCK, len(self._buffer)))
+        self._buffer += block
+        return bool(block)
+
+    def _line_at(self, at: int) -> int:
+        self._line += self._buffer.count(b"\n", self._counted, at)
+        self._counted = max(at, self._counted)
+        return self._line
+
+
+_SIGNS = (b"{", b"}", b"[", b"]", b",", b":")
+
+
+def _ends(buffer: bytes, at: int) -> bool:
+    scalar = _SCALAR.match(buffer, at)
+    return scalar is None or scalar.end() < len(buffer)
+
+
+def _malformed() -> _BreakError:
+    return _BreakError("core.json", "The text is not valid JSON.")

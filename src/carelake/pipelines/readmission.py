@@ -1,0 +1,107 @@
+"""The steps of the readmission recipe, each in its own act, by the principal whose work it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from carelake.access.identity import Caller
+from carelake.core.errors import Refused
+from carelake.features import readmission, trainingset
+from carelake.features.split import split
+from carelake.lake import query
+from carelake.models import artifact, matrix
+from carelake.models.card import About, card, html
+from carelake.models.evaluate import evaluate, insufficient, nothing
+from carelake.models.train import Plan, train
+from carelake.monitor.baseline import of_model
+from carelake.pipelines.platform import Platform
+from carelake.pipelines.runs import Outputs, StepFunction
+
+__all__ = ["ENDPOINT", "Readmission"]
+
+ENDPOINT = "readmission"
+_TRAINER = "pipeline"
+_WAITING = "The model version waits for approval: `carelake model approve REF --as REVIEWER`, then run again."
+
+
+@dataclass(frozen=True)
+class Readmission:
+    """Steps over one platform on behalf of a caller.
+
+    Attributes:
+        approve_as: the principal who is asked for approval.
+        approves: whether a local principal may approve within the run (decision D14).
+    """
+
+    platform: Platform
+    caller: Caller
+    approve_as: str
+    approves: bool = True
+
+    def functions(self) -> Mapping[str, StepFunction]:
+        """What each ``does`` of the recipe means."""
+        return {
+            "lake.sync": self.sync,
+            "features.training_set": self.training_set,
+            "models.train": self.train,
+            "models.approve": self.approve,
+            "serving.deploy": self.deploy,
+        }
+
+    def sync(self, _: Outputs) -> dict[str, Any]:
+        """Bring the lake up to the record; the snapshot names the data of this run."""
+        with self.platform.acting(_TRAINER, self.caller, "lake:sync", "lake", job=True) as permit:
+            done = self.platform.sync(permit)
+        return {"snapshot": done.snapshot_ref, "behind": done.behind_before}
+
+    def training_set(self, outputs: Outputs) -> dict[str, Any]:
+        """Cohort, labels and features as of discharge, split by patient and time."""
+        vault, nouns = self.platform.vault, self.platform.nouns
+        with self.platform.acting(_TRAINER, self.caller, "features:build", ENDPOINT) as permit:
+            snapshot = query.snapshot_of(permit, vault, nouns, outputs["sync"]["snapshot"])
+            table = readmission.build(query.views(permit, vault, snapshot), limits=vault.settings.lake)
+            made = trainingset.make(permit, vault, nouns, table, split(table), snapshot=snapshot.ref)
+        return {"training_set": made.ref, **made.body}
+
+    def train(self, outputs: Outputs) -> dict[str, Any]:
+        """Train, calibrate, evaluate and register; with too few cases it says so and makes no model."""
+        ref = outputs["dataset"]["training_set"]
+        plan = Plan(name=ENDPOINT)
+        names = [feature.name for feature in readmission.features()]
+        with self.platform.acting(_TRAINER, self.caller, "model:train", ENDPOINT) as permit:
+            table = trainingset.load(permit, self.platform.vault, ref)
+            rows = matrix.rows(table, names)
+            reason = insufficient(rows, plan)
+            if reason is not None:
+                return {"model_version": None, "metrics": nothing(rows, reason), "stop": reason}
+            scorer = train(rows, plan, training_set=ref, words=_words())
+            metrics = evaluate(rows, scorer, plan)
+            about = About(ref, permit.principal, attrition=tuple(outputs["dataset"]["attrition"].items()))
+            said = card(scorer, metrics, plan, about)
+            files = artifact.pack(scorer, metrics, said, html(said, _words()), of_model(rows, scorer).to_bytes())
+            version = self.platform.registry.register(permit, plan.name, ref, files)
+        return {"model_version": version.ref, "metrics": metrics}
+
+    def approve(self, outputs: Outputs) -> dict[str, Any]:
+        """Ask the second principal; without one the run ends here, pending."""
+        ref = outputs["train"]["model_version"]
+        if not self.approves:
+            return {"state": "PendingManualApproval", "stop": _WAITING}
+        with self.platform.acting(self.approve_as, self.caller, "model:approve", ref) as permit:
+            if self.approve_as == _TRAINER:
+                raise Refused("models.self_approval", "Whoever trains a model may not approve it; name a reviewer.")
+            version = self.platform.registry.approve(permit, ref)
+        return {"state": version.state, "approved_by": self.approve_as}
+
+    def deploy(self, outputs: Outputs) -> dict[str, Any]:
+        """Put the approved version behind the endpoint."""
+        ref = outputs["train"]["model_version"]
+        with self.platform.acting(_TRAINER, self.caller, "endpoint:deploy", ENDPOINT) as permit:
+            endpoint = self.platform.endpoints.deploy(permit, ENDPOINT, ref)
+        return {"endpoint": endpoint.ref, "name": ENDPOINT}
+
+
+def _words() -> dict[str, str]:
+    return {feature.name: feature.description for feature in readmission.features()}
