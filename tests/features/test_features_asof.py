@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from carelake.core.errors import Invalid
 from carelake.features import asof
 
-DAY0 = datetime(2020, 1, 1)
+DAY0 = datetime(2020, 1, 1)  # noqa: DTZ001 - UTC without a zone
 TIME = pa.timestamp("us")
 
 

@@ -57,7 +57,7 @@ def cohort_of() -> Callable[..., tuple[pa.Table, np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def cohort() -> tuple[matrix.Rows, np.ndarray]:
-    table, truth = make_cohort(12_000)
+    table, truth = make_cohort(8_000)
     return matrix.rows(table, NAMES), truth
 
 

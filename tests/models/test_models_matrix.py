@@ -33,6 +33,11 @@ def test_values_are_read_by_name_with_missing_as_nan_and_single_precision() -> N
     assert (len(data.part("train")), data.events) == (2, 2)
 
 
+def test_rows_that_no_set_uses_are_left_out() -> None:
+    data = matrix.rows(_table(set=["train", None, "train"], label=[True, None, False]), ["x"])
+    assert (len(data), data.events) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "names", "code"),
     [

@@ -23,7 +23,7 @@ def test_it_comes_near_the_true_risk(cohort: tuple, scorer: Scorer) -> None:
 
 def test_the_same_rows_give_the_same_files(cohort_of: Callable) -> None:
     data = matrix.rows(cohort_of(3_000)[0], [f"feature_{number}" for number in range(20)])
-    one, two = (train.train(data, train.Plan(), training_set="t") for _ in range(2))
+    one, two = (train.train(data, train.Plan(folds=2), training_set="t") for _ in range(2))
     assert one.text == two.text
     assert one.description == two.description
 
@@ -31,7 +31,7 @@ def test_the_same_rows_give_the_same_files(cohort_of: Callable) -> None:
 def test_labels_of_the_test_set_change_nothing(cohort_of: Callable) -> None:
     data = matrix.rows(cohort_of(3_000)[0], [f"feature_{number}" for number in range(20)])
     turned = matrix.Rows(data.names, data.x, data.y ^ (data.sets == "test"), data.subject, data.sets)
-    one, two = (train.train(d, train.Plan(), training_set="t") for d in (data, turned))
+    one, two = (train.train(d, train.Plan(folds=2), training_set="t") for d in (data, turned))
     assert (one.text, one.description.stack, one.threshold) == (two.text, two.description.stack, two.threshold)
 
 
@@ -53,7 +53,7 @@ def test_noise_alone_is_given_the_prevalence() -> None:
     rows = 4_000
     sets = np.where(np.arange(rows) < 3_000, "train", "calibration")
     data = matrix.Rows(("a", "b"), random.normal(size=(rows, 2)), random.random(rows) < 0.2, np.arange(rows), sets)
-    p = train.train(data, train.Plan(), training_set="t").risk(data.x)
+    p = train.train(data, train.Plan(folds=2), training_set="t").risk(data.x)
     assert p.mean() == pytest.approx(data.part("calibration").y.mean(), abs=0.005)
     assert p.std() < 0.04
 
@@ -64,7 +64,7 @@ def test_a_calibration_set_that_is_too_small_is_left_out(cohort: tuple) -> None:
     chosen = np.sort(np.concatenate([np.flatnonzero(data.sets == "train"), few]))
     mask = np.zeros(len(data), dtype=bool)
     mask[chosen] = True
-    assert train.train(data.where(mask), train.Plan(), training_set="t").description.platt == (0.0, 1.0)
+    assert train.train(data.where(mask), train.Plan(folds=2), training_set="t").description.platt == (0.0, 1.0)
 
 
 def test_one_outcome_only_cannot_be_trained_on(cohort: tuple) -> None:

@@ -3,7 +3,11 @@
 -- Parameters: $gap_hours, $emergency_hours, $adult_age, $follow_up_days, $data_end.
 WITH
 visits AS (
-    SELECT e.*
+    -- what is still to come at $data_end is not known then
+    SELECT e.* REPLACE (
+        CASE WHEN end_time <= $data_end THEN end_time END AS end_time,
+        CASE WHEN end_time <= $data_end THEN discharge_disposition END AS discharge_disposition
+    )
     FROM encounters e
     WHERE subject_id IS NOT NULL AND start_time IS NOT NULL AND start_time <= $data_end
       AND coalesce(status, '') NOT IN (SELECT code FROM codes WHERE list = 'void_encounter')
@@ -77,7 +81,7 @@ SELECT
     p.sex, p.race, p.ethnicity, p.birth_date,
     datesub('year', p.birth_date::TIMESTAMP, s.admitted) AS age,
     CASE
-        WHEN s.discharged IS NULL OR s.discharged > $data_end THEN 'no_discharge'
+        WHEN s.discharged IS NULL THEN 'no_discharge'
         WHEN p.birth_date IS NULL THEN 'age_unknown'
         WHEN datesub('year', p.birth_date::TIMESTAMP, s.admitted) < $adult_age THEN 'under_age'
         WHEN s.discharge_disposition IN (SELECT code FROM codes WHERE list = 'expired') THEN 'died_in_stay'

@@ -1,4 +1,4 @@
-"""Who trains, who calibrates, who tests: no patient in two sets, and no test row older than the training rows' labels.
+"""Who trains, calibrates and tests: no patient in two sets, no test row older than the training rows' labels.
 
 Time T is a quantile of the labelled admissions' prediction times; patients fall into three groups by a hash of seed
 and id. Training takes its group's admissions whose 30-day label was complete at T, calibration the same of its own

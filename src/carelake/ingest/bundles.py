@@ -108,13 +108,18 @@ def _after_gap(data: bytes, at: int) -> int:
 
 
 def entries(
-    located: Callable[[], Iterable[Located]], *, kind: str, position: int, bundle: int, after: tuple[int, int]
+    located: Callable[[], Iterable[Located]],
+    *,
+    kind: Callable[[], str],
+    position: int,
+    bundle: int,
+    after: tuple[int, int],
 ) -> Iterator[Entry]:
     """Entries ready to be parsed, in the Bundle's order; a history, whose order is newest first, in reverse.
 
     Args:
         located: gives the elements; called twice, once to learn the ids and once to hand them out.
-        kind: ``Bundle.type``.
+        kind: ``Bundle.type``; asked for when the elements have been gone through once.
         position: of the first entry in the source.
         bundle: number within which ids must be unique.
         after: offset and line where the reading goes on when the last entry is done.
@@ -124,7 +129,7 @@ def entries(
         opened = _open(one)
         if opened.full_url.startswith("urn:") and opened.type and opened.id:
             mapping[opened.full_url] = f"{opened.type}/{opened.id}"
-    history = kind == "history"
+    history = kind() == "history"
     order: Iterable[tuple[int, Located]] = enumerate(located())
     if history:
         order = reversed(list(order))
@@ -182,6 +187,6 @@ def _names(resource: bytes) -> tuple[str, str]:
 def _id_of(url: str, kind: str) -> str:
     """The id that a fullUrl tells of: a uuid, or the end of a RESTful address of the same type."""
     if match := _UUID.fullmatch(url):
-        return match[1]
+        return match[1].lower()
     rest, _, last = url.rpartition("/")
     return last if kind and rest.rpartition("/")[2] == kind else ""

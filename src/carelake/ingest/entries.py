@@ -14,6 +14,7 @@ from carelake.ingest import bundles
 from carelake.ingest.batches import Entry
 from carelake.ingest.landing import Landing
 from carelake.ingest.lines import Line, lines
+from carelake.ingest.stream import BundleStream
 
 __all__ = ["entries_of", "unreadable"]
 
@@ -93,34 +94,29 @@ def _of_line(line: Line, position: int, after: tuple[int, int]) -> Iterator[Entr
 def _of_bundle(
     data: bytes, sheet: bundles.Sheet, offset: int, line: int, position: int, after: tuple[int, int]
 ) -> Iterator[Entry]:
-    raw = sheet.entry
-    if bundles.locate(data, raw, offset, line) is None:
-        code, message = "ingest.bundle", "The Bundle has no entry array; expected Bundle.entry with resources."
-        entry = _refused(offset, len(data), line, position, code, message, "Bundle.entry")
-        entry.next = after
-        yield entry
-        return
-
     def located() -> Iterator[bundles.Located]:
-        return bundles.locate(data, raw, offset, line) or iter(())
+        return bundles.locate(data, sheet.entry, offset, line) or iter(())
 
-    kind = sheet.type if isinstance(sheet.type, str) else ""
-    number = position + 1
+    def kind() -> str:
+        return sheet.type if isinstance(sheet.type, str) else ""
+
+    if bundles.locate(data, sheet.entry, offset, line) is None:
+        refusal = ("ingest.bundle", "The Bundle has no entry array; expected Bundle.entry with resources.")
+    else:
+        refusal = ("ingest.empty_bundle", "The Bundle has no entries, so there is nothing to keep.")
     count = 0
-    for entry in bundles.entries(located, kind=kind, position=position, bundle=number, after=after):
+    for entry in bundles.entries(located, kind=kind, position=position, bundle=position + 1, after=after):
         count += 1
         yield entry
     if not count:
-        code, message = "ingest.empty_bundle", "The Bundle has no entries, so there is nothing to keep."
-        entry = _refused(offset, len(data), line, position, code, message, "Bundle.entry")
+        entry = _refused(offset, len(data), line, position, *refusal, "Bundle.entry")
         entry.next = after
         yield entry
 
 
 def _of_document(stream: BinaryIO, landing: Landing, bounds: IngestSettings) -> Iterator[Entry]:
     if landing.size > bounds.max_document_bytes:
-        message = "The document is larger than ingest.max_document_bytes; raise it, or give NDJSON."
-        yield _refused(0, landing.size, 1, 0, "ingest.document_too_large", message)
+        yield from _of_stream(stream, landing, bounds)
         return
     stream.seek(0)
     data = stream.read()
@@ -131,18 +127,50 @@ def _of_document(stream: BinaryIO, landing: Landing, bounds: IngestSettings) -> 
     sheet = bundles.read_sheet(bare)
     after = (landing.size, line)
     if sheet is None:
-        yield _broken(bare, landing, offset, line)
+        del data, bare
+        yield from _of_stream(stream, landing, bounds)
         return
     if sheet.is_bundle:
         yield from _of_bundle(bare, sheet, offset, line, 0, after)
     else:
         yield Entry(bare, offset, line, 0, next=after)
-
-
-def _broken(data: bytes, landing: Landing, offset: int, line: int) -> Entry:
-    """A document that is not JSON as a whole: refused where it breaks."""
     if landing.fault:
-        return _fault(landing, offset=offset, line=line + data.count(b"\n"), position=0)
+        yield _fault(landing, offset=landing.size, line=line + bare.count(b"\n"), position=0)
+
+
+def _of_stream(stream: BinaryIO, landing: Landing, bounds: IngestSettings) -> Iterator[Entry]:
+    """A document that is too large to hold, or that breaks: a Bundle's entries, and one refusal for the rest."""
+    walk = BundleStream(stream, bounds.max_document_bytes)
+    for _ in walk:
+        pass
+
+    def again() -> BundleStream:
+        nonlocal walk
+        walk = BundleStream(stream, bounds.max_document_bytes)
+        return walk
+
+    count = refused = 0
+    # A history's order is newest first, so it needs to be held whole.
+    if walk.resource_type == "Bundle" and walk.kind != "history":
+        for entry in bundles.entries(again, kind=lambda: walk.kind, position=0, bundle=1, after=(landing.size, 1)):
+            count += 1
+            refused += entry.refused is not None
+            yield entry
+    if landing.fault:
+        yield _fault(landing, offset=walk.offset, line=walk.line, position=count)
+    elif walk.broken:
+        yield _refused(walk.offset, landing.size - walk.offset, walk.line, count, *walk.broken)
+    elif landing.size <= bounds.max_document_bytes and not refused:
+        yield _broken(stream, landing, count)
+    elif not count:
+        message = "Only Bundles, and no history, can be read beyond ingest.max_document_bytes; raise it."
+        yield _refused(0, landing.size, 1, 0, "ingest.document_too_large", message)
+
+
+def _broken(stream: BinaryIO, landing: Landing, position: int) -> Entry:
+    """The refusal of a document that holds together by its brackets and still is no JSON, with its line."""
+    stream.seek(0)
+    data = stream.read().removeprefix(_BOM)
     code, message = "core.json", "The text is not valid JSON."
     try:
         canonical.load(data)
@@ -151,8 +179,8 @@ def _broken(data: bytes, landing: Landing, offset: int, line: int) -> Entry:
     except ArithmeticError:
         code, message = "ingest.number", "A number is beyond what can be represented."
     at = _AT.search(message)
-    line += data.count(b"\n", 0, int(at[1]) if at else len(data))
-    return _refused(offset, len(data), line, 0, code, message)
+    line = 1 + data.count(b"\n", 0, max(int(at[1]) - 1, 0) if at else 0)
+    return _refused(0, landing.size, line, position, code, message)
 
 
 def _is_whole(data: bytes) -> bool:

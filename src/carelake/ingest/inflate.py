@@ -77,10 +77,12 @@ class Content:
     def _inflate(self, data: bytes) -> Iterator[bytes]:
         member = zlib.decompressobj(31)
         while True:
+            before = member.copy()
             try:
                 block = member.decompress(data, BLOCK)
             except zlib.error:
                 self.fault = self.fault or "ingest.gzip"
+                yield from _salvage(before, data)
                 return
             if block:
                 yield block
@@ -105,3 +107,18 @@ class Content:
             self.fault = "ingest.gzip"
             return b""
         return rest
+
+
+def _salvage(member: zlib._Decompress, data: bytes) -> Iterator[bytes]:
+    """What can be unpacked before the damage: zlib gives nothing of a call that fails, so ever smaller pieces."""
+    for step in (4096, 64, 1):
+        while data:
+            before = member.copy()
+            try:
+                block = member.decompress(data[:step])
+            except zlib.error:
+                member = before
+                break
+            if block:
+                yield block
+            data = data[step:]

@@ -18,8 +18,9 @@ __all__ = ["BundleStream"]
 
 _BLOCK = 1 << 20
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+# Up to the next bracket outside of strings; possessive, so that a block's end is found in one go.
+_TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+[{}\[\]]', re.DOTALL)
 # A quote that opens no whole string is a token too: the block ends inside of a string.
-_INNER = re.compile(_STRING + rb'|[{}\[\]]|"', re.DOTALL)
 _OUTER = re.compile(_STRING + rb'|[{}\[\],:]|"|[^\s{}\[\],:"]+', re.DOTALL)
 _GAP = re.compile(rb"[\s,]*")
 _SCALAR = re.compile(rb'[^\s,\]{}\["]+')
@@ -85,7 +86,7 @@ class BundleStream:
                 self._skip()
             else:
                 self._note(key, value)
-        if self._token(_OUTER) is not None:
+        if self._token() is not None:
             raise _BreakError("core.json", "There is more text after the end of the document.")
 
     def _note(self, key: bytes, value: bytes) -> None:
@@ -120,45 +121,42 @@ class BundleStream:
     def _skip(self, start: int | None = None) -> int:
         """Go past the object or array that has just been entered; its start in the buffer, which may have moved."""
         depth = 1
-        while depth:
-            token = self._token(_INNER, start)
-            if token is None:
-                raise _BreakError("ingest.broken_off", "The document ends in the middle; what came before was kept.")
-            text, moved = token
-            if start is not None:
-                start -= moved
-            depth += (text in b"{[") - (text in b"}]")
-        return start or 0
+        while True:
+            while found := _TO_BRACKET.match(self._buffer, self._at):
+                self._at = found.end()
+                depth += 1 if self._buffer[self._at - 1] in _OPENING else -1
+                if not depth:
+                    return start or 0
+            if not self._more(self._at if start is None else start):
+                raise _broken_off()
+            start = None if start is None else 0
 
     # -- tokens ---------------------------------------------------------------------------------------------------
 
     def _next(self) -> bytes:
-        token = self._token(_OUTER)
+        token = self._token()
         if token is None:
-            raise _BreakError("ingest.broken_off", "The document ends in the middle; what came before was kept.")
-        return token[0]
+            raise _broken_off()
+        return token
 
-    def _token(self, pattern: re.Pattern[bytes], keep: int | None = None) -> tuple[bytes, int] | None:
-        """The next token, and by how much the buffer's start has moved; None at the end."""
-        moved = 0
+    def _token(self) -> bytes | None:
+        """The next token of the outer object; None at the end."""
         while True:
-            found = pattern.search(self._buffer, self._at)
-            # A token at the very end may go on in the next block.
-            if found and found[0] != b'"' and (found.end() < len(self._buffer) or found[0] in _SIGNS):
-                self._at = found.end()
-                return found[0], moved
-            before = self._base
-            held = self._at if keep is None else keep - moved
-            if found is None and pattern is _INNER:
-                self._at = len(self._buffer)
-            elif found:
-                self._at = found.start()
-            if not self._more(held if keep is not None else self._at):
-                if found and found[0] != b'"':
-                    self._at = found.end()
-                    return found[0], moved
-                return None
-            moved += self._base - before
+            found = _OUTER.search(self._buffer, self._at)
+            self._at = found.start() if found else len(self._buffer)
+            # A text or number at the very end may go on in the next block; a lone quote does.
+            if found and (found.end() < len(self._buffer) or found[0] in _SIGNS) and found[0] != b'"':
+                break
+            if not self._more(self._at):
+                if found is None:
+                    return None
+                if found[0] == b'"':
+                    raise _broken_off()
+                found = _OUTER.search(self._buffer, self._at)
+                assert found is not None
+                break
+        self._at = found.end()
+        return found[0]
 
     def _gap(self) -> None:
         while True:
@@ -171,7 +169,7 @@ class BundleStream:
                 if not self._more(self._at):
                     return
             elif not self._more(self._at):
-                raise _BreakError("ingest.broken_off", "The document ends in the middle; what came before was kept.")
+                raise _broken_off()
 
     # -- the buffer -----------------------------------------------------------------------------------------------
 
@@ -200,12 +198,17 @@ class BundleStream:
         return self._line
 
 
+_OPENING = b"{["
 _SIGNS = (b"{", b"}", b"[", b"]", b",", b":")
 
 
 def _ends(buffer: bytes, at: int) -> bool:
     scalar = _SCALAR.match(buffer, at)
     return scalar is None or scalar.end() < len(buffer)
+
+
+def _broken_off() -> _BreakError:
+    return _BreakError("ingest.broken_off", "The document ends in the middle; what came whole before it was kept.")
 
 
 def _malformed() -> _BreakError:

@@ -111,9 +111,12 @@ def scores(table: pa.Table) -> dict[str, Floats]:
 def rows(table: pa.Table, names: Sequence[str]) -> Rows:
     """Read a training set: ``subject_id``, ``label``, ``set``, the features, and what there is of scores and groups.
 
+    Rows whose ``set`` is null are used by nobody, and left out.
+
     Raises:
         Invalid: as `features`; ``models.label`` where a label is missing; ``models.set`` for an unknown set.
     """
+    table = table.filter(table.column("set").is_valid())
     label = table.column("label")
     if label.null_count or not pa.types.is_boolean(label.type):
         raise Invalid("models.label", "The column label must hold true or false in every row.")

@@ -124,15 +124,15 @@ def _stack(scores: Floats, base: Rows) -> tuple[float, float, float]:
 
 
 def _platt(scorer: Scorer, later: Rows, enough: int = 30, tight: float = 0.05) -> tuple[float, float]:
-    """Intercept and slope on the calibration rows; the slope is held near 1 by a prior of that standard deviation.
+    """Intercept and slope on the calibration rows, held near 0 and 1 by a prior of standard deviation ``tight``.
 
-    A few hundred events leave a slope uncertain by a tenth, which is more than cross-fitting leaves to correct.
-    Identity with fewer than ``enough`` events or non-events.
+    A few hundred events leave either uncertain by up to a tenth, which is more than cross-fitting leaves to correct;
+    thousands of events outweigh the prior. Identity with fewer than ``enough`` events or non-events.
     """
     if min(later.events, len(later) - later.events) < enough:
         return 0.0, 1.0
     design = np.column_stack([np.ones(len(later)), scorer.logits(later.x)])
-    found = newton(design, later.y, penalty=np.asarray([0.0, tight**-2]), centre=np.asarray([0.0, 1.0]))
+    found = newton(design, later.y, penalty=tight**-2, centre=np.asarray([0.0, 1.0]))
     return float(found[0]), float(found[1])
 
 

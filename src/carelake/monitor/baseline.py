@@ -23,7 +23,6 @@ PREDICTION = "prediction"
 """The name of the column of risks."""
 _POINTS = 257
 _BUCKETS = 10
-_ENOUGH_LATER = 500
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,13 +71,11 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def of_model(data: Rows, scorer: Scorer) -> Baseline:
-    """The baseline of a training set: of its later rows, which the model was not fitted on, if they are enough.
+    """The baseline of a training set: of all its rows, early and late.
 
-    They are nearer to what the endpoint will see, and their risks are not flattered by the fit.
+    Histories grow as a record does, so the latest rows alone would make every earlier or newer population look shifted.
     """
-    later = data.where(data.sets != "train")
-    chosen, source = (later, "calibration and test rows") if len(later) >= _ENOUGH_LATER else (data, "all rows")
-    return profile(chosen.x, scorer.risk(chosen.x), data.names, source)
+    return profile(data.x, scorer.risk(data.x), data.names, "all rows of the training set")
 
 
 def profile(x: Floats, p: Floats, names: tuple[str, ...], source: str) -> Baseline:

@@ -8,8 +8,8 @@ from typing import Any
 
 from carelake.access.identity import Caller
 from carelake.core.errors import Refused
+from carelake.core.permit import Permit
 from carelake.features import readmission, trainingset
-from carelake.features.split import split
 from carelake.lake import query
 from carelake.models import artifact, matrix
 from carelake.models.card import About, card, html
@@ -61,18 +61,15 @@ class Readmission:
         vault, nouns = self.platform.vault, self.platform.nouns
         with self.platform.acting(_TRAINER, self.caller, "features:build", ENDPOINT) as permit:
             snapshot = query.snapshot_of(permit, vault, nouns, outputs["sync"]["snapshot"])
-            table = readmission.build(query.views(permit, vault, snapshot), limits=vault.settings.lake)
-            made = trainingset.make(permit, vault, nouns, table, split(table), snapshot=snapshot.ref)
+            made = trainingset.create(permit, vault, nouns, snapshot, query.views(permit, vault, snapshot)).noun
         return {"training_set": made.ref, **made.body}
 
     def train(self, outputs: Outputs) -> dict[str, Any]:
         """Train, calibrate, evaluate and register; with too few cases it says so and makes no model."""
         ref = outputs["dataset"]["training_set"]
         plan = Plan(name=ENDPOINT)
-        names = [feature.name for feature in readmission.features()]
         with self.platform.acting(_TRAINER, self.caller, "model:train", ENDPOINT) as permit:
-            table = trainingset.load(permit, self.platform.vault, ref)
-            rows = matrix.rows(table, names)
+            rows = self._rows(permit, ref)
             reason = insufficient(rows, plan)
             if reason is not None:
                 return {"model_version": None, "metrics": nothing(rows, reason), "stop": reason}
@@ -83,6 +80,12 @@ class Readmission:
             files = artifact.pack(scorer, metrics, said, html(said, _words()), of_model(rows, scorer).to_bytes())
             version = self.platform.registry.register(permit, plan.name, ref, files)
         return {"model_version": version.ref, "metrics": metrics}
+
+    def _rows(self, permit: Permit, ref: str) -> matrix.Rows:
+        with self.platform.vault.database.reading(permit) as connection:
+            noun = self.platform.nouns.get(connection, ref)
+        made = trainingset.load(permit, self.platform.vault, noun)
+        return matrix.rows(made.table, made.features)
 
     def approve(self, outputs: Outputs) -> dict[str, Any]:
         """Ask the second principal; without one the run ends here, pending."""

@@ -92,9 +92,9 @@ def _plan() -> Iterator[tuple[str, str]]:
     """Name and parent of every key of a new workspace, parents first."""
     for account in ACCOUNTS:
         yield account, ROOT
-        for leaf in (*ZONES, "reference", "patient", "models"):
+        for leaf in (*ZONES, "reference", "patient", "sign-models"):
             yield f"{account}/{leaf}", account
-    for leaf in ("database", "trail", "tokens"):
+    for leaf in ("database", "sign-trail", "sign-tokens"):
         yield f"security/{leaf}", "security"
 
 
@@ -102,7 +102,7 @@ _SIGNING = frozenset({"models", "trail", "tokens"})
 
 
 def _fresh_secret(name: str) -> bytes:
-    if name.rpartition("/")[2] not in _SIGNING:
+    if not name.rpartition("/")[2].startswith("sign-"):
         return new_key()
     return ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -276,7 +276,7 @@ class Keyring:
         if purpose != "models":
             raise Invalid("vault.signing_purpose", "A permit signs for the purpose 'models' only.")
         check(permit, "models:write", now=self._clock.now())
-        name = f"{permit.account}/models"
+        name = _signing_name(permit.account, purpose)
         self._note(permit, f"{name}/v{self._newest[name]}")
         return self._signer(name).sign(data, ec.ECDSA(hashes.SHA256()))
 
@@ -296,7 +296,7 @@ class Keyring:
 
     def sign_trail(self, data: bytes) -> bytes:
         """ECDSA P-256 with SHA-256 (DER) by the trail's key; for `audit` alone."""
-        return self._signer("security/trail").sign(data, ec.ECDSA(hashes.SHA256()))
+        return self._signer("security/sign-trail").sign(data, ec.ECDSA(hashes.SHA256()))
 
     def trail_public_key(self) -> bytes:
         """PEM of the trail's public key."""
@@ -304,7 +304,7 @@ class Keyring:
 
     def sign_token(self, data: bytes) -> bytes:
         """An ES256 signature as JOSE has it (r and s, 64 bytes; RFC 7518 section 3.4); for `access` alone."""
-        r, s = decode_dss_signature(self._signer("security/tokens").sign(data, ec.ECDSA(hashes.SHA256())))
+        r, s = decode_dss_signature(self._signer("security/sign-tokens").sign(data, ec.ECDSA(hashes.SHA256())))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
     def token_public_key(self) -> bytes:
@@ -317,4 +317,5 @@ def _signing_name(account: str, purpose: str) -> str:
         raise Invalid(
             "vault.signing_purpose", "There is no such signing key; expected models, or security's trail, tokens."
         )
-    return f"{account_of(account)}/{purpose}"
+    # Its own leaf: the zone `models` has a key of the plain name.
+    return f"{account_of(account)}/sign-{purpose}"

@@ -184,7 +184,7 @@ def _story(told: _Told, home: Path) -> str:
         + ".",
         "",
     ]
-    return "\n".join([*lines, *_next(home, facts["prediction"]["subject"])])
+    return "\n".join([*lines, *_next(home, facts["prediction"]["patient"])])
 
 
 def _figures(name: str, row: dict[str, Any]) -> str:

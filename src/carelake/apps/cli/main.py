@@ -85,7 +85,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to leave the workspace.")] = Path(
         "demo-workspace"
     ),
-    patients: Annotated[int, typer.Option(help="Patients of the synthetic hospital.", min=50)] = 2000,
+    patients: Annotated[int, typer.Option(help="Patients of the synthetic hospital.", min=50)] = 2600,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic hospital.")] = 7,
     json: JsonOut = False,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from starlette.responses import Response
 
 from carelake.apps.errors import outcome_of, problem_of, status_of
@@ -22,9 +23,13 @@ def json(value: object, status: int = 200, media_type: str = "application/json")
     return Response(canonical.dump_pretty(value), status, media_type=media_type)
 
 
-def fhir(resource: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A FHIR answer in canonical JSON. https://hl7.org/fhir/R4/http.html#mime-type"""
-    body = resource if isinstance(resource, bytes) else canonical.dump(resource)
+def fhir(
+    resource: object, status: int = 200, headers: Mapping[str, str] | None = None, *, pretty: bool = False
+) -> Response:
+    """A FHIR answer, keys in the order given, decimals as they came. https://hl7.org/fhir/R4/http.html#mime-type"""
+    body = canonical.dump_pretty(resource).encode()
+    if not pretty:
+        body = msgspec.json.format(body, indent=-1)
     return Response(body, status, headers=dict(headers or {}), media_type=FHIR_JSON)
 
 

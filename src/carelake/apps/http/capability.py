@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 from carelake import __version__
-from carelake.core import canonical
 from carelake.fhir.definitions import resource_types
 from carelake.fhir.search import parameters
 
@@ -22,30 +21,28 @@ _INTERACTIONS = ("read", "vread", "search-type")
 
 
 @cache
-def statement() -> bytes:
-    """The statement as canonical JSON: read and search of every resource type, and nothing that is not there."""
-    return canonical.dump(
-        {
-            "resourceType": "CapabilityStatement",
-            "status": "active",
-            "date": _DATE,
-            "kind": "instance",
-            "software": {"name": "carelake", "version": __version__},
-            "implementation": {"description": "carelake"},
-            "fhirVersion": "4.0.1",
-            "format": ["application/fhir+json"],
-            "rest": [
-                {
-                    "mode": "server",
-                    "security": {
-                        "description": "A bearer token that says who, for what purpose and in which account; "
-                        "every access is decided by policy and recorded."
-                    },
-                    "resource": [_resource(name) for name in sorted(resource_types())],
-                }
-            ],
-        }
-    )
+def statement() -> dict[str, Any]:
+    """The statement: read and search of every resource type, and nothing that is not there."""
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": _DATE,
+        "kind": "instance",
+        "software": {"name": "carelake", "version": __version__},
+        "implementation": {"description": "carelake"},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json"],
+        "rest": [
+            {
+                "mode": "server",
+                "security": {
+                    "description": "A bearer token that says who, for what purpose and in which account; "
+                    "every access is decided by policy and recorded."
+                },
+                "resource": [_resource(name) for name in sorted(resource_types())],
+            }
+        ],
+    }
 
 
 def _resource(name: str) -> dict[str, Any]:

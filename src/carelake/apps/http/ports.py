@@ -49,5 +49,5 @@ class Door(Protocol):
     def predict(
         self, permit: Permit, endpoint: str, *, patient: str | None = None, days: float | None = None
     ) -> Sequence[Prediction]:
-        """Predictions for one patient (none, when there is nothing to predict from) or for the morning list."""
+        """The prediction of one patient, or the morning list, the highest risk first."""
         ...

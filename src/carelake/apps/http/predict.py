@@ -57,12 +57,7 @@ def predict(call: Call) -> Response:
         found = call.door.predict(permit, endpoint, patient=ask.patient, days=ask.days)
     said = [prediction.as_json() for prediction in found]
     if ask.patient is None:
-        return answers.json({"predictions": sorted(said, key=lambda one: -one["probability"])})
-    if not said:
-        raise NotFound(
-            "http.nothing_to_predict",
-            "There is no such patient, or none with a finished inpatient stay to predict from.",
-        )
+        return answers.json({"predictions": said})
     return answers.json(said[0])
 
 

@@ -33,10 +33,10 @@ _ANY = frozenset({"*/*", "application/*", ""})
 def capabilities(call: Call) -> Response:
     """What this server does. https://hl7.org/fhir/R4/http.html#capabilities"""
     _json_only(call)
-    call.only("_format", "mode")
+    call.only("_format", "_pretty", "mode")
     if call.one("mode") not in (None, "full"):
         raise Unsupported("http.mode", "Only mode=full is offered.")
-    return answers.fhir(statement())
+    return answers.fhir(statement(), pretty=_pretty(call))
 
 
 def read(call: Call) -> Response:
@@ -45,7 +45,7 @@ def read(call: Call) -> Response:
     headers = _validators(resource)
     if _unchanged(call.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    return answers.fhir(resource, headers=headers)
+    return answers.fhir(resource, headers=headers, pretty=_pretty(call))
 
 
 def vread(call: Call) -> Response:
@@ -54,7 +54,7 @@ def vread(call: Call) -> Response:
     if not _ID.fullmatch(version):
         raise _absent()
     resource = _one(call, lambda permit, kind, key: call.door.resources.vread(permit, kind, key, version))
-    return answers.fhir(resource, headers=_validators(resource))
+    return answers.fhir(resource, headers=_validators(resource), pretty=_pretty(call))
 
 
 def search(call: Call) -> Response:
@@ -69,7 +69,8 @@ def search(call: Call) -> Response:
     links = {"self": _link(base, kind, call.pairs)}
     if found.next:
         links["next"] = _link(base, kind, [*pairs, (_PAGE, found.next)])
-    return answers.fhir(searchset(found.resources, base=base, total=found.total, links=links))
+    bundle = searchset(found.resources, base=base, total=found.total, links=links)
+    return answers.fhir(bundle, pretty=_pretty(call))
 
 
 def _link(base: str, kind: str, pairs: Sequence[tuple[str, str]]) -> str:
@@ -79,7 +80,7 @@ def _link(base: str, kind: str, pairs: Sequence[tuple[str, str]]) -> str:
 def _one(call: Call, reading: Callable[[Permit, str, str], dict[str, Any]]) -> dict[str, Any]:
     kind, key = _type(call), call.path["id"]
     _json_only(call)
-    call.only("_format")
+    call.only("_format", "_pretty")
     if not _ID.fullmatch(key):
         raise _absent()
     with call.enter("record:read", kind) as permit:
@@ -105,6 +106,10 @@ def _json_only(call: Call) -> None:
     kinds = {one.partition(";")[0].strip().lower() for one in accepted}
     if kinds.isdisjoint(_JSON | _ANY):
         raise Unsupported("http.format", "Only JSON is offered: application/fhir+json.")
+
+
+def _pretty(call: Call) -> bool:
+    return call.one("_pretty") == "true"
 
 
 def _validators(resource: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,106 @@
+"""Ids, references and byte ranges of what comes in Bundles (decision D6)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from carelake.core.ids import derived_uuid
+
+UUID = "urn:uuid:0C3151BD-1CBF-4D64-B04D-CD9187A4C6E0"
+
+
+def visit(subject: str, **other: Any) -> dict[str, Any]:
+    encounter = {"resourceType": "Encounter", "status": "finished", "class": {"code": "AMB"}}
+    return {**encounter, "subject": {"reference": subject}, **other}
+
+
+def test_urn_references_are_resolved_over_the_whole_bundle(bench: Any, bundle: Any, body: Any) -> None:
+    text = bundle(
+        ("urn:uuid:b", visit(UUID)),
+        (UUID, {"resourceType": "Patient"}),
+        ("urn:oid:1.2.3", {"resourceType": "Organization", "id": "org"}),
+        ("urn:uuid:c", visit("urn:uuid:nowhere", serviceProvider={"reference": "urn:oid:1.2.3"})),
+    )
+    told = bench.read(bench.file("a.json", text))
+    assert not told.rejected
+    first, patient, _, second = told.parsed
+    assert patient.id == UUID[9:].lower()
+    assert body(first)["subject"]["reference"] == f"Patient/{patient.id}"
+    assert first.owner == patient.id
+    assert first.id == "b"
+    assert body(second)["subject"]["reference"] == "urn:uuid:nowhere"
+    assert body(second)["serviceProvider"]["reference"] == "Organization/org"
+
+
+def test_ids_given_by_address_or_derived(bench: Any, bundle: Any) -> None:
+    text = bundle(
+        ("https://example.org/fhir/Patient/p9", {"resourceType": "Patient"}),
+        ("https://example.org/fhir/Group/g9", {"resourceType": "Patient"}),
+        {"resourceType": "Patient", "id": "given"},
+    )
+    path = bench.file("a.json", text)
+    ids = [one.id for one in bench.read(path).parsed]
+    assert ids[0] == "p9"
+    assert ids[2] == "given"
+    import hashlib
+
+    assert ids[1] == derived_uuid(hashlib.sha256(path.read_bytes()).hexdigest(), "1")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("pack", [False, True])
+def test_ranges_and_lines_lead_to_the_resource(bench: Any, bundle: Any, indent: Any, pack: bool) -> None:
+    text = bundle(*({"resourceType": "Patient", "id": f"p{i}"} for i in range(30)), indent=indent).encode()
+    path = bench.file("a.json" + ".gz" * pack, gzip.compress(text) if pack else text)
+    for one in bench.read(path).parsed:
+        assert json.loads(text[one.offset : one.offset + one.length])["id"] == one.id
+        assert one.line == 1 + text.count(b"\n", 0, one.offset)
+
+
+def test_a_large_bundle_is_streamed_with_the_same_result(bench_with: Any, bundle: Any) -> None:
+    entries = [
+        (f"urn:uuid:{i}", visit(f"urn:uuid:{(i * 7) % 300}") if i else {"resourceType": "Patient"})
+        for i in range(300)
+    ]
+    text = "\ufeff" + bundle(*entries)
+    whole, streamed = bench_with(), bench_with(max_document_bytes=20_000)
+    first, second = (b.read(b.file("a.json", text)) for b in (whole, streamed))
+    assert len(first.parsed) == 300
+    assert [(p.id, p.offset, p.length, p.line, p.body) for p in first.parsed] == [
+        (p.id, p.offset, p.length, p.line, p.body) for p in second.parsed
+    ]
+
+
+def test_bundles_in_lines_and_lines_in_any_dress(bench: Any, bundle: Any, patient: Any) -> None:
+    inner = bundle({"resourceType": "Patient", "id": "b1"}, {"resourceType": "Patient", "id": "b2"}, indent=None)
+    text = "\ufeff" + "\r\n".join([patient("a"), "", inner, "  " + patient("c") + "\t"])
+    told = bench.read(bench.file("x.ndjson", text))
+    assert told.ids == ["Patient/a", "Patient/b1", "Patient/b2", "Patient/c"]
+    assert [one.position for one in told.parsed] == [0, 1, 2, 3]
+    assert [one.line for one in told.parsed] == [1, 3, 3, 4]
+    for one in told.parsed:
+        assert json.loads(text.encode()[one.offset : one.offset + one.length])["id"] == one.id
+
+
+def test_a_history_is_read_from_its_end(bench: Any, bundle: Any) -> None:
+    versions = [{"resourceType": "Patient", "id": "p", "active": bool(i % 2)} for i in range(4)]
+    told = bench.read(bench.file("a.json", bundle(*versions, kind="history")))
+    assert not told.rejected
+    assert [one.position for one in told.parsed] == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.ndjson", "a.bin"])
+def test_the_shape_is_told_by_content(bench_with: Any, patient: Any, name: str) -> None:
+    pretty = json.dumps(json.loads(patient("p1", contained=[{"resourceType": "Group", "id": "g"}])), indent=2)
+    bench = bench_with()
+    assert bench.read(bench.file(name, pretty)).ids == ["Patient/p1"] or "contained" in pretty
+    lines = patient("p1") + "\n" + patient("p2")
+    assert bench.read(bench.file("2" + name, lines)).ids == ["Patient/p1", "Patient/p2"]
+    damaged = patient("p1")[:-5] + "\n" + patient("p2") + "\n" + patient("p3")
+    told = bench.read(bench.file("3" + name, damaged))
+    assert told.ids == ["Patient/p2", "Patient/p3"]
+    assert told.reasons == [(1, "core.json")]

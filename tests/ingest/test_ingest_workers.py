@@ -1,0 +1,69 @@
+"""Worker processes: the same records in the same order, and a clear error when one dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from carelake.core.errors import Unavailable
+from carelake.ingest.batches import Batch, Entry
+from carelake.ingest.workers import Pool
+
+
+def jobs(count: int) -> list[tuple[int, Batch]]:
+    text = b'{"resourceType":"Patient","id":"p%d"}'
+    return [
+        (n, Batch("00", [Entry(text % (n * 10 + i) if i != 3 else b"bad", 0, i, i) for i in range(10)]))
+        for n in range(count)
+    ]
+
+
+def told(workers: int, count: int) -> list[Any]:
+    with Pool(workers, 100) as pool:
+        return [(tag, list(outcome.items())) for tag, outcome in pool.map(iter(jobs(count)))]
+
+
+def test_any_number_of_workers_gives_the_same() -> None:
+    wanted = told(0, 40)
+    assert [tag for tag, _ in wanted] == list(range(40))
+    assert told(1, 40) == wanted
+    assert told(2, 40) == wanted
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_is_an_error_and_no_hang() -> None:
+    pool = Pool(2, 100)
+    running = pool.map(iter(jobs(10_000)))
+    next(running)
+    victim = multiprocessing.active_children()[0]
+    assert victim.pid
+    os.kill(victim.pid, signal.SIGKILL)
+    with pytest.raises(Unavailable) as caught:
+        list(running)
+    assert caught.value.code == "ingest.worker_died"
+    pool.close()
+    assert not multiprocessing.active_children()
+
+
+def test_workers_do_not_die_of_the_terminal() -> None:
+    with Pool(1, 100) as pool:
+        running = pool.map(iter(jobs(200)))
+        next(running)
+        for child in multiprocessing.active_children():
+            assert child.pid
+            os.kill(child.pid, signal.SIGINT)
+        assert len(list(running)) == 199
+
+
+def test_a_broken_off_reading_ends_its_workers(bench_with: Any, patient: Any) -> None:
+    bench = bench_with(workers=2)
+    text = "".join(
+        patient(f"p{i}", text={"status": "empty", "div": "<div>" + "x" * 900 + "</div>"}) + "\n" for i in range(3000)
+    )
+    told = bench.read(bench.file("a.ndjson", text), stop_after=1)
+    assert len(told.parsed) + len(told.rejected) >= 1000
+    assert not multiprocessing.active_children()
