@@ -1,4 +1,4 @@
-"""The lake follows the feed exactly once, through kills, evolution, updates and deletions, and leaves nothing clear."""
+"""The lake follows the feed exactly once, through kills, evolution and deletions, and leaves nothing in the clear."""
 
 from __future__ import annotations
 

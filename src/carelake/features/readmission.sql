@@ -12,7 +12,9 @@ earlier AS (
             AS unplanned_admissions_12m,
         sum(epoch_us(least(coalesce(s.discharged, s.admitted), i.admitted)) - epoch_us(s.admitted))
             FILTER (WHERE s.admitted >= i.admitted - to_days(365))::DOUBLE / 86400e6 AS inpatient_days_12m,
-        min(epoch_us(i.admitted) - epoch_us(s.discharged)) FILTER (WHERE s.discharged <= i.admitted) / 86400e6
+        -- Bounded like its neighbours: without a bound it would grow with the length of the record and drift by itself.
+        min(epoch_us(i.admitted) - epoch_us(s.discharged))
+            FILTER (WHERE s.discharged <= i.admitted AND s.discharged >= i.admitted - to_days(365)) / 86400e6
             AS days_since_discharge
     FROM i JOIN stays s ON s.subject_id = i.subject_id AND s.admitted < i.admitted
     GROUP BY i.encounter_id

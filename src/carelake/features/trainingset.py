@@ -1,7 +1,7 @@
 """Training sets: a cohort's features, labels and split as one Parquet object that always comes out the same.
 
-The object lies in zone ``features``; the noun is named by an HMAC of its bytes (it holds PHI, decision D4), which hold
-the snapshot's ref as well: the same snapshot, code and settings give the same name, and a second build finds the
+The object lies in zone ``features``; the noun is named by an HMAC of its bytes (it holds PHI, decision D4), which
+hold the snapshot's ref as well: the same snapshot, code and settings give the same name, and a second build finds the
 first. Only rows that a set uses are in it; what was left out is counted in the noun's body.
 """
 

@@ -88,7 +88,8 @@ def occurs(connection: duckdb.DuckDBPyConnection, resource_type: str, changes: p
     connection.register("changes", changes)
     try:
         said = connection.sql(
-            f"SELECT json_group_structure(k::JSON) FROM (SELECT DISTINCT {_SKELETON} AS k FROM changes WHERE NOT deleted)"
+            "SELECT json_group_structure(k::JSON) "
+            f"FROM (SELECT DISTINCT {_SKELETON} AS k FROM changes WHERE NOT deleted)"
         ).fetchall()
     except duckdb.Error:
         raise Corrupt("lake.json", "A stored resource body is not JSON; run `carelake verify`.") from None

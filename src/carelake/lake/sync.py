@@ -72,7 +72,8 @@ class SyncReport:
     """What a sync did.
 
     Attributes:
-        behind_before, behind_after: change numbers (of all accounts) between the record's newest change and the lake's position.
+        behind_before, behind_after: change numbers (of all accounts) between the record's newest change and the
+            lake's position.
         tables: rows appended by type.
         snapshot_ref: the snapshot that reflects the position; "" while the record is empty.
     """

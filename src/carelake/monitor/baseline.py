@@ -23,6 +23,7 @@ PREDICTION = "prediction"
 """The name of the column of risks."""
 _POINTS = 257
 _BUCKETS = 10
+_ENOUGH_LATER = 500
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,11 +72,14 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def of_model(data: Rows, scorer: Scorer) -> Baseline:
-    """The baseline of a training set: of all its rows, early and late.
+    """The baseline of a training set: of its test rows, which the model was not fitted on, if they are enough.
 
-    Histories grow as a record does, so the latest rows alone would make every earlier or newer population look shifted.
+    They are the latest. Histories grow as a record does (there are more known conditions and earlier stays each
+    year), so older rows would make an unchanged hospital look shifted; and their risks are not flattered by the fit.
     """
-    return profile(data.x, scorer.risk(data.x), data.names, "all rows of the training set")
+    later = data.part("test")
+    chosen, source = (later, "test rows") if len(later) >= _ENOUGH_LATER else (data, "all rows")
+    return profile(chosen.x, scorer.risk(chosen.x), data.names, source)
 
 
 def profile(x: Floats, p: Floats, names: tuple[str, ...], source: str) -> Baseline:

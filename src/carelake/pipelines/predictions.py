@@ -29,7 +29,7 @@ def for_patient(platform: Platform, permit: Permit, named: str, patient: str) ->
         raise NotFound("pipelines.no_such_patient", "There is no such patient in this account's record.")
     views = flat.flatten([resource for _, resource in told], limits=platform.vault.settings.lake)
     row = readmission.latest(views, patient, platform.vault.clock.now(), limits=platform.vault.settings.lake)
-    [answer] = platform.endpoints.predict(permit, endpoint, row, made_from=[ref for ref, _ in told])
+    [answer] = platform.endpoints.predict(permit, endpoint, row, made_from={patient: [ref for ref, _ in told]})
     return answer
 
 
@@ -50,7 +50,9 @@ def morning_list(platform: Platform, permit: Permit, named: str, days: float) ->
     rows = readmission.build(views, limits=platform.vault.settings.lake)
     end = _end(readmission.attrition(rows).get("data_end"), platform.vault.clock.now())
     chosen = worklist.morning_list(rows, end, days)
-    answers = platform.endpoints.predict(permit, endpoint, chosen, made_from=[snapshot.ref])
+    sources = platform.resources.refs_of(permit, chosen.column("subject_id").to_pylist(), flat.reads())
+    made_from = {subject: [snapshot.ref, *refs] for subject, refs in sources.items()}
+    answers = platform.endpoints.predict(permit, endpoint, chosen, made_from=made_from)
     return sorted(answers, key=lambda one: -one.probability)
 
 

@@ -114,14 +114,14 @@ class Endpoints:
         endpoint: Endpoint,
         rows: pa.Table,
         *,
-        made_from: Sequence[str] = (),
+        made_from: Mapping[str, Sequence[str]] | None = None,
         basis: Mapping[str, Sequence[str]] | None = None,
     ) -> list[Prediction]:
         """Risks with reasons, in the order of ``rows``, captured before they are returned.
 
         Args:
             rows: ``encounter_id``, ``subject_id``, ``prediction_time``, the model's features, and scores if known.
-            made_from: refs that informed all of them, for example of the lake's snapshot.
+            made_from: refs of what informed it, by subject id: the resource versions, or the lake's snapshot.
             basis: relative references per encounter id that informed that one, for the RiskAssessment.
 
         Needs ``models:read``, ``clinical:write``, ``rows:read``, ``rows:write``.
@@ -134,7 +134,7 @@ class Endpoints:
             raise Invalid("serving.too_many", f"At most {_MOST_ROWS} rows are scored in a call; split them.")
         answers = self._score(permit, endpoint, rows)
         name = f"{endpoint.noun.body['model_name']} v{endpoint.noun.body['model_version']}"
-        informed = basis or {}
+        informed, sources = basis or {}, made_from or {}
         with self._vault.database.transaction(permit) as tx:
             self._serving(tx, permit, endpoint)
             kept = capture.known(tx, permit.account, [prediction.ref for prediction, _ in answers])
@@ -146,7 +146,7 @@ class Endpoints:
                 self._nouns,
                 self._keep,
                 [
-                    (p, said, risk_assessment(p, name, informed.get(p.encounter, ())), made_from)
+                    (p, said, risk_assessment(p, name, informed.get(p.encounter, ())), sources.get(p.subject, ()))
                     for p, said in fresh.values()
                 ],
             )

@@ -89,6 +89,9 @@ def _string(value: StringValue, modifier: str) -> ColumnElement[bool]:
     column = ix_string.c.value
     if modifier == "exact":
         return and_(column == value.folded, ix_string.c.given == value.text)
+    if not value.folded:
+        # Only signs that the index folds away: nothing can start with them, and nothing is not everything.
+        return false()
     if modifier == "contains":
         return func.instr(column, value.folded) > 0
     return and_(column >= value.folded, column < value.folded + _LAST)

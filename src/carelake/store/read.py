@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, false, select
 
 from carelake.core.errors import CarelakeError, Gone, NotFound
 from carelake.core.permit import Permit
@@ -17,6 +18,8 @@ from carelake.store.tables import ix_owner, resource, resource_version
 from carelake.vault.workspace import Vault
 
 __all__ = ["Readings"]
+
+_PATIENTS = 500
 
 
 class Readings:
@@ -61,6 +64,28 @@ class Readings:
         kept = sorted(alive, key=lambda one: (one.type, one.id))
         permit.log.read(*(ref_of(one.seq, one.digest) for one in kept))
         return [(ref_of(one.seq, one.digest), bodies.with_meta(one.text, one.version, one.updated)) for one in kept]
+
+    def refs_of(
+        self, permit: Permit, tx: Connection, patients: Sequence[str], kinds: Collection[str]
+    ) -> dict[str, list[str]]:
+        """Refs of the current versions of some types in patients' compartments; no body is opened."""
+        keys = {self._symbols.key(tx, patients_of(permit.account), one): one for one in patients}
+        wanted = [self._symbols.key(tx, kinds_of(permit.account), kind) for kind in sorted(kinds)]
+        found: dict[str, list[str]] = {one: [] for one in patients}
+        owner, version = ix_owner.c, resource_version.c
+        for start in range(0, len(keys), _PATIENTS):
+            page = list(keys)[start : start + _PATIENTS]
+            query = (
+                select(owner.owner, version.seq, version.digest)
+                .join(resource_version, version.seq == owner.seq)
+                .where(owner.owner.in_(page), version.kind.in_(wanted), version.deleted == false())
+                .where(scoped(permit, tx, self._symbols, owner.seq))
+                .order_by(version.seq)
+            )
+            for key, seq, digest in tx.execute(query):
+                found[keys[key]].append(ref_of(seq, digest))
+        permit.log.read(*(ref for refs in found.values() for ref in refs))
+        return found
 
     def _answer(self, permit: Permit, found: Version) -> dict[str, Any]:
         permit.log.read(ref_of(found.seq, found.digest))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -93,6 +93,11 @@ class Resources:
         """Ref and current version of all that is in one patient's compartment, by type and id; empty for none."""
         with self._vault.database.reading(permit) as tx:
             return self._readings.resources_of(permit, tx, patient)
+
+    def refs_of(self, permit: Permit, patients: Sequence[str], kinds: Collection[str]) -> dict[str, list[str]]:
+        """Refs of the current versions of some types, by patient: what a row made from these was made from."""
+        with self._vault.database.reading(permit) as tx:
+            return self._readings.refs_of(permit, tx, patients, kinds)
 
     def search(self, permit: Permit, query: Query, page: str = "") -> SearchResult:
         """One page of matches; ``page`` is `SearchResult.next` of the page before."""

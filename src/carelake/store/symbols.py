@@ -103,7 +103,7 @@ class Symbols:
 
     def everything(self, tx: Connection, name: str) -> dict[str, int]:
         """A small space whole."""
-        return dict(tx.execute(_ALL, {"space": name}).tuples().all())
+        return dict(tx.execute(_ALL, {"space": name}).all())
 
     def texts(self, tx: Connection, keys: Iterable[int]) -> dict[int, str]:
         """Texts of symbols."""
@@ -112,7 +112,7 @@ class Symbols:
         found: dict[int, str] = {}
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
-            found.update(tx.execute(_NAME, {"keys": chunk}).tuples().all())
+            found.update(tx.execute(_NAME, {"keys": chunk}).all())
         if not scope_of(tx).writing:
             if len(self._texts) > _CACHED:
                 self._texts.clear()
@@ -123,7 +123,7 @@ class Symbols:
         found: dict[str, int] = {}
         for start in range(0, len(texts), _CHUNK):
             rows = tx.execute(_FIND, {"space": name, "texts": texts[start : start + _CHUNK]})
-            found.update(rows.tuples().all())
+            found.update(rows.all())
         return found
 
     def _remember(self, name: str, made: dict[str, int]) -> None:

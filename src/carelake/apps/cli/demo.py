@@ -30,6 +30,7 @@ _SHIFT = "older"
 _LATER = date(2024, 7, 1)
 _LATER_YEARS = 1.0
 _LIST_DAYS = 150.0
+_LATER_DAYS = 366.0
 
 
 @dataclass
@@ -109,7 +110,7 @@ def _shifted(session: Session, caller: Any, out: Path, endpoint: str, patients: 
     _hospital(out, max(50, patients // 5), seed + 1, shift=_SHIFT, start=_LATER, years=_LATER_YEARS)
     record.ingest_paths(session, caller, [out], title="Resources of the later, older patients")
     since = session.workspace.vault.clock.now()
-    use.predict_all(session, caller, endpoint, days=_LIST_DAYS)
+    use.predict_all(session, caller, endpoint, days=_LATER_DAYS)
     return {"drift_shifted": _checked(use.check(session, caller, endpoint, since))}
 
 
