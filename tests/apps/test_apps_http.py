@@ -329,6 +329,12 @@ def test_openapi_lists_every_route(client: httpx.Client, workspace: Workspace) -
     assert {(method, path) for path, methods in said["paths"].items() for method in methods} == routes
 
 
+def test_an_unknown_endpoint_is_not_found(client: httpx.Client, token: Callable[..., dict[str, str]]) -> None:
+    for name in ("none", "no%20name", "x" * 97):
+        answer = client.post(f"/predict/{name}", headers=token(), json={"patient": "p1"})
+        assert (answer.status_code, answer.json()["code"]) == (404, "serving.no_such_endpoint")
+
+
 # --- probes and the start page ------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -109,6 +109,14 @@ def test_version_is_that_of_the_changelog(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     assert newest is not None
     assert newest[1] == project["version"] == carelake.__version__
+
+
+def test_rooms_are_told_of(root: Path, sources: Sequence[Any]) -> None:
+    rooms = {source.room for source in sources if source.room}
+    page = (root / "AGENTS.md").read_text(encoding="utf-8")
+    table = page.partition("| room | holds |")[2].partition("## Commands")[0]
+    assert rooms <= set(re.findall(r"\w+", table))
+    assert rooms <= set(re.findall(r"\w+", page.partition("core < (")[2].partition("\n\n")[0])) | {"core"}
 
 
 def test_links_lead_somewhere(root: Path) -> None:

@@ -105,34 +105,26 @@ def _known(who: pa.ChunkedArray, when: pl.Series, group: pa.Table, subject: str,
 
 def _facts(group: pa.Table, subject: str) -> pl.DataFrame:
     """One row per feature row: when it became known, and the best row known from then on."""
-    event = _micros(group.column("event_time"))
-    facts = (
+    event, write = _micros(group.column("event_time")), _micros(group.column("write_time"))
+    ranked = (
         pl.DataFrame(
             {
                 "subject": pl.Series(group.column(subject)),
                 "event": event,
-                "write": _micros(group.column("write_time")).fill_null(0)
-                if len(event) == 0
-                else _writes(group, event),
-                "deleted": pl.Series(group.column("is_deleted").cast(pa.bool_())).fill_null(False),
+                "write": write,
+                "deleted": pl.Series(group.column("is_deleted").cast(pa.bool_())),
             }
         )
         .with_row_index("row")
         .drop_nulls(["subject", "event"])
+        .with_columns(pl.col("write").fill_null(pl.col("event")), pl.col("deleted").fill_null(False))
         .sort("event", "write", "row")
-        .with_row_index("rank")
-        .with_columns(known=pl.max_horizontal("event", "write"))
     )
-    in_order = facts.select("subject", "known", pl.col("rank").cast(pl.Int64).alias("rank")).sort(
-        "known", maintain_order=True
+    # Ranked by (event, write, row), a greater rank is a better row: the best so far is a running maximum.
+    known = (
+        ranked.select("subject", known=pl.max_horizontal("event", "write"), rank=pl.int_range(pl.len()))
+        .sort("known", maintain_order=True)
+        .with_columns(best=pl.col("rank").cum_max().over("subject"))
     )
-    in_order = in_order.with_columns(top=pl.col("rank").cum_max().over("subject"))
-    best = facts[in_order["top"]]
-    return in_order.select("subject", "known").with_columns(
-        best=best["row"].cast(pl.Int64), event=best["event"], deleted=best["deleted"]
-    )
-
-
-def _writes(group: pa.Table, event: pl.Series) -> pl.Series:
-    write = _micros(group.column("write_time"))
-    return write.zip_with(write.is_not_null(), event)
+    best = ranked.select(pl.col("row").cast(pl.Int64).alias("best"), "event", "deleted")[known["best"]]
+    return known.select("subject", "known").hstack(best)

@@ -14,9 +14,10 @@ import msgspec
 from carelake.core.records import Rejected
 from carelake.ingest.batches import Entry
 
-__all__ = ["Located", "Sheet", "entries", "locate", "read_sheet"]
+__all__ = ["Located", "Sheet", "entries", "locate", "read_sheet", "streamed"]
 
 _BETWEEN = re.compile(rb"[\s,]*")
+_RESOURCE = re.compile(rb'"resource"\s*:\s*')
 _URN = re.compile(rb'"(urn:(?:uuid|oid):[^"\\]*)"')
 _UUID = re.compile(r"urn:uuid:([A-Za-z0-9.\-]{1,64})")
 _READS = frozenset({"GET", "HEAD", "DELETE"})
@@ -62,6 +63,12 @@ class _Opened(NamedTuple):
     id: str
     refused: tuple[str, str] | None
 
+    @property
+    def urn(self) -> tuple[str, str] | None:
+        """The fullUrl that others may point to, and what it stands for."""
+        named = self.full_url.startswith("urn:") and self.type and self.id
+        return (self.full_url, f"{self.type}/{self.id}") if named else None
+
 
 _sheet = msgspec.json.Decoder(Sheet)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
@@ -79,7 +86,7 @@ def read_sheet(data: bytes) -> Sheet | None:
         return None
 
 
-def locate(data: bytes, entry: msgspec.Raw, offset: int, line: int) -> Iterator[Located] | None:
+def locate(data: bytes, entry: msgspec.Raw, offset: int, line: int) -> list[Located] | None:
     """The elements of ``Bundle.entry``, or None where it is not an array.
 
     Args:
@@ -90,51 +97,43 @@ def locate(data: bytes, entry: msgspec.Raw, offset: int, line: int) -> Iterator[
         raws = [bytes(raw) for raw in _list.decode(entry)]
     except _NOT_JSON:
         return None
-    return _places(data, raws, max(data.find(bytes(entry)), 0) + 1, offset, line)
-
-
-def _places(data: bytes, raws: list[bytes], at: int, offset: int, line: int) -> Iterator[Located]:
-    seen = 0
+    found = []
+    at = seen = 0
     for raw in raws:
-        start = _after_gap(data, at)
+        start = _BETWEEN.match(data, at).end() if at else 0  # type: ignore[union-attr]
+        if not data.startswith(raw, start):
+            start = data.find(raw, at)
         line += data.count(b"\n", seen, start)
-        yield Located(raw, offset + start, line)
+        found.append(Located(raw, offset + start, line))
         seen, at = start, start + len(raw)
-
-
-def _after_gap(data: bytes, at: int) -> int:
-    gap = _BETWEEN.match(data, at)
-    return gap.end() if gap else at
+    return found
 
 
 def entries(
-    located: Callable[[], Iterable[Located]],
-    *,
-    kind: Callable[[], str],
-    position: int,
-    bundle: int,
-    after: tuple[int, int],
-) -> Iterator[Entry]:
+    located: Iterable[Located], *, kind: str, position: int, bundle: int, after: tuple[int, int]
+) -> list[Entry]:
     """Entries ready to be parsed, in the Bundle's order; a history, whose order is newest first, in reverse.
 
     Args:
-        located: gives the elements; called twice, once to learn the ids and once to hand them out.
-        kind: ``Bundle.type``; asked for when the elements have been gone through once.
+        kind: ``Bundle.type``.
         position: of the first entry in the source.
         bundle: number within which ids must be unique.
         after: offset and line where the reading goes on when the last entry is done.
     """
-    mapping: dict[str, str] = {}
-    for one in located():
-        opened = _open(one)
-        if opened.full_url.startswith("urn:") and opened.type and opened.id:
-            mapping[opened.full_url] = f"{opened.type}/{opened.id}"
-    history = kind() == "history"
-    order: Iterable[tuple[int, Located]] = enumerate(located())
-    if history:
-        order = reversed(list(order))
-    for index, one in order:
-        yield _entry(_open(one), index, position, 0 if history else bundle, mapping, after)
+    opened = [_open(one) for one in located]
+    mapping = dict(urn for one in opened if (urn := one.urn))
+    history = kind == "history"
+    made = [
+        _entry(one, index, position, 0 if history else bundle, mapping, after) for index, one in enumerate(opened)
+    ]
+    return made[::-1] if history else made
+
+
+def streamed(again: Callable[[], Iterable[Located]], *, after: tuple[int, int]) -> Iterator[Entry]:
+    """As `entries`, of a Bundle that is not held: gone through once for its ids, and once more for its entries."""
+    mapping = dict(urn for one in again() if (urn := _open(one).urn))
+    for index, one in enumerate(again()):
+        yield _entry(_open(one), index, 0, 1, mapping, after)
 
 
 def _entry(
@@ -164,11 +163,18 @@ def _open(one: Located) -> _Opened:
     resource = bytes(wrapper.resource)
     if resource in (b"", b"null"):
         return _refuse(one, "ingest.no_resource", "The entry holds no resource; expected Bundle.entry.resource.")
-    inside = max(one.raw.find(resource), 0)
+    inside = _inside(one.raw, resource)
     url = wrapper.full_url if isinstance(wrapper.full_url, str) else ""
     kind, given = _names(resource)
     line = one.line + one.raw.count(b"\n", 0, inside)
     return _Opened(resource, one.offset + inside, line, url, kind, given or _id_of(url, kind), None)
+
+
+def _inside(raw: bytes, resource: bytes) -> int:
+    key = _RESOURCE.search(raw)
+    if key and raw.startswith(resource, key.end()):
+        return key.end()
+    return max(raw.find(resource), 0)
 
 
 def _refuse(one: Located, code: str, message: str) -> _Opened:

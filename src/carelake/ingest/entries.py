@@ -94,24 +94,17 @@ def _of_line(line: Line, position: int, after: tuple[int, int]) -> Iterator[Entr
 def _of_bundle(
     data: bytes, sheet: bundles.Sheet, offset: int, line: int, position: int, after: tuple[int, int]
 ) -> Iterator[Entry]:
-    def located() -> Iterator[bundles.Located]:
-        return bundles.locate(data, sheet.entry, offset, line) or iter(())
-
-    def kind() -> str:
-        return sheet.type if isinstance(sheet.type, str) else ""
-
-    if bundles.locate(data, sheet.entry, offset, line) is None:
-        refusal = ("ingest.bundle", "The Bundle has no entry array; expected Bundle.entry with resources.")
-    else:
-        refusal = ("ingest.empty_bundle", "The Bundle has no entries, so there is nothing to keep.")
-    count = 0
-    for entry in bundles.entries(located, kind=kind, position=position, bundle=position + 1, after=after):
-        count += 1
-        yield entry
-    if not count:
-        entry = _refused(offset, len(data), line, position, *refusal, "Bundle.entry")
-        entry.next = after
-        yield entry
+    located = bundles.locate(data, sheet.entry, offset, line)
+    if located:
+        kind = sheet.type if isinstance(sheet.type, str) else ""
+        yield from bundles.entries(located, kind=kind, position=position, bundle=position + 1, after=after)
+        return
+    code, message = "ingest.empty_bundle", "The Bundle has no entries, so there is nothing to keep."
+    if located is None:
+        code, message = "ingest.bundle", "The Bundle has no entry array; expected Bundle.entry with resources."
+    entry = _refused(offset, len(data), line, position, code, message, "Bundle.entry")
+    entry.next = after
+    yield entry
 
 
 def _of_document(stream: BinaryIO, landing: Landing, bounds: IngestSettings) -> Iterator[Entry]:
@@ -152,7 +145,7 @@ def _of_stream(stream: BinaryIO, landing: Landing, bounds: IngestSettings) -> It
     count = refused = 0
     # A history's order is newest first, so it needs to be held whole.
     if walk.resource_type == "Bundle" and walk.kind != "history":
-        for entry in bundles.entries(again, kind=lambda: walk.kind, position=0, bundle=1, after=(landing.size, 1)):
+        for entry in bundles.streamed(again, after=(landing.size, 1)):
             count += 1
             refused += entry.refused is not None
             yield entry

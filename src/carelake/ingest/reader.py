@@ -22,7 +22,7 @@ from carelake.vault.workspace import Vault
 
 __all__ = ["Page", "Part", "Reader"]
 
-_PAGE = 1000
+_PAGE = 2000
 _PARTS = 200
 _SMALL = 2 << 20
 _RATIO = 12
@@ -84,7 +84,7 @@ class Reader:
             pool.close()
 
     def pages(self, permit: Permit, found: Found) -> Iterator[Page]:
-        """Pages of about a thousand entries; a page may hold parts of several landings.
+        """Pages of about two thousand entries; a page may hold parts of several landings.
 
         Do not hold a transaction while asking for the next page: landing a source makes its own.
         """

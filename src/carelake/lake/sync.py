@@ -39,8 +39,8 @@ from carelake.vault.workspace import Vault
 __all__ = ["Feed", "SyncReport", "position", "sync"]
 
 SEQ = "carelake.seq"
-_BATCH_BYTES = 96 << 20
-_BATCH_ROWS = 250_000
+_BATCH_BYTES = 64 << 20
+_BATCH_ROWS = 150_000
 _PAGE = 5_000
 _SENT_AS = {"body": pa.binary(), "last_updated": pa.string()}
 _PROPERTIES = {

@@ -5,6 +5,7 @@ What a killed run has committed is whole pages; the next run of the same paths g
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
@@ -16,10 +17,15 @@ from carelake.audit.nouns import Nouns
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
 from carelake.ingest import Page, Part, Reader, expand
+from carelake.ingest.parse import without_gc
 from carelake.store import Resources
 from carelake.vault.workspace import Vault
 
 __all__ = ["IngestReport", "LandingReport", "ingest"]
+
+
+_COLLECT = 100
+"""Pages between collections of cycles, which are rare here, while each automatic one walks all that is held."""
 
 
 class LandingReport(msgspec.Struct):
@@ -75,8 +81,8 @@ def ingest(
     started = monotonic()
     found = expand(paths)
     report = IngestReport(skipped=found.skipped, sources=len(found.sources))
-    with Reader(vault, nouns) as reader:
-        for page in reader.pages(permit, found):
+    with Reader(vault, nouns) as reader, without_gc():
+        for number, page in enumerate(reader.pages(permit, found), 1):
             with vault.database.transaction(permit) as tx:
                 counted = [_commit(permit, tx, part, reader, resources) for part in page]
                 _publish(permit, tx, page, outbox, sum(one.stored for one in counted))
@@ -84,6 +90,8 @@ def ingest(
                 _add(report, one)
             report.seconds = monotonic() - started
             progress(report)
+            if number % _COLLECT == 0:
+                gc.collect()
     report.seconds = monotonic() - started
     return report
 

@@ -86,24 +86,16 @@ def _shown(door: Door, state: State) -> dict[str, Any]:
     }
 
 
-_SHOWN_FACTS = ("name", "endpoint", "auroc", "auprc", "brier", "n", "events", "max_psi", "drifted", "severity")
+_SHOWN_FACTS = ("name", "version", "author", "status", "rows")
 
 
 def _facts(thing: Latest | None) -> list[tuple[str, str]]:
     """The few facts of a noun that the page shows: an allow-list, whatever else its body gets one day."""
     if thing is None:
         return []
-    metrics = thing.body.get("metrics")
-    said = {**thing.body, **(metrics if isinstance(metrics, dict) else {})}
-    return [
-        (name, f"{said[name]:.3f}" if _is_fraction(said[name]) else str(said[name]))
-        for name in _SHOWN_FACTS
-        if isinstance(said.get(name), str | int | float) or _is_fraction(said.get(name))
-    ]
-
-
-def _is_fraction(value: object) -> bool:
-    return not isinstance(value, bool | int | str) and hasattr(value, "__float__")
+    said = [(name, str(thing.body[name])) for name in _SHOWN_FACTS if isinstance(thing.body.get(name), str | int)]
+    violations = thing.body.get("violations")
+    return [*said, ("violations", str(len(violations)))] if isinstance(violations, list) else said
 
 
 def _from_this_machine(call: Call) -> None:
