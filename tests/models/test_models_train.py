@@ -54,7 +54,7 @@ def test_noise_alone_is_given_the_prevalence() -> None:
     sets = np.where(np.arange(rows) < 3_000, "train", "calibration")
     data = matrix.Rows(("a", "b"), random.normal(size=(rows, 2)), random.random(rows) < 0.2, np.arange(rows), sets)
     p = train.train(data, train.Plan(folds=2), training_set="t").risk(data.x)
-    assert p.mean() == pytest.approx(data.part("calibration").y.mean(), abs=0.005)
+    assert p.mean() == pytest.approx(data.y.mean(), abs=0.015)
     assert p.std() < 0.04
 
 

@@ -5,11 +5,11 @@ WITH
 visits AS (
     -- what is still to come at $data_end is not known then
     SELECT e.* REPLACE (
-        CASE WHEN end_time <= $data_end THEN end_time END AS end_time,
-        CASE WHEN end_time <= $data_end THEN discharge_disposition END AS discharge_disposition
+        CASE WHEN end_time <= $data_end::TIMESTAMP THEN end_time END AS end_time,
+        CASE WHEN end_time <= $data_end::TIMESTAMP THEN discharge_disposition END AS discharge_disposition
     )
     FROM encounters e
-    WHERE subject_id IS NOT NULL AND start_time IS NOT NULL AND start_time <= $data_end
+    WHERE subject_id IS NOT NULL AND start_time IS NOT NULL AND start_time <= $data_end::TIMESTAMP
       AND coalesce(status, '') NOT IN (SELECT code FROM codes WHERE list = 'void_encounter')
 ),
 inpatient AS (
@@ -21,7 +21,7 @@ inpatient AS (
     WHERE class IN (SELECT code FROM codes WHERE list = 'inpatient')
 ),
 numbered AS (
-    SELECT *, sum(CASE WHEN earlier_end IS NULL OR start_time >= earlier_end + to_hours($gap_hours) THEN 1 ELSE 0 END)
+    SELECT *, sum(CASE WHEN earlier_end IS NULL OR start_time >= earlier_end + to_hours($gap_hours::INTEGER) THEN 1 ELSE 0 END)
         OVER (PARTITION BY subject_id ORDER BY start_time, encounter_id) AS stay
     FROM inpatient
 ),
@@ -62,7 +62,7 @@ routed AS (
             WHEN EXISTS (
                 SELECT 1 FROM emergency e
                 WHERE e.subject_id = s.subject_id AND e.start_time <= s.admitted
-                  AND e.end_time >= s.admitted - to_hours($emergency_hours)
+                  AND e.end_time >= s.admitted - to_hours($emergency_hours::INTEGER)
             ) THEN true
         END AS unplanned   -- null: not recorded
     FROM merged s
@@ -72,7 +72,7 @@ returns AS (
     SELECT i.subject_id, i.admitted, min(r.admitted) AS readmitted
     FROM routed i
     JOIN routed r ON r.subject_id = i.subject_id AND r.admitted > i.discharged
-        AND r.admitted <= i.discharged + to_days($follow_up_days) AND coalesce(r.unplanned, true)
+        AND r.admitted <= i.discharged + to_days($follow_up_days::INTEGER) AND coalesce(r.unplanned, true)
     GROUP BY i.subject_id, i.admitted
 )
 SELECT
@@ -83,7 +83,7 @@ SELECT
     CASE
         WHEN s.discharged IS NULL THEN 'no_discharge'
         WHEN p.birth_date IS NULL THEN 'age_unknown'
-        WHEN datesub('year', p.birth_date::TIMESTAMP, s.admitted) < $adult_age THEN 'under_age'
+        WHEN datesub('year', p.birth_date::TIMESTAMP, s.admitted) < $adult_age::INTEGER THEN 'under_age'
         WHEN s.discharge_disposition IN (SELECT code FROM codes WHERE list = 'expired') THEN 'died_in_stay'
         -- a date of death without a time, on the day of discharge, decides only where no disposition does
         WHEN p.deceased_time <= s.discharged AND NOT (
@@ -92,12 +92,12 @@ SELECT
         ) THEN 'died_in_stay'
         WHEN s.discharge_disposition IN (SELECT code FROM codes WHERE list = 'acute_transfer') THEN 'transferred'
     END AS reason,
-    s.discharged + to_days($follow_up_days) > $data_end AS censored,
-    CASE WHEN s.discharged + to_days($follow_up_days) <= $data_end THEN r.readmitted IS NOT NULL END AS label,
-    CASE WHEN s.discharged + to_days($follow_up_days) <= $data_end THEN r.readmitted END AS readmitted,
+    s.discharged + to_days($follow_up_days::INTEGER) > $data_end::TIMESTAMP AS censored,
+    CASE WHEN s.discharged + to_days($follow_up_days::INTEGER) <= $data_end::TIMESTAMP THEN r.readmitted IS NOT NULL END AS label,
+    CASE WHEN s.discharged + to_days($follow_up_days::INTEGER) <= $data_end::TIMESTAMP THEN r.readmitted END AS readmitted,
     coalesce(
-        r.readmitted IS NULL AND p.deceased_time <= s.discharged + to_days($follow_up_days)
-        AND s.discharged + to_days($follow_up_days) <= $data_end, false
+        r.readmitted IS NULL AND p.deceased_time <= s.discharged + to_days($follow_up_days::INTEGER)
+        AND s.discharged + to_days($follow_up_days::INTEGER) <= $data_end::TIMESTAMP, false
     ) AS died_first
 FROM routed s
 LEFT JOIN patients p ON p.subject_id = s.subject_id

@@ -186,9 +186,9 @@ def _features(
     limits: LakeSettings | None,
 ) -> pa.Table:
     index = chosen.append_column("as_of", at)
-    inputs = {name: tables[name] for name in _FROM_VIEWS} | {"stays": every, "index_stays": index} | dict(_lists())
+    inputs = {name: tables[name] for name in _FROM_VIEWS} | {"stays": every, "index_stays": index}
     hours = {"emergency_hours": cohorts.rules()["emergency_hours"]}
-    made = run(_statement(), inputs, hours, limits=limits)
+    made = run(_statement(), inputs, hours, constants=_lists(), limits=limits)
     columns: dict[str, Any] = {
         "encounter_id": chosen.column("encounter_id"),
         "subject_id": chosen.column("subject_id"),

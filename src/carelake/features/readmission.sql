@@ -32,7 +32,7 @@ visits AS (
         FROM encounters
         WHERE coalesce(status, '') NOT IN (SELECT code FROM codes WHERE list = 'void_encounter')
     ) e ON e.subject_id = i.subject_id AND e.start_time < i.admitted AND e.start_time >= i.admitted - to_days(365),
-    LATERAL (SELECT coalesce(e.end_time, e.start_time) >= i.admitted - to_hours($emergency_hours) AS led)
+    LATERAL (SELECT coalesce(e.end_time, e.start_time) >= i.admitted - to_hours($emergency_hours::INTEGER) AS led)
     GROUP BY i.encounter_id
 ),
 diagnosed AS (

@@ -53,11 +53,13 @@ class _Held:
         return data, size
 
 
-def lines(stream: BinaryIO, limit: int, *, offset: int = 0, number: int = 1) -> Iterator[Line]:
+def lines(
+    stream: BinaryIO, limit: int, *, offset: int = 0, number: int = 1, block_size: int = BLOCK
+) -> Iterator[Line]:
     """Lines from ``offset``, which is the start of line ``number``; ``limit`` bytes is the longest that is held."""
     stream.seek(offset)
     held = _Held(limit)
-    while block := stream.read(BLOCK):
+    while block := stream.read(block_size):
         *whole, rest = block.split(b"\n")
         for part in whole:
             if held.size:

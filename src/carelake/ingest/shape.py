@@ -18,6 +18,8 @@ __all__ = ["SAMPLE", "Shape", "shape"]
 SAMPLE = 1 << 20
 """Bytes after the first line that are looked at for whole resources."""
 
+_GLANCE = 1 << 14
+
 Shape = Literal["lines", "document", "empty", "foreign", "utf-16"]
 
 
@@ -41,7 +43,7 @@ def shape(stream: BinaryIO, *, size: int, max_line: int, max_document: int, name
     start = stream.read(4)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
-    found = lines(stream, max_line)
+    found = lines(stream, max_line, block_size=_GLANCE)
     first = next(found, None)
     if first is None:
         return "empty"

@@ -13,21 +13,20 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from carelake.core import canonical
 from carelake.core.errors import NotFound
 from carelake.core.settings import LakeSettings
-from carelake.lake.engine import connect
+from carelake.lake.engine import run
 from carelake.lake.moments import TIME_MACROS
-from carelake.lake.rows import conform, parse
+from carelake.lake.rows import conform, elements_sql, typed
 from carelake.lake.schema import Record, arrow_type, column_of, selected
 
 __all__ = ["View", "flatten", "names", "project", "reads", "run_view", "view"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class View:
     """A flat view: its SQL and what that reads."""
 
@@ -103,14 +102,9 @@ def _nulls(table: pa.Table, field: pa.Field) -> pa.Array:
     return pa.nulls(len(table), field.type)
 
 
-def run_view(connection: duckdb.DuckDBPyConnection, wanted: View, resources: pa.Table) -> pa.Table:
+def run_view(wanted: View, resources: pa.Table, *, limits: LakeSettings | None = None) -> pa.Table:
     """The view's rows over its relation ``resources``."""
-    connection.sql(macros())
-    connection.register("resources", resources)
-    try:
-        return connection.sql(wanted.sql).to_arrow_table()
-    finally:
-        connection.unregister("resources")
+    return run(wanted.sql, {"resources": resources}, setup=macros(), limits=limits)
 
 
 def flatten(
@@ -127,14 +121,16 @@ def flatten(
     for resource in resources:
         if (kind := resource["resourceType"]) in bodies:
             bodies[kind].append((resource["id"], canonical.dump(resource).decode()))
-    with connect(limits) as connection:
-        return {
-            each.name: run_view(connection, each, _parsed(connection, each, bodies[each.resource])) for each in wanted
-        }
+    return {each.name: run_view(each, _parsed(each, bodies[each.resource], limits), limits=limits) for each in wanted}
 
 
-def _parsed(connection: duckdb.DuckDBPyConnection, wanted: View, bodies: list[tuple[str, str]]) -> pa.Table:
-    ids = pa.array([name for name, _ in bodies], pa.string())
-    texts = pa.table({"body": pa.array([body for _, body in bodies], pa.string())})
-    parsed = parse(connection, wanted.record, texts)
-    return pa.table([ids, *parsed.columns], schema=wanted.reads)
+def _parsed(wanted: View, bodies: list[tuple[str, str]], limits: LakeSettings | None) -> pa.Table:
+    ids, texts = ([pair[at] for pair in bodies] for at in (0, 1))
+    table = pa.table({"id": pa.array(ids, pa.string()), "body": pa.array(texts, pa.string())})
+    elements = typed(wanted.record, run(_elements(wanted), {"bodies": table}, limits=limits))
+    return pa.table([table.column("id"), *elements.columns], schema=wanted.reads)
+
+
+@cache
+def _elements(wanted: View) -> str:
+    return elements_sql(wanted.record)

@@ -14,7 +14,7 @@ from carelake.core.errors import Invalid, NotFound, Refused
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.lake.catalog import VaultCatalog
-from carelake.lake.engine import connect, fresh, run
+from carelake.lake.engine import connect, run
 from carelake.lake.flat import View, names, project, run_view, view
 from carelake.lake.schema import column_of
 from carelake.lake.sync import position
@@ -109,8 +109,7 @@ def views(
     made: dict[str, pa.Table] = {}
     for each in wanted:
         resources = _resources(permit, vault, snapshot, each, patient)
-        with connect(vault.settings.lake) as connection:
-            made[each.name] = run_view(connection, each, resources)
+        made[each.name] = run_view(each, resources, limits=vault.settings.lake)
     return made
 
 
@@ -130,7 +129,7 @@ def sql(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> pa.Table:
     if len(text) > _MAX_SQL:
         raise Invalid("lake.sql", "The statement is too long.")
     tables = views(permit, vault, snapshot, _mentioned(text))
-    with fresh(vault.settings.lake) as connection:
+    with connect(vault.settings.lake) as connection:
         for name, table in tables.items():
             connection.register(name, table)
         try:

@@ -33,7 +33,7 @@ from carelake.lake.schema import (
     table_schema,
 )
 
-__all__ = ["CHANGES", "conform", "occurs", "parse", "restore", "rows"]
+__all__ = ["CHANGES", "conform", "elements_sql", "occurs", "restore", "rows", "typed"]
 
 CHANGES = pa.schema(
     [
@@ -102,30 +102,36 @@ def occurs(connection: duckdb.DuckDBPyConnection, resource_type: str, changes: p
 def rows(connection: duckdb.DuckDBPyConnection, record: Record, changes: pa.Table) -> pa.Table:
     """The columns of `schema.table_schema` for a batch of `CHANGES` of one type, in the batch's order."""
     schema = table_schema(record)
-    parsed = parse(connection, record, changes)
+    parsed = _parse(connection, record, changes)
     columns: dict[str, pa.ChunkedArray] = {name: changes.column(name) for name in CHANGES.names if name != "body"}
     columns.update(_primary(connection, record, parsed))
     columns.update({column_of(name): parsed.column(name) for name in parsed.column_names})
     return pa.table([columns[field.name] for field in schema], schema=schema)
 
 
-def parse(connection: duckdb.DuckDBPyConnection, record: Record, bodies: pa.Table) -> pa.Table:
+def _parse(connection: duckdb.DuckDBPyConnection, record: Record, bodies: pa.Table) -> pa.Table:
     """The elements of ``record`` out of a table with a column ``body``, as columns under their JSON names."""
-    fields = pa.struct(arrow_type(record))
-    told = canonical.dump(structure(record)).decode().replace("'", "''")
     if not record.fields:
         return pa.table({"_": pa.nulls(len(bodies))}).select([])
     connection.register("bodies", bodies)
     try:
-        query = f"SELECT unnest(from_json({_DOUBLED}, '{told}')) FROM bodies"
-        table = connection.sql(query).to_arrow_table()
+        return typed(record, connection.sql(elements_sql(record)).to_arrow_table())
     except duckdb.ConversionException:
         raise Corrupt("lake.json", "A stored resource body is not JSON; run `carelake verify`.") from None
     finally:
         connection.unregister("bodies")
-    columns = [
-        _undoubled(_joined(table.column(field.name)), record_node) for field, record_node in _walk(record, fields)
-    ]
+
+
+def elements_sql(record: Record) -> str:
+    """The statement that reads the elements of ``record`` from ``bodies (body)``; `typed` completes its answer."""
+    told = canonical.dump(structure(record)).decode().replace("'", "''")
+    return f"SELECT unnest(from_json({_DOUBLED}, '{told}')) FROM bodies"
+
+
+def typed(record: Record, table: pa.Table, fields: pa.StructType | None = None) -> pa.Table:
+    """The answer of `elements_sql` in the types of `schema.arrow_type`, which may be given as ``fields``."""
+    fields = fields or arrow_type(record)
+    columns = [_undoubled(_joined(table.column(f.name)), node, f.type) for f, node in _walk(record, fields)]
     return pa.table(columns, schema=pa.schema(list(fields)))
 
 
@@ -139,17 +145,16 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
     return whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
 
 
-def _undoubled(array: pa.Array, node: Node) -> pa.Array:
-    """The array with the doubled numbers inside its JSON texts folded back, in the type of `arrow_type`."""
+def _undoubled(array: pa.Array, node: Node, kind: pa.DataType) -> pa.Array:
+    """The array with the doubled numbers inside its JSON texts folded back, as ``kind``, the node's `arrow_type`."""
     if isinstance(node, Leaf):
         if node.kind == "json":
             return pc.replace_substring_regex(array, _UNDOUBLE, r'"\1":\2')
         return array
     if isinstance(node, Listed):
-        inner = _undoubled(array.values, node.item)
-        return pa.ListArray.from_arrays(array.offsets, inner, type=arrow_type(node), mask=_mask(array))
-    kind = arrow_type(node)
-    parts = [_undoubled(array.field(f.name), part) for f, part in _walk(node, kind)]
+        inner = _undoubled(array.values, node.item, kind.value_type)
+        return pa.ListArray.from_arrays(array.offsets, inner, type=kind, mask=_mask(array))
+    parts = [_undoubled(array.field(f.name), part, f.type) for f, part in _walk(node, kind)]
     return pa.StructArray.from_arrays(parts, fields=list(kind), mask=_mask(array))
 
 

@@ -35,9 +35,9 @@ class Booster(Protocol):
 PARAMETERS: Mapping[str, Any] = {
     "objective": "binary",
     "learning_rate": 0.04,
-    "num_leaves": 8,
+    "num_leaves": 6,
     "min_data_in_leaf": 80,
-    "feature_fraction": 0.5,
+    "feature_fraction": 0.3,
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
     "lambda_l2": 10.0,

@@ -106,8 +106,7 @@ def _cross_fit(base: Rows, folds: int) -> _Crossed:
         scores[fold == number, 0] = fit_linear(inside.x, inside.y).score(held.x)
         scores[fold == number, 1] = booster.predict(held.x, raw_score=True, num_iteration=best)
         rounds.append(best)
-    # All rows are a quarter more than four folds of five, and carry a few more trees.
-    return _Crossed(scores, max(1, round(float(np.mean(rounds)) * 1.1)))
+    return _Crossed(scores, round(float(np.mean(rounds))))
 
 
 def _stack(scores: Floats, base: Rows) -> tuple[float, float, float]:

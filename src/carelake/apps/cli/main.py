@@ -10,6 +10,7 @@ import typer
 
 from carelake import __version__
 from carelake.apps.cli.arguments import hoist
+from carelake.apps.cli.grouping import JourneyGroup
 from carelake.apps.cli.session import Options, run
 
 __all__ = ["main"]
@@ -28,13 +29,15 @@ app = typer.Typer(
     help="Raw clinical data to a governed, monitored prediction, with proof. Start with: carelake demo",
     no_args_is_help=True,
     add_completion=False,
+    cls=JourneyGroup,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def _group(name: str, words: str, panel: str) -> typer.Typer:
-    group = typer.Typer(help=words, no_args_is_help=True)
+    group = typer.Typer(help=words, no_args_is_help=True, rich_markup_mode=None)
     app.add_typer(group, name=name, rich_help_panel=panel)
     return group
 
