@@ -53,7 +53,7 @@ def test_a_broken_off_reading_goes_on(bench: Any, patient: Any, bundle: Any, kin
 
 
 def test_duplicates_are_found_across_a_break(bench: Any, bundle: Any) -> None:
-    resources = [{"resourceType": "Patient", "id": f"p{i}"} for i in range(1500)]
+    resources = [{"resourceType": "Patient", "id": f"p{i}"} for i in range(2500)]
     text = bundle(*resources, {"resourceType": "Patient", "id": "p0", "active": True})
     path = bench.file("a.json", text)
     bench.read(path, stop_after=1)

@@ -14,9 +14,13 @@ from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit, mint
 from carelake.core.settings import IngestSettings, Settings
 from carelake.events.outbox import Outbox
+from carelake.ingest import reader
 from carelake.pipelines.ingest import IngestReport, ingest
 from carelake.store import Resources
 from carelake.vault.workspace import Vault
+
+# Many small pages: more moments to be killed between.
+reader._PAGE = 300
 
 GRANTS = ("landing:read", "landing:write", "clinical:read", "clinical:write", "rows:read", "rows:write")
 

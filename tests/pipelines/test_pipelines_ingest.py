@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from carelake.ingest import Quarantine
 from carelake.pipelines.ingest import IngestReport
@@ -191,6 +193,38 @@ def test_a_source_that_fails_half_way_is_told(tmp_path: Path) -> None:
         with vault.database.reading(permit) as tx:
             events = tx.exec_driver_sql("SELECT type, data FROM event").all()
         assert [tuple(event) for event in events] == [("carelake.record.changed", '{"landings":2,"stored":1}')]
+
+
+pieces = st.one_of(
+    st.builds(lambda key: json.dumps({"resourceType": "Patient", "id": key}).encode(), st.text("ab1-.~", max_size=4)),
+    st.sampled_from([b"\n", b"\r\n", b"{", b"}", b"[", b'"', b"\xff", b'{"resourceType":"Bundle","entry":[', b"]}"]),
+    st.binary(max_size=10),
+)
+
+
+@given(st.lists(st.lists(pieces, max_size=9).map(b"".join), min_size=1, max_size=3), st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_read_is_accounted_for(desk: tuple[Any, Any, Path], contents: list[bytes], packed: bool) -> None:
+    vault, permit, folder = desk
+    for old in folder.iterdir():
+        old.unlink()
+    for number, content in enumerate(contents):
+        (folder / f"{number}.json").write_bytes(gzip.compress(content) if packed else content)
+    before = len(Quarantine(vault.database, vault.clock).list(permit))
+    first = child.run(vault, permit, folder)
+    assert sound(first)
+    assert first.read >= len(contents)
+    assert len(Quarantine(vault.database, vault.clock).list(permit)) == before + first.quarantined
+    second = child.run(vault, permit, folder)
+    assert sound(second)
+    assert (second.read, second.stored, second.quarantined) == (first.read, 0, 0)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[tuple[Any, Any, Path]]:
+    (tmp_path / "in").mkdir()
+    with opened(tmp_path / "r") as (vault, permit):
+        yield vault, permit, tmp_path / "in"
 
 
 def test_versions_lead_to_their_bytes(tmp_path: Path, folder: Path, undisturbed: dict[str, Any]) -> None:

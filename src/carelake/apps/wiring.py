@@ -17,7 +17,7 @@ import platformdirs
 from carelake.access.gate import Gate
 from carelake.access.identity import Caller, Identity
 from carelake.access.policy import Policies
-from carelake.access.principals import DEFAULTS, Principal, Principals
+from carelake.access.principals import Principal
 from carelake.audit.nouns import Nouns
 from carelake.audit.trail import Trail
 from carelake.core.clock import SystemClock
@@ -87,7 +87,10 @@ def read_settings(root: Path, environment: Mapping[str, str]) -> Settings:
 
 def _put(said: dict[str, Any], path: list[str], text: str) -> None:
     for step in path[:-1]:
-        said = said.setdefault(step, {})
+        inner = said.setdefault(step, {})
+        if not isinstance(inner, dict):
+            raise Invalid("apps.settings", f"{_PREFIX}{'__'.join(path).upper()} names a section that is a value.")
+        said = inner
     said[path[-1]] = text
 
 
@@ -122,13 +125,12 @@ class Workspace:
             clock=SystemClock(),
             ids=RandomIds(),
         )
-        with vault.database.ledger() as connection:
-            for who in DEFAULTS:
-                Principals(connection).add(who, uid=os.getuid() if who.name == "operator" else None)
+        made = cls(vault)
+        made.identity.bind_defaults(os.getuid())
         # Last: a folder with this file is a whole workspace, one without it is none.
         text = f'# Settings of this workspace; docs/settings.md lists them all.\nworkspace = "{settings.workspace}"\n'
         (root / CONFIG).write_text(text + f"format = {settings.format}\n", encoding="utf-8")
-        return cls(vault)
+        return made
 
     @classmethod
     def open(cls, root: Path, environment: Mapping[str, str]) -> Workspace:
@@ -159,24 +161,25 @@ class Workspace:
 
     def principal(self, name: str, speaker: Principal) -> Principal:
         """A principal that acts on behalf of ``speaker``."""
-        with self.vault.database.ledger() as connection:
-            return Principals(connection).get(name).spoken_for_by(speaker)
+        return self.identity.named(name, speaker)
 
     def enter(self, caller: Caller, action: str, target: str, *, job: bool = False) -> AbstractContextManager[Permit]:
         """Enter the gate as a caller."""
         return self.gate.enter(caller.principal, action, target, caller.purpose, account=caller.account, job=job)
 
     @cached_property
-    def platform(self) -> Platform:
-        """The repositories of every room; imported when first asked for, since they are heavy."""
-        from carelake.pipelines.platform import Platform
-
-        return Platform(self.vault, self.gate, self.nouns, self.outbox)
-
-    @property
     def resources(self) -> Resources:
         """The record."""
-        return self.platform.resources
+        from carelake.store import Resources
+
+        return Resources(self.vault)
+
+    @cached_property
+    def platform(self) -> Platform:
+        """The repositories of every room; imported when first asked for, since learning is heavy."""
+        from carelake.pipelines.platform import Platform
+
+        return Platform(self.vault, self.gate, self.identity, self.nouns, self.outbox, self.resources)
 
     def predict(
         self, permit: Permit, endpoint: str, *, patient: str | None = None, days: float | None = None

@@ -19,7 +19,7 @@ from carelake.audit.tables import act
 from carelake.core import canonical
 from carelake.core.clock import Clock, iso
 
-__all__ = ["ActDraft", "ActHeader", "Acts", "Phase"]
+__all__ = ["ActDraft", "ActHeader", "Acts", "Phase", "alive", "as_json", "close_interrupted", "this_process", "write"]
 
 Phase = Literal["start", "page", "done", "failed", "refused", "interrupted"]
 
@@ -153,7 +153,7 @@ class Acts:
 
 def as_json(row: Mapping[Any, Any]) -> dict[str, Any]:
     """One act row as the JSON object that is sealed."""
-    return {**{k: v for k, v in row.items() if k != "facts"}, **canonical.load(row["facts"])}
+    return {**canonical.load(row["facts"]), **{k: v for k, v in row.items() if k != "facts"}}
 
 
 def this_process() -> dict[str, int]:

@@ -25,6 +25,7 @@ act = Table(
     sqlite_autoincrement=True,
 )
 Index("act_correlation", act.c.correlation)
+Index("act_phase", act.c.phase, act.c.correlation)
 
 segment = Table(
     "segment",
@@ -49,6 +50,7 @@ noun = Table(
     Column("number", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
+Index("noun_number", noun.c.number, unique=True)
 Index("noun_kind", noun.c.account, noun.c.kind, noun.c.number)
 
 noun_from = Table(

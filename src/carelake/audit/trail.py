@@ -157,7 +157,7 @@ class Trail:
         predecessor, (3) its lines give its root, (4) its lines equal the rows, (5) the outside head is among them.
         """
         found: list[Problem] = []
-        with self._vault.database.ledger() as connection:
+        with self._vault.database.ledger_reading() as connection:
             total = Acts(connection).count()
             unfinished = len(Acts(connection).unfinished())
             rows = [dict(r) for r in connection.execute(select(segment_table).order_by("number")).mappings()]
@@ -195,7 +195,7 @@ class Trail:
             yield Problem("segment", name, "it does not continue the segment before it")
         if segments.merkle_root(stored.lines) != stored.header.get("root"):
             yield Problem("segment", name, "its acts do not give its Merkle root")
-        with self._vault.database.ledger() as connection:
+        with self._vault.database.ledger_reading() as connection:
             acts = Acts(connection).after(row["first"] - 1, row["last"] - row["first"] + 1)
             rows = [canonical.dump(a) for a in acts]
         for number, (line, now) in enumerate(zip(stored.lines, rows, strict=False), start=row["first"]):

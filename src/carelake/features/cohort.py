@@ -97,9 +97,15 @@ def data_end_of(tables: Mapping[str, pa.Table]) -> datetime:
 
 def stays(tables: Mapping[str, pa.Table], data_end: datetime, *, limits: LakeSettings | None = None) -> pa.Table:
     """Every merged inpatient stay up to ``data_end``, with its reason to be excluded (null: index) and its label."""
-    inputs = {name: tables[name] for name in ("encounters", "patients")} 
+    inputs = {name: tables[name] for name in ("encounters", "patients")}
     numbers = {k: rules()[k] for k in ("gap_hours", "emergency_hours", "adult_age", "follow_up_days")}
-    return run(sql("cohort.sql"), inputs, {**numbers, "data_end": naive(data_end)}, constants={"codes": codes()}, limits=limits)
+    return run(
+        sql("cohort.sql"),
+        inputs,
+        {**numbers, "data_end": naive(data_end)},
+        constants={"codes": codes()},
+        limits=limits,
+    )
 
 
 def cohort(tables: Mapping[str, pa.Table], *, data_end: datetime | None = None) -> Cohort:

@@ -169,7 +169,9 @@ def _literals(parameters: Mapping[str, Parameter]) -> str:
     if not parameters:
         return ""
     said = (
-        f"{name} := TIMESTAMP '{value.isoformat(sep=' ')}'" if isinstance(value, datetime) else f"{name} := {value:d}"
+        f"\"{name}\" := TIMESTAMP '{value.isoformat(sep=' ')}'"
+        if isinstance(value, datetime)
+        else f'"{name}" := {value:d}'
         for name, value in parameters.items()
     )
     return f"({', '.join(said)})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -26,7 +26,7 @@ from carelake.lake.schema import Record, arrow_type, column_of, selected
 __all__ = ["View", "flatten", "names", "project", "reads", "run_view", "view"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class View:
     """A flat view: its SQL and what that reads."""
 
@@ -35,10 +35,25 @@ class View:
     record: Record
     sql: str
 
-    @property
+    @cached_property
+    def elements(self) -> pa.StructType:
+        """The elements that it reads, under their FHIR names."""
+        return arrow_type(self.record)
+
+    @cached_property
     def reads(self) -> pa.Schema:
-        """The relation ``resources``: id and the elements under their FHIR names."""
-        return pa.schema([pa.field("id", pa.string()), *arrow_type(self.record)])
+        """The relation ``resources``: id and the elements."""
+        return pa.schema([pa.field("id", pa.string()), *self.elements])
+
+    @cached_property
+    def parsing(self) -> str:
+        """The statement that reads the elements from JSON."""
+        return elements_sql(self.record)
+
+    @cached_property
+    def empty(self) -> pa.Table:
+        """The view of nothing."""
+        return run(self.sql, {"resources": self.reads.empty_table()}, setup=macros())
 
 
 @cache
@@ -121,16 +136,15 @@ def flatten(
     for resource in resources:
         if (kind := resource["resourceType"]) in bodies:
             bodies[kind].append((resource["id"], canonical.dump(resource).decode()))
-    return {each.name: run_view(each, _parsed(each, bodies[each.resource], limits), limits=limits) for each in wanted}
+    return {each.name: _flat(each, bodies[each.resource], limits) for each in wanted}
+
+
+def _flat(wanted: View, bodies: list[tuple[str, str]], limits: LakeSettings | None) -> pa.Table:
+    return run_view(wanted, _parsed(wanted, bodies, limits), limits=limits) if bodies else wanted.empty
 
 
 def _parsed(wanted: View, bodies: list[tuple[str, str]], limits: LakeSettings | None) -> pa.Table:
     ids, texts = ([pair[at] for pair in bodies] for at in (0, 1))
     table = pa.table({"id": pa.array(ids, pa.string()), "body": pa.array(texts, pa.string())})
-    elements = typed(wanted.record, run(_elements(wanted), {"bodies": table}, limits=limits))
+    elements = typed(wanted.record, run(wanted.parsing, {"bodies": table}, limits=limits), wanted.elements)
     return pa.table([table.column("id"), *elements.columns], schema=wanted.reads)
-
-
-@cache
-def _elements(wanted: View) -> str:
-    return elements_sql(wanted.record)

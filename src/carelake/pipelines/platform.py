@@ -11,8 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from carelake.access.gate import Gate
-from carelake.access.identity import Caller
-from carelake.access.principals import Principals
+from carelake.access.identity import Caller, Identity
 from carelake.audit.nouns import Nouns
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
@@ -34,13 +33,10 @@ class Platform:
 
     vault: Vault
     gate: Gate
+    identity: Identity
     nouns: Nouns
     outbox: Outbox
-
-    @cached_property
-    def resources(self) -> Resources:
-        """The record."""
-        return Resources(self.vault)
+    resources: Resources
 
     @cached_property
     def registry(self) -> Registry:
@@ -65,8 +61,7 @@ class Platform:
     @contextmanager
     def acting(self, name: str, caller: Caller, action: str, target: str, *, job: bool = False) -> Iterator[Permit]:
         """Enter the gate as the principal ``name`` on behalf of the caller, for the caller's purpose."""
-        with self.vault.database.ledger() as connection:
-            who = Principals(connection).get(name).spoken_for_by(caller.principal)
+        who = self.identity.named(name, caller.principal)
         with self.gate.enter(who, action, target, caller.purpose, account=caller.account, job=job) as permit:
             yield permit
 

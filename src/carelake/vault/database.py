@@ -139,6 +139,12 @@ class Database:
         with self._scope(writing=True) as scope:
             yield scope.connection
 
+    @contextmanager
+    def ledger_reading(self) -> Iterator[sqlalchemy.Connection]:
+        """One consistent snapshot without a permit, for audit, events and access alone; no writer waits for it."""
+        with self.snapshot() as connection:
+            yield connection
+
     def create_all(self) -> None:
         """Make the tables of `metadata` that are not there yet."""
         with self._scope(writing=True, epoch=False) as scope:

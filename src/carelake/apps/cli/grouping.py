@@ -1,4 +1,4 @@
-"""Help that groups commands by the journey of the data, in plain text: the rich form costs 0.2 s at each ``--help``."""
+"""Help that groups commands by the journey of the data, in plain text: the rich form costs 0.2 s a call."""
 
 from __future__ import annotations
 
