@@ -90,13 +90,13 @@ $(VENV)/.made: tools/find_python.sh tools/check_machine.py
 
 $(VENV)/.run: $(VENV)/.made requirements.lock pyproject.toml
 	@echo "Installing what carelake runs on (first time only)"
-	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 # The second stamp too: what the tests need holds all that running needs, in the same versions.
 $(VENV)/.dev: $(VENV)/.made requirements.lock requirements-dev.lock pyproject.toml
 	@echo "Installing what the tests need (first time only)"
-	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.lock
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements-dev.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(VENV)/.run $@
