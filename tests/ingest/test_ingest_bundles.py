@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from carelake.core.ids import derived_uuid
+from carelake.ingest.names import Names
 
 UUID = "urn:uuid:0C3151BD-1CBF-4D64-B04D-CD9187A4C6E0"
 
@@ -104,3 +105,21 @@ def test_the_shape_is_told_by_content(bench_with: Any, patient: Any, name: str) 
     told = bench.read(bench.file("3" + name, damaged))
     assert told.ids == ["Patient/p2", "Patient/p3"]
     assert told.reasons == [(1, "core.json")]
+
+
+def test_names_are_found_however_they_are_kept() -> None:
+    uuids = [derived_uuid(str(i)) for i in range(500)]
+    names = Names()
+    assert not names
+    for number, uuid in enumerate(uuids):
+        names.add(f"urn:uuid:{uuid}", ("Patient", "Group")[number % 2], uuid)
+    names.add("urn:uuid:" + derived_uuid("x"), "Patient", "other")
+    names.add("urn:oid:1.2", "Organization", "o")
+    assert names
+    assert [names.get(f"urn:uuid:{uuid}") for uuid in uuids] == [
+        f"{('Patient', 'Group')[number % 2]}/{uuid}" for number, uuid in enumerate(uuids)
+    ]
+    assert names.get("urn:uuid:" + derived_uuid("x")) == "Patient/other"
+    assert names.get("urn:oid:1.2") == "Organization/o"
+    assert names.get("urn:uuid:" + derived_uuid("nowhere")) is None
+    assert names.get("urn:uuid:short") is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -115,6 +116,15 @@ class Home:
     def crash(self, point: str, *arguments: str | Path) -> Result:
         """Run a command that kills its process group at ``point`` (see the child's docstring)."""
         return self.start([sys.executable, str(CRASH), point, *map(str, arguments)]).wait(240.0)
+
+    def serve(self) -> tuple[Running, str]:
+        """Begin ``carelake serve`` on a free port; its address."""
+        running = self.start([str(CARELAKE), "serve", "--port", "0"])
+        while not (found := re.search(r"Listening on (http://\S+)\n", running.err.read_text())):
+            assert running.process.poll() is None, running.err.read_text()
+            assert time.monotonic() - running.began < 60, "the server did not start"
+            time.sleep(0.05)
+        return running, found[1]
 
     def copy(self, folder: Path, **extra: str) -> Home:
         """The same workspace and keys, elsewhere."""

@@ -157,7 +157,7 @@ class Workspace:
     def local(self, name: str | None, purpose: str | None, account: str | None) -> Caller:
         """The caller at the command line."""
         who = self.identity.local(os.getuid(), name)
-        return Caller(who, "HOPERAT" if purpose is None else purpose, account or "production")
+        return Caller(who, "HOPERAT" if purpose is None else purpose, "production" if account is None else account)
 
     def principal(self, name: str, speaker: Principal) -> Principal:
         """A principal that acts on behalf of ``speaker``."""

@@ -63,6 +63,12 @@ class Nouns:
         found = [self._read(tx, row) for row in tx.execute(query).mappings()]
         return [n for n in found if all(n.body.get(k) == v for k, v in body_equal.items())]
 
+    def since(self, tx: Connection, kind: str, account: str, ref: str = "") -> list[str]:
+        """Refs of a kind in an account that were written after the noun ``ref``, or ever; oldest first."""
+        after = tx.execute(select(noun.c.number).where(noun.c.ref == ref)).scalar() or 0
+        query = select(noun.c.ref).where(noun.c.kind == kind, noun.c.account == account, noun.c.number > after)
+        return list(tx.execute(query.order_by(noun.c.number)).scalars())
+
     def set_state(self, tx: Connection, ref: str, state: str) -> None:
         """Change a noun's state word; its content stays."""
         self.get(tx, ref)

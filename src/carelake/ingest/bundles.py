@@ -6,15 +6,16 @@ Bundle: https://hl7.org/fhir/R4/bundle.html; resolving references in it: section
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
 from carelake.core.records import Rejected
 from carelake.ingest.batches import Entry
+from carelake.ingest.names import Names
 
-__all__ = ["Located", "Sheet", "entries", "locate", "read_sheet", "streamed"]
+__all__ = ["Located", "Sheet", "entries", "locate", "names", "read_sheet", "streamed"]
 
 _BETWEEN = re.compile(rb"[\s,]*")
 _RESOURCE = re.compile(rb'"resource"\s*:\s*')
@@ -64,10 +65,9 @@ class _Opened(NamedTuple):
     refused: tuple[str, str] | None
 
     @property
-    def urn(self) -> tuple[str, str] | None:
-        """The fullUrl that others may point to, and what it stands for."""
-        named = self.full_url.startswith("urn:") and self.type and self.id
-        return (self.full_url, f"{self.type}/{self.id}") if named else None
+    def named(self) -> bool:
+        """Whether others may point to it by its fullUrl."""
+        return bool(self.full_url.startswith("urn:") and self.type and self.id)
 
 
 _sheet = msgspec.json.Decoder(Sheet)
@@ -121,7 +121,7 @@ def entries(
         after: offset and line where the reading goes on when the last entry is done.
     """
     opened = [_open(one) for one in located]
-    mapping = dict(urn for one in opened if (urn := one.urn))
+    mapping = {one.full_url: f"{one.type}/{one.id}" for one in opened if one.named}
     history = kind == "history"
     made = [
         _entry(one, index, position, 0 if history else bundle, mapping, after) for index, one in enumerate(opened)
@@ -129,22 +129,31 @@ def entries(
     return made[::-1] if history else made
 
 
-def streamed(again: Callable[[], Iterable[Located]], *, after: tuple[int, int]) -> Iterator[Entry]:
-    """As `entries`, of a Bundle that is not held: gone through once for its ids, and once more for its entries."""
-    mapping = dict(urn for one in again() if (urn := _open(one).urn))
-    for index, one in enumerate(again()):
+def names(located: Iterable[Located]) -> Names:
+    """What the ``urn:`` fullUrls of a Bundle stand for."""
+    found = Names()
+    for one in located:
+        opened = _open(one)
+        if opened.named:
+            found.add(opened.full_url, opened.type, opened.id)
+    return found
+
+
+def streamed(located: Iterable[Located], mapping: Names, *, after: tuple[int, int]) -> Iterator[Entry]:
+    """As `entries`, of a Bundle that is not held and whose `names` are known."""
+    for index, one in enumerate(located):
         yield _entry(_open(one), index, 0, 1, mapping, after)
 
 
 def _entry(
-    opened: _Opened, index: int, position: int, bundle: int, mapping: dict[str, str], after: tuple[int, int]
+    opened: _Opened, index: int, position: int, bundle: int, mapping: Names | dict[str, str], after: tuple[int, int]
 ) -> Entry:
     data, place = opened.resource, position + index
     refused = None
     if opened.refused:
         code, message = opened.refused
         refused = Rejected(opened.offset, len(data), opened.line, place, f"Bundle.entry[{index}]", code, message)
-    mentioned = {urn: mapping[urn] for urn in _mentions(data) if urn in mapping} if mapping else {}
+    mentioned = {urn: found for urn in _mentions(data) if (found := mapping.get(urn))} if mapping else {}
     return Entry(data, opened.offset, opened.line, place, opened.id, bundle, mentioned, after, refused)
 
 

@@ -14,6 +14,8 @@ from carelake.ingest import bundles
 from carelake.ingest.batches import Entry
 from carelake.ingest.landing import Landing
 from carelake.ingest.lines import Line, lines
+from carelake.ingest.names import Names
+from carelake.ingest.shape import HELD
 from carelake.ingest.stream import BundleStream
 
 __all__ = ["entries_of", "unreadable"]
@@ -108,9 +110,20 @@ def _of_bundle(
 
 
 def _of_document(stream: BinaryIO, landing: Landing, bounds: IngestSettings) -> Iterator[Entry]:
-    if landing.size > bounds.max_document_bytes:
-        yield from _of_stream(stream, landing, bounds)
-        return
+    if landing.size > min(bounds.max_document_bytes, HELD):
+        walk, names = _walk(stream, bounds)
+        # A history's order is newest first, so it needs to be held whole, as does a single resource.
+        if walk.resource_type == "Bundle" and walk.kind != "history":
+            yield from _of_stream(stream, landing, bounds, names, whole=True)
+            return
+        if landing.size > bounds.max_document_bytes:
+            message = "The document is larger than ingest.max_document_bytes and no Bundle that can be streamed."
+            yield _refused(0, landing.size, 1, 0, "ingest.document_too_large", message)
+            return
+    yield from _of_held(stream, landing, bounds)
+
+
+def _of_held(stream: BinaryIO, landing: Landing, bounds: IngestSettings) -> Iterator[Entry]:
     stream.seek(0)
     data = stream.read()
     start = len(_BOM) if data.startswith(_BOM) else 0
@@ -118,34 +131,43 @@ def _of_document(stream: BinaryIO, landing: Landing, bounds: IngestSettings) -> 
     offset = data.index(bare, start)
     line = 1 + data.count(b"\n", 0, offset)
     sheet = bundles.read_sheet(bare)
-    after = (landing.size, line)
     if sheet is None:
         del data, bare
-        yield from _of_stream(stream, landing, bounds)
+        walk, names = _walk(stream, bounds)
+        is_bundle = walk.resource_type == "Bundle" and walk.kind != "history"
+        yield from _of_stream(stream, landing, bounds, names if is_bundle else None, whole=False)
         return
+    last = line + bare.count(b"\n")
+    position = 0
     if sheet.is_bundle:
-        yield from _of_bundle(bare, sheet, offset, line, 0, after)
+        for entry in _of_bundle(bare, sheet, offset, line, 0, (landing.size, last)):
+            position += 1
+            yield entry
     else:
-        yield Entry(bare, offset, line, 0, next=after)
+        yield Entry(bare, offset, line, 0, next=(landing.size, last))
     if landing.fault:
-        yield _fault(landing, offset=landing.size, line=line + bare.count(b"\n"), position=0)
+        yield _fault(landing, offset=landing.size, line=last, position=position)
 
 
-def _of_stream(stream: BinaryIO, landing: Landing, bounds: IngestSettings) -> Iterator[Entry]:
-    """A document that is too large to hold, or that breaks: a Bundle's entries, and one refusal for the rest."""
+def _walk(stream: BinaryIO, bounds: IngestSettings) -> tuple[BundleStream, Names]:
+    """The document gone through once: what it is, and what its ``urn:`` fullUrls stand for."""
     walk = BundleStream(stream, bounds.max_document_bytes)
-    for _ in walk:
-        pass
+    return walk, bundles.names(walk)
 
-    def again() -> BundleStream:
-        nonlocal walk
-        walk = BundleStream(stream, bounds.max_document_bytes)
-        return walk
 
+def _of_stream(
+    stream: BinaryIO, landing: Landing, bounds: IngestSettings, names: Names | None, *, whole: bool
+) -> Iterator[Entry]:
+    """A Bundle's entries in bounded memory, and one refusal for what breaks.
+
+    Args:
+        names: from `_walk`; None where nothing can be saved.
+        whole: nothing is known to be wrong with it.
+    """
+    walk = BundleStream(stream, bounds.max_document_bytes)
     count = refused = 0
-    # A history's order is newest first, so it needs to be held whole.
-    if walk.resource_type == "Bundle" and walk.kind != "history":
-        for entry in bundles.streamed(again, after=(landing.size, 1)):
+    for entry in bundles.streamed(walk, names or Names(), after=(landing.size, 1)):
+        if names is not None:
             count += 1
             refused += entry.refused is not None
             yield entry
@@ -153,11 +175,11 @@ def _of_stream(stream: BinaryIO, landing: Landing, bounds: IngestSettings) -> It
         yield _fault(landing, offset=walk.offset, line=walk.line, position=count)
     elif walk.broken:
         yield _refused(walk.offset, landing.size - walk.offset, walk.line, count, *walk.broken)
-    elif landing.size <= bounds.max_document_bytes and not refused:
+    elif not whole and not refused:
         yield _broken(stream, landing, count)
     elif not count:
-        message = "Only Bundles, and no history, can be read beyond ingest.max_document_bytes; raise it."
-        yield _refused(0, landing.size, 1, 0, "ingest.document_too_large", message)
+        message = "The Bundle has no entries, so there is nothing to keep."
+        yield _refused(0, landing.size, 1, 0, "ingest.empty_bundle", message, "Bundle.entry")
 
 
 def _broken(stream: BinaryIO, landing: Landing, position: int) -> Entry:

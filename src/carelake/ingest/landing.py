@@ -20,7 +20,7 @@ from carelake.core.permit import Permit
 from carelake.ingest.batches import Mark
 from carelake.ingest.inflate import BLOCK, Content
 from carelake.ingest.parse import VERSION
-from carelake.ingest.shape import Shape, shape
+from carelake.ingest.shape import HELD, Shape, shape
 from carelake.ingest.sources import Source
 from carelake.ingest.tables import landing as table
 from carelake.ingest.tables import quarantine
@@ -182,7 +182,7 @@ class Landings:
                 stream,
                 size=made.size,
                 max_line=bounds.max_line_bytes,
-                max_document=bounds.max_document_bytes,
+                max_document=min(bounds.max_document_bytes, HELD),
                 named_lines=source.lines,
             )
 

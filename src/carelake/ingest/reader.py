@@ -156,7 +156,8 @@ class _Told:
     def __init__(self) -> None:
         self._entries: dict[str, int] = {}
         self._bundle: tuple[str, int] = ("", 0)
-        self._digests: dict[tuple[str, str], bytes] = {}
+        # Hashes of 64 bits for both: a Bundle may have millions of entries.
+        self._digests: dict[int, int] = {}
 
     def total(self, landing: Landing) -> int:
         """Entries of a landing that were committed before, or came out of another source with the same content."""
@@ -176,7 +177,8 @@ class _Told:
         if self._bundle != (landing.id, bundle):
             self._bundle = (landing.id, bundle)
             self._digests = {}
-        if self._digests.setdefault((record.type, record.id), record.digest) == record.digest:
+        digest = int.from_bytes(record.digest[:8], "big")
+        if self._digests.setdefault(hash(f"{record.type}/{record.id}"), digest) == digest:
             return None
         return Rejected(
             record.offset,

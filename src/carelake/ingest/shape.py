@@ -13,7 +13,10 @@ import msgspec
 from carelake.ingest.bundles import Sheet
 from carelake.ingest.lines import Line, lines
 
-__all__ = ["SAMPLE", "Shape", "shape"]
+__all__ = ["HELD", "SAMPLE", "Shape", "shape"]
+
+HELD = 32 << 20
+"""Bundles beyond this are streamed: taken apart, a document is several times its size in memory."""
 
 SAMPLE = 1 << 20
 """Bytes after the first line that are looked at for whole resources."""

@@ -90,15 +90,14 @@ class BundleStream:
             raise _BreakError("core.json", "There is more text after the end of the document.")
 
     def _note(self, key: bytes, value: bytes) -> None:
-        if key in (b'"resourceType"', b'"type"') and value.startswith(b'"'):
-            try:
-                text = msgspec.json.decode(value, type=str)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                raise _malformed() from None
-            if key == b'"type"':
-                self.kind = text
-            else:
-                self.resource_type = text
+        try:
+            text = msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise _malformed() from None
+        if isinstance(text, str) and key == b'"type"':
+            self.kind = text
+        elif isinstance(text, str) and key == b'"resourceType"':
+            self.resource_type = text
 
     def _elements(self) -> Iterator[Located]:
         while True:

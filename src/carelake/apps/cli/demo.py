@@ -107,7 +107,7 @@ def _hospital(out: Path, patients: int, seed: int, **other: Any) -> int:
 
 
 def _shifted(session: Session, caller: Any, out: Path, endpoint: str, patients: int, seed: int) -> dict[str, Any]:
-    _hospital(out, max(50, patients // 5), seed + 1, shift=_SHIFT, start=_LATER, years=_LATER_YEARS)
+    _hospital(out, max(50, patients // 4), seed + 1, shift=_SHIFT, start=_LATER, years=_LATER_YEARS)
     record.ingest_paths(session, caller, [out], title="Resources of the later, older patients")
     since = session.workspace.vault.clock.now()
     use.predict_all(session, caller, endpoint, days=_LATER_DAYS)

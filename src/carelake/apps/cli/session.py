@@ -48,7 +48,8 @@ class Session:
             return self.workspace.local(self.options.as_, purpose, self.options.account)
         except CarelakeError as error:
             nobody = self.workspace.identity.nobody()
-            self.workspace.gate.refuse(nobody, "door:cli", "workspace", self.options.account or "production", error)
+            account = "production" if self.options.account is None else self.options.account
+            self.workspace.gate.refuse(nobody, "door:cli", "workspace", account, error)
             raise
 
     def close(self) -> None:
