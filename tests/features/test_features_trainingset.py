@@ -18,8 +18,8 @@ from carelake.core.errors import Corrupt
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
 from carelake.core.settings import Settings
-from carelake.features import readmission, trainingset
-from carelake.lake import query, sync
+from carelake.features import featureset, readmission, trainingset
+from carelake.lake import query, results, sync
 from carelake.lake.flat import flatten
 from carelake.lake.tables import lake_table
 from carelake.store.feed import Change
@@ -124,16 +124,21 @@ def test_offline_and_online_give_the_same_rows(
         online = readmission.latest(own, patient, end).to_pylist()[0]
         if online["reason"] is None:  # else the last stay is no index admission
             assert online == lasts[patient]
-    first = trainingset.create(permit, vault, nouns, snapshot, views)
-    again = trainingset.create(permit, vault, nouns, snapshot, views)
+    told = results.note(permit, vault, nouns, snapshot, views)
+    made = featureset.create(permit, vault, nouns, told, views)
+    assert made.noun.made_from == tuple(one.ref for one in told)
+    assert featureset.create(permit, vault, nouns, told, views).noun == made.noun
+    assert featureset.load(permit, vault, made.noun).table.equals(made.table)
+    first = trainingset.create(permit, vault, nouns, made)
+    again = trainingset.create(permit, vault, nouns, made)
     assert again.noun == first.noun
-    assert len(vault.objects.list(permit, "features")) == 1
-    assert trainingset.create(permit, vault, nouns, snapshot, views, seed=2).noun.ref != first.noun.ref
+    assert len(vault.objects.list(permit, "features")) == 2, "one feature set, one training set"
+    assert trainingset.create(permit, vault, nouns, made, seed=2).noun.ref != first.noun.ref
     back = trainingset.load(permit, vault, first.noun)
     assert back.table.equals(first.table)
     assert set(back.table.column("set").to_pylist()) <= {"train", "calibration", "test"}
     assert back.table.column("label").null_count == 0
-    assert first.noun.made_from == (snapshot.ref,)
+    assert first.noun.made_from == (made.noun.ref,)
     assert first.noun.body["rows"] == len(first.table)
     assert sum(first.noun.body["split"]["counts"].values()) == len(offline)
     canonical.dump(dict(first.noun.body))

@@ -252,7 +252,9 @@ def _loop(folder: Path) -> None:
     src = folder / "src"
     told = {"init": home.json("init", home.workspace)}
     # Older and sicker patients: as many readmissions from fewer resources.
-    told["synth"] = home.json("synth", "--patients", str(PATIENTS), "--seed", str(SEED), "--shift", "older", "--out", src)
+    told["synth"] = home.json(
+        "synth", "--patients", str(PATIENTS), "--seed", str(SEED), "--shift", "older", "--out", src
+    )
     told["ingest"] = home.json("ingest", src)
     told["again"] = home.json("ingest", src)
     told["run"] = home.json("run", "readmission")
@@ -271,9 +273,7 @@ def small(once: Any) -> Loop:
 def _small(folder: Path) -> None:
     home = Home(folder)
     told = {"init": home.json("init", home.workspace)}
-    told["synth"] = home.json(
-        "synth", "--patients", str(SMALL), "--seed", str(SMALL_SEED), "--out", folder / "src"
-    )
+    told["synth"] = home.json("synth", "--patients", str(SMALL), "--seed", str(SMALL_SEED), "--out", folder / "src")
     (folder / "told.json").write_text(json.dumps(told))
 
 

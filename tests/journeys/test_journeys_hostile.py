@@ -68,7 +68,10 @@ LINES: dict[str, tuple[bytes, str]] = {
     "surrogate": (b'{"resourceType":"Patient","id":"x","name":[{"family":"\\ud800"}]}', "core.json"),
     "nan": (b'{"resourceType":"Patient","id":"x","multipleBirthInteger":NaN}', "core.json"),
     "infinity": (b'{"resourceType":"Patient","id":"x","multipleBirthInteger":-Infinity}', "core.json"),
-    "huge": (b'{"resourceType":"Observation","id":"x","valueQuantity":{"value":1e99999999999999999}}', "ingest.number"),
+    "huge": (
+        b'{"resourceType":"Observation","id":"x","valueQuantity":{"value":1e99999999999999999}}',
+        "ingest.number",
+    ),
     "deep": (DEEP, "core.depth"),
     "array": (b"[1,2,3]", "ingest.not_an_object"),
     "null": (b"null", "ingest.not_an_object"),

@@ -98,7 +98,13 @@ def test_the_accounts_are_apart(home: Any) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("search", "Patient"), ("read", "Patient/p1"), ("ingest", "patients.ndjson"), ("lake", "sync"), ("quarantine", "list")],
+    [
+        ("search", "Patient"),
+        ("read", "Patient/p1"),
+        ("ingest", "patients.ndjson"),
+        ("lake", "sync"),
+        ("quarantine", "list"),
+    ],
 )
 def test_the_development_account_sees_no_identified_data_ever(home: Any, arguments: tuple[str, ...]) -> None:
     error, act = refused(home, *arguments, "--account", "development")
@@ -221,7 +227,11 @@ def test_an_entitled_token_gets_an_answer(server: Server) -> None:
 
 def test_no_token_is_401_and_on_the_trail(server: Server) -> None:
     before = len(acts(server.home))
-    for path, body in (("/fhir/Patient", None), ("/fhir/Patient/p1", None), ("/predict/readmission", {"patient": "p1"})):
+    for path, body in (
+        ("/fhir/Patient", None),
+        ("/fhir/Patient/p1", None),
+        ("/predict/readmission", {"patient": "p1"}),
+    ):
         assert server.get(path, None, body)[0] == 401
     told = acts(server.home)[before:]
     assert {act["error"] for act in told} == {"http.no_token"}

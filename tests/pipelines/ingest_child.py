@@ -19,9 +19,6 @@ from carelake.pipelines.ingest import IngestReport, ingest
 from carelake.store import Resources
 from carelake.vault.workspace import Vault
 
-# Many small pages: more moments to be killed between.
-reader._PAGE = 300
-
 GRANTS = ("landing:read", "landing:write", "clinical:read", "clinical:write", "rows:read", "rows:write")
 
 
@@ -70,6 +67,8 @@ def run(vault: Vault, permit: Permit, *paths: Path) -> IngestReport:
 
 
 if __name__ == "__main__":
+    # Many small pages: more moments to be killed between.
+    reader._PAGE = 300
     opened, leave = workspace(Path(sys.argv[1]), int(sys.argv[3]))
     sys.stdout.write("open\n")
     sys.stdout.flush()

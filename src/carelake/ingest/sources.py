@@ -73,26 +73,27 @@ def expand(paths: Iterable[Path | str]) -> Found:
     if not given:
         raise Invalid("ingest.nothing", "Nothing to read; give at least one file or folder.")
     for number, path in enumerate(given, 1):
-        if path.is_dir():
+        state = _state(path, number)
+        if stat.S_ISDIR(state.st_mode):
             for file, source in _walk(path):
                 skipped += source is None
                 if source is not None:
                     taken.setdefault(file.resolve(), source)
+        elif stat.S_ISREG(state.st_mode):
+            taken.setdefault(path.resolve(), Source(path, state.st_size))
         else:
-            taken.setdefault(path.resolve(), _named(path, number))
+            raise Invalid("ingest.not_a_file", f"Path number {number} is neither a file nor a folder.")
     return Found(tuple(taken.values()), skipped)
 
 
-def _named(path: Path, number: int) -> Source:
+def _state(path: Path, number: int) -> os.stat_result:
     try:
-        state = path.stat()
-    except OSError:
+        return path.stat()
+    except (OSError, ValueError):
+        # A loop of links and a name that is too long are told apart from a wrong name by nobody.
         raise Invalid(
             "ingest.no_such_path", f"Path number {number} does not exist or cannot be reached; check its spelling."
         ) from None
-    if not stat.S_ISREG(state.st_mode):
-        raise Invalid("ingest.not_a_file", f"Path number {number} is neither a file nor a folder.")
-    return Source(path, state.st_size)
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, Source | None]]:

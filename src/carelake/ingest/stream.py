@@ -68,6 +68,9 @@ class BundleStream:
             yield from self._document()
         except _BreakError as broken:
             self.broken = (broken.code, broken.message)
+        # Whoever asks for the kind or the place afterwards must not keep a large entry in memory by it.
+        self._let_go(self._at)
+        self._buffer = b""
 
     # -- the outer object -----------------------------------------------------------------------------------------
 
@@ -178,16 +181,19 @@ class BundleStream:
             raise _BreakError(
                 "ingest.entry_too_large", "An entry is larger than ingest.max_document_bytes; the rest was not read."
             )
+        self._let_go(keep)
+        return self._fill()
+
+    def _let_go(self, keep: int) -> None:
         self._line = self._line_at(keep)
         self._counted = 0
         self._buffer = self._buffer[keep:]
         self._base += keep
         self._at -= keep
-        return self._fill()
 
     def _fill(self) -> bool:
-        # As much again as is held: what is looked through twice stays in proportion.
-        block = self._stream.read(max(_BLOCK, len(self._buffer)))
+        # As much again as is held: what is looked through twice stays in proportion. Never far beyond the limit.
+        block = self._stream.read(max(_BLOCK, min(len(self._buffer), self._limit - len(self._buffer) + 1)))
         self._buffer += block
         return bool(block)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from carelake.access.identity import Caller
 from carelake.core.errors import Refused
+from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.features import readmission, trainingset
-from carelake.lake import query
+from carelake.features import featureset, readmission, trainingset
+from carelake.lake import query, results
 from carelake.models import artifact, matrix
 from carelake.models.card import About, card, html
 from carelake.models.evaluate import evaluate, insufficient, nothing
@@ -44,6 +45,7 @@ class Readmission:
         """What each ``does`` of the recipe means."""
         return {
             "lake.sync": self.sync,
+            "features.feature_set": self.features,
             "features.training_set": self.training_set,
             "models.train": self.train,
             "models.approve": self.approve,
@@ -56,13 +58,23 @@ class Readmission:
             done = self.platform.sync(permit)
         return {"snapshot": done.snapshot_ref, "behind": done.behind_before}
 
-    def training_set(self, outputs: Outputs) -> dict[str, Any]:
-        """Cohort, labels and features as of discharge, split by patient and time."""
+    def features(self, outputs: Outputs) -> dict[str, Any]:
+        """Run the flat views over the snapshot; cohort, labels and features as of discharge."""
         vault, nouns = self.platform.vault, self.platform.nouns
         with self.platform.acting(_TRAINER, self.caller, "features:build", ENDPOINT) as permit:
             snapshot = query.snapshot_of(permit, vault, nouns, outputs["sync"]["snapshot"])
-            made = trainingset.create(permit, vault, nouns, snapshot, query.views(permit, vault, snapshot)).noun
-        return {"training_set": made.ref, **made.body}
+            tables = query.views(permit, vault, snapshot)
+            views = results.note(permit, vault, nouns, snapshot, tables)
+            made = featureset.create(permit, vault, nouns, views, tables).noun
+        return {"feature_set": made.ref, **{name: made.body[name] for name in ("rows", "attrition", "data_end")}}
+
+    def training_set(self, outputs: Outputs) -> dict[str, Any]:
+        """Share the labelled rows out, by patient and time."""
+        vault, nouns = self.platform.vault, self.platform.nouns
+        with self.platform.acting(_TRAINER, self.caller, "features:build", ENDPOINT) as permit:
+            features = featureset.load(permit, vault, self._noun(permit, outputs["features"]["feature_set"]))
+            made = trainingset.create(permit, vault, nouns, features).noun
+        return {"training_set": made.ref, **{name: made.body[name] for name in ("rows", "attrition", "split")}}
 
     def train(self, outputs: Outputs) -> dict[str, Any]:
         """Train, calibrate, evaluate and register; with too few cases it says so and makes no model."""
@@ -81,10 +93,12 @@ class Readmission:
             version = self.platform.registry.register(permit, plan.name, ref, files)
         return {"model_version": version.ref, "metrics": metrics}
 
-    def _rows(self, permit: Permit, ref: str) -> matrix.Rows:
+    def _noun(self, permit: Permit, ref: str) -> Noun:
         with self.platform.vault.database.reading(permit) as connection:
-            noun = self.platform.nouns.get(connection, ref)
-        made = trainingset.load(permit, self.platform.vault, noun)
+            return self.platform.nouns.get(connection, ref)
+
+    def _rows(self, permit: Permit, ref: str) -> matrix.Rows:
+        made = trainingset.load(permit, self.platform.vault, self._noun(permit, ref))
         return matrix.rows(made.table, made.features)
 
     def approve(self, outputs: Outputs) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from carelake.synth import generate
 
 __all__ = ["demo"]
 
+_WAY = ("prediction", "endpoint", "model", "trainingset", "featureset", "view", "snapshot", "resource", "landing")
 _SHIFT = "older"
 _LATER = date(2024, 7, 1)
 _LATER_YEARS = 1.0
@@ -140,7 +141,7 @@ def _proof(session: Session, caller: Any, one: Prediction) -> dict[str, Any]:
 def _way(back: list[Noun]) -> list[str]:
     """One line per kind of noun on the way from the prediction to the bytes."""
     lines = []
-    for kind in ("prediction", "endpoint", "model", "trainingset", "snapshot", "resource", "landing"):
+    for kind in _WAY:
         found = [n for n in back if n.kind == kind]
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
