@@ -146,11 +146,15 @@ def test_a_refusal_is_on_the_trail_with_its_reasons(vault: Any, gate: Gate) -> N
 
 
 def test_a_writes_act_is_in_its_transaction(vault: Any, gate: Gate) -> None:
-    with gate.enter(WHO["operator"], "access:manage", "principals", "HOPERAT", account="production") as permit:
-        with pytest.raises(ZeroDivisionError), vault.database.transaction(permit) as tx:
+    def fail(permit: Permit) -> None:
+        with vault.database.transaction(permit) as tx:
             permit.log.wrote("endpoint:1")
             tx.exec_driver_sql("UPDATE principal SET disabled = 1")
             raise ZeroDivisionError
+
+    with gate.enter(WHO["operator"], "access:manage", "principals", "HOPERAT", account="production") as permit:
+        with pytest.raises(ZeroDivisionError):
+            fail(permit)
         with vault.database.ledger() as connection:
             assert Acts(connection).count() == 0
         with vault.database.transaction(permit) as tx:
@@ -207,3 +211,26 @@ def _merkle_by_definition(lines: list[bytes]) -> bytes:
 @given(st.lists(st.binary(max_size=8), max_size=40))
 def test_the_merkle_root_is_rfc_6962s(lines: list[bytes]) -> None:
     assert segments.merkle_root(lines) == _merkle_by_definition(lines).hex()
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("trail", "trail"),
+        ("Patient", "Patient"),
+        ("prediction:" + "0a" * 32, "prediction:" + "0a" * 32),
+        ("principal/ann", "principal/ann"),
+        ("Smith", "(other)"),
+        ("Jane Smith", "(other)"),
+        ("555-0100", "(other)"),
+    ],
+)
+def test_the_trail_tells_no_name_that_someone_typed(vault: Any, gate: Gate, typed: str, told: str) -> None:
+    with gate.enter(WHO["auditor"], "audit:read", typed, "HOPERAT", account="production"):
+        pass
+    with pytest.raises(Refused), gate.enter(WHO["auditor"], "audit:read", typed, "Jane", account="Smith"):
+        pass
+    with vault.database.ledger() as connection:
+        [refused, done] = Acts(connection).find(limit=2)
+    assert (done["target"], refused["target"]) == (told, told)
+    assert (refused["account"], refused["purpose"]) == ("(other)", "(other)")

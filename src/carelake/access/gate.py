@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,9 +17,16 @@ from carelake.access.principals import Principal
 from carelake.audit.acts import ActDraft, ActHeader, this_process, write
 from carelake.core.errors import CarelakeError, Refused
 from carelake.core.permit import Permit, mint
+from carelake.fhir.definitions import is_resource
 from carelake.vault.workspace import Vault
 
 __all__ = ["Gate"]
+
+_WORD = re.compile(r"[a-z][a-z:-]{0,31}")
+_CODE = re.compile(r"[A-Z]{3,10}")
+_REF = re.compile(r"[a-z]{3,12}:[0-9a-f]{16,80}")
+_OTHER = "(other)"
+_LONGEST = 160
 
 
 class Gate:
@@ -67,7 +75,8 @@ class Gate:
     def refuse(self, principal: Principal, action: str, target: str, account: str, error: CarelakeError) -> str:
         """Record a refusal that happened before a decision could be made; answers the act's id."""
         said = {"error": error.code, **_via(principal)}
-        header = ActHeader(self._vault.ids.new(), principal.name, account, "", action, target, said)
+        place = _shown(account, _WORD)
+        header = ActHeader(self._vault.ids.new(), principal.name, place, "", action, _shown_target(target), said)
         self._write(header)
         return header.correlation
 
@@ -85,7 +94,8 @@ class Gate:
             "policy": self._policies.digest,
             **_via(principal),
         }
-        return ActHeader(self._vault.ids.new(), principal.name, account, purpose, action, target, facts)
+        told = (_shown(account, _WORD), _shown(purpose, _CODE), action, _shown_target(target))
+        return ActHeader(self._vault.ids.new(), principal.name, *told, facts)
 
     def _refuse(self, header: ActHeader, decision: Decision) -> None:
         self._write(header)
@@ -142,6 +152,17 @@ class _Unlogged:
 
     def flush(self, connection: Connection) -> None:
         """Nothing to write."""
+
+
+def _shown(text: str, form: re.Pattern[str]) -> str:
+    return text if form.fullmatch(text) else ("" if not text else _OTHER)
+
+
+def _shown_target(text: str) -> str:
+    """The target as the trail may tell it. What people type in its place may be a patient's name: that is not told."""
+    if _WORD.fullmatch(text) or _REF.fullmatch(text) or text.startswith("principal/") or is_resource(text):
+        return text[:_LONGEST]
+    return _OTHER
 
 
 def _via(principal: Principal) -> dict[str, str]:

@@ -20,6 +20,7 @@ import cedarpy
 from carelake.access.actions import actions
 from carelake.access.principals import Principal
 from carelake.core.errors import Invalid
+from carelake.vault.places import ACCOUNTS
 
 __all__ = ["SCOPES", "Decision", "Policies", "Request"]
 
@@ -79,13 +80,15 @@ class Policies:
     def decide(self, request: Request) -> Decision:
         """Pure: the same request and policies give the same decision.
 
-        The numbered rules are tested one by one: (1) an empty purpose is refused, (2) an unknown action is refused,
-        (3) Cedar denies by default and forbid wins, (4) a policy that errs denies, (5) no known scope denies.
+        The numbered rules are tested one by one: (1) an empty purpose is refused, (2) an unknown action or
+        account is refused, (3) Cedar denies by default and forbid wins, (4) a policy that errs denies, (5) no known scope denies.
         """
         if not request.purpose:
             return Decision(False, ("a purpose is required",))
         if request.action not in actions():
             return Decision(False, ("no such action",))
+        if request.account not in ACCOUNTS:
+            return Decision(False, ("no such account",))
         answer = cedarpy.is_authorized(_cedar_request(request), self._parsed, self._entities(request))
         if answer.diagnostics.errors:
             return Decision(False, ("a policy could not be evaluated",))
