@@ -159,7 +159,7 @@ def _shown(text: str, form: re.Pattern[str]) -> str:
 
 
 def _shown_target(text: str) -> str:
-    """The target as the trail may tell it. What people type in its place may be a patient's name: that is not told."""
+    """The target as the trail may tell it: what people type in its place may be a patient's name."""
     if _WORD.fullmatch(text) or _REF.fullmatch(text) or text.startswith("principal/") or is_resource(text):
         return text[:_LONGEST]
     return _OTHER

@@ -81,7 +81,8 @@ class Policies:
         """Pure: the same request and policies give the same decision.
 
         The numbered rules are tested one by one: (1) an empty purpose is refused, (2) an unknown action or
-        account is refused, (3) Cedar denies by default and forbid wins, (4) a policy that errs denies, (5) no known scope denies.
+        account is refused, (3) Cedar denies by default and forbid wins, (4) a policy that errs denies, (5) no known
+        scope denies.
         """
         if not request.purpose:
             return Decision(False, ("a purpose is required",))
