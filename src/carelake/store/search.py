@@ -11,7 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, false, func, or_, select, true
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    Subquery,
+    and_,
+    false,
+    func,
+    null,
+    or_,
+    select,
+    true,
+    union_all,
+)
 
 from carelake.core.errors import Conflict, Invalid
 from carelake.core.permit import Permit
@@ -63,7 +78,7 @@ class Searches:
             Conflict: ``store.page_moved``, the match that the page before ended with was changed since.
             Refused: ``store.unknown_scope``.
         """
-        found = _Sql(permit, tx, self._symbols).matches(query).subquery("found")
+        found = _Sql(permit, tx, self._symbols).matches(query).cte("found")
         total = None
         if query.count_only or query.total != "none":
             total = int(tx.execute(select(func.count()).select_from(found)).scalar_one())
@@ -71,8 +86,7 @@ class Searches:
         if query.count_only:
             return SearchResult(total, [], "")
         size = min(query.count or COUNT, MAX_COUNT)
-        ordered = _Order(permit, tx, self._symbols, query, found.c.seq)
-        statement = ordered.apply(select(found.c.seq), page).limit(size + 1)
+        statement = _Order(permit, tx, self._symbols, query).apply(found, page).limit(size + 1)
         seqs = list(tx.execute(statement).scalars())
         more, seqs = len(seqs) > size, seqs[:size]
         resources = self._open(permit, tx, seqs, query.elements)
@@ -108,11 +122,13 @@ class _Sql:
         kind = self._symbols.key(self._tx, kinds_of(self._permit.account), query.type)
         positive: list[Select[Any]] = []
         negative: list[Select[Any]] = []
-        for condition in query.conditions:
+        for condition in sorted(query.conditions, key=_selectivity):
             made, holds = self._condition(kind, condition)
             (positive if holds else negative).append(made)
         base = self._base(kind) if not positive else self._first(positive)
-        column = base.selected_columns[0]
+        # The sum hides the column from SQLite's planner, which without statistics would look up every pair of a
+        # driving row and a listed one; so it walks the first condition and looks into the lists of the others.
+        column = base.selected_columns[0] + 0
         tests: list[ColumnElement[bool]] = [column.in_(one) for one in positive[1:]]
         tests += [column.not_in(one) for one in negative]
         return base.where(and_(true(), *tests), scoped(self._permit, self._tx, self._symbols, column))
@@ -152,57 +168,94 @@ class _Sql:
 
 
 class _Order:
-    """The order of matches: the sort keys, those without a value last, then ``seq``."""
+    """The order of matches: the sort keys, those without a value last, then ``seq``.
 
-    def __init__(
-        self, permit: Permit, tx: Connection, symbols: Symbols, query: Query, seq: ColumnElement[int]
-    ) -> None:
-        self._tx, self._seq = tx, seq
-        kind = symbols.key(tx, kinds_of(permit.account), query.type)
-        self._keys = [
-            (_sort_values(sort, kind, symbols.key(tx, params_of(kind), sort.param)).subquery(f"sort{i}"), sort)
-            for i, sort in enumerate(query.sort)
+    Keys and matches are stacked and grouped by ``seq``: one pass over each key's rows, where a join would look
+    through all of them for every match.
+    """
+
+    def __init__(self, permit: Permit, tx: Connection, symbols: Symbols, query: Query) -> None:
+        self._tx = tx
+        self._kind = symbols.key(tx, kinds_of(permit.account), query.type)
+        self._sorts = query.sort
+        self._values = [
+            _sort_values(sort, self._kind, symbols.key(tx, params_of(self._kind), sort.param)) for sort in query.sort
         ]
 
-    def apply(self, statement: Select[Any], page: str) -> Select[Any]:
-        """The statement ordered, and cut to what comes after the token."""
+    def apply(self, found: CTE, page: str) -> Select[Any]:
+        """Matches in order, cut to what comes after the token."""
+        if not self._sorts:
+            statement = select(found.c.seq).order_by(found.c.seq)
+            return statement.where(found.c.seq > _number(page)) if page else statement
+        stacked = self._stacked(select(found.c.seq), select(found.c.seq)).subquery("stacked")
+        keys = self._keys(stacked)
         order: list[ColumnElement[Any]] = []
-        for values, sort in self._keys:
-            statement = statement.outerjoin(values, values.c.seq == self._seq)
-            order += [values.c.key.is_(None), values.c.key.desc() if sort.descending else values.c.key.asc()]
-        if page:
-            statement = statement.where(self._after(page))
-        return statement.order_by(*order, self._seq)
+        for key, sort in zip(keys, self._sorts, strict=True):
+            order += [key.is_(None), key.desc() if sort.descending else key.asc()]
+        statement = select(stacked.c.seq).group_by(stacked.c.seq).order_by(*order, stacked.c.seq)
+        return statement.having(self._after(keys, stacked.c.seq, _number(page))) if page else statement
 
-    def _after(self, page: str) -> ColumnElement[bool]:
-        if not (page.isascii() and page.isdigit() and len(page) < 19):
-            raise Invalid("store.page", "This is not a page of a search; take the next link of the page before.")
-        seq = int(page)
+    def _stacked(self, matches: Select[Any], within: Select[Any]) -> CompoundSelect[Any]:
+        """Rows of ``seq`` and one column for each key: the matches with none, then each key's values."""
+        seq = matches.selected_columns[0]
+        parts = [select(seq.label("seq"), *(self._column(i, None) for i in range(len(self._sorts))))]
+        for i, (number, value, test) in enumerate(self._values):
+            columns = [self._column(j, value if i == j else None) for j in range(len(self._sorts))]
+            parts.append(select(number.label("seq"), *columns).where(test, number.in_(within)))
+        return union_all(*parts)
+
+    def _column(self, number: int, value: ColumnElement[Any] | None) -> ColumnElement[Any]:
+        shown = null().cast(self._values[number][1].type) if value is None else value
+        return shown.label(f"k{number}")
+
+    def _keys(self, stacked: Subquery) -> list[ColumnElement[Any]]:
+        """A resource with several values counts by the one that comes first."""
+        best = (func.max if sort.descending else func.min for sort in self._sorts)
+        return [take(stacked.c[f"k{i}"]) for i, take in enumerate(best)]
+
+    def _after(self, keys: list[ColumnElement[Any]], seq: ColumnElement[int], page: int) -> ColumnElement[bool]:
         tests: list[ColumnElement[bool]] = []
         same: list[ColumnElement[bool]] = []
-        for values, sort in self._keys:
-            last = self._tx.execute(select(values.c.key).where(values.c.seq == seq)).scalar()
-            column = values.c.key
+        for key, sort, last in zip(keys, self._sorts, self._last(page), strict=True):
             if last is None:
-                same.append(column.is_(None))
+                same.append(key.is_(None))
                 continue
-            beyond = column < last if sort.descending else column > last
-            tests.append(and_(*same, or_(beyond, column.is_(None))))
-            same.append(column == last)
-        if self._keys and not self._is_current(seq):
+            beyond = key < last if sort.descending else key > last
+            tests.append(and_(*same, or_(beyond, key.is_(None))))
+            same.append(key == last)
+        return or_(*tests, and_(*same, seq > page))
+
+    def _last(self, page: int) -> Sequence[Any]:
+        """The sort keys of the match that the page before ended with."""
+        current = select(resource.c.seq).where(resource.c.kind == self._kind, resource.c.seq == page)
+        stacked = self._stacked(current, current).subquery("stacked")
+        row = self._tx.execute(select(*self._keys(stacked)).group_by(stacked.c.seq)).first()
+        if row is None:
             raise Conflict(
                 "store.page_moved", "The last match of the page before was changed since; start the search again."
             )
-        return or_(*tests, and_(*same, self._seq > seq))
-
-    def _is_current(self, seq: int) -> bool:
-        return self._tx.execute(select(resource.c.seq).where(resource.c.seq == seq).limit(1)).first() is not None
+        return tuple(row)
 
 
-def _sort_values(sort: Sort, kind: int, param: int) -> Select[Any]:
-    if sort.type == "id" or sort.param == "_id":
-        return select(resource.c.seq, resource.c.id.label("key")).where(resource.c.kind == kind)
+def _number(page: str) -> int:
+    if not (page.isascii() and page.isdigit() and len(page) < 19):
+        raise Invalid("store.page", "This is not a page of a search; take the next link of the page before.")
+    return int(page)
+
+
+def _sort_values(
+    sort: Sort, kind: int, param: int
+) -> tuple[ColumnElement[int], ColumnElement[Any], ColumnElement[bool]]:
+    """Where a key's values are: the column of ``seq``, the column of the value, and the test for its rows."""
+    if sort.param == "_id":
+        return resource.c.seq, resource.c.id, resource.c.kind == kind
     table = table_of(sort.type)
-    column = table.c[SORT_COLUMNS[sort.type]]
-    best = func.max(column) if sort.descending else func.min(column)
-    return select(table.c.seq, best.label("key")).where(table.c.param == param).group_by(table.c.seq)
+    return table.c.seq, table.c[SORT_COLUMNS[sort.type]], table.c.param == param
+
+
+def _selectivity(condition: Condition) -> int:
+    """The condition that drives a search is the one that is likely to hold for the fewest."""
+    if condition.modifier in ("missing", "not"):
+        return 9
+    order = ("id", "reference", "uri", "token", "string", "quantity", "number", "date")
+    return order.index(condition.type) if condition.chain is None else 4

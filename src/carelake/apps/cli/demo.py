@@ -211,8 +211,16 @@ def _chain(audit: dict[str, Any]) -> str:
     return f"AUDIT CHAIN NOT INTACT: {audit['first_bad']}"
 
 
+def _program() -> str:
+    """How this program was called, so that the next commands can be typed as they stand."""
+    called = Path(sys.argv[0])
+    if shutil.which("carelake") == str(called):
+        return "carelake"
+    return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else str(called)
+
+
 def _next(home: Path, patient: str) -> list[str]:
-    carelake = f"carelake -w {home}"
+    carelake = f"{_program()} -w {home}"
     first = f"{carelake} predict readmission --patient {patient}" if patient else f"{carelake} status"
     return [
         "Try next:",
