@@ -30,7 +30,7 @@ class Result:
     """How a command ended.
 
     Attributes:
-        rss: the largest resident set of the process and its children, in bytes, as far as it could be watched.
+        rss: the largest resident set of any of its processes, in bytes, as far as it could be watched.
     """
 
     code: int
@@ -180,8 +180,11 @@ class Running:
 
 
 def _resident(pid: int) -> int:
-    """The high-water mark of a process and its children, in bytes; 0 where there is no /proc."""
-    total, waiting = 0, [pid]
+    """The highest high-water mark of a process and its children, in bytes; 0 where there is no /proc.
+
+    Not their sum: a child that is just being made shows its parent's memory as its own.
+    """
+    most, waiting = 0, [pid]
     while waiting:
         one = waiting.pop()
         try:
@@ -189,8 +192,8 @@ def _resident(pid: int) -> int:
             waiting += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
         except (OSError, ValueError):
             continue
-        total += next((int(row.split()[1]) << 10 for row in status.splitlines() if row.startswith("VmHWM")), 0)
-    return total
+        most = max([most, *(int(row.split()[1]) << 10 for row in status.splitlines() if row.startswith("VmHWM"))])
+    return most
 
 
 # -- made once, for all workers of a test run ------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from carelake.lake import query, results
 from carelake.models import artifact, matrix
 from carelake.models.card import About, card, html
 from carelake.models.evaluate import evaluate, insufficient, nothing
+from carelake.models.registry import APPROVED
 from carelake.models.train import Plan, train
 from carelake.monitor.baseline import of_model
 from carelake.pipelines.platform import Platform
@@ -102,10 +103,14 @@ class Readmission:
         return matrix.rows(made.table, made.features)
 
     def approve(self, outputs: Outputs) -> dict[str, Any]:
-        """Ask the second principal; without one the run ends here, pending."""
+        """Ask the second principal, unless they have decided; without one the run ends here, pending."""
         ref = outputs["train"]["model_version"]
+        with self.platform.acting(_TRAINER, self.caller, "model:read", ref) as permit:
+            state = self.platform.registry.get(permit, ref).state
+        if state == APPROVED:
+            return {"state": state}
         if not self.approves:
-            return {"state": "PendingManualApproval", "stop": _WAITING}
+            return {"state": state, "stop": _WAITING}
         with self.platform.acting(self.approve_as, self.caller, "model:approve", ref) as permit:
             if self.approve_as == _TRAINER:
                 raise Refused("models.self_approval", "Whoever trains a model may not approve it; name a reviewer.")

@@ -187,7 +187,7 @@ class _Order:
         if not self._sorts:
             statement = select(found.c.seq).order_by(found.c.seq)
             return statement.where(found.c.seq > _number(page)) if page else statement
-        stacked = self._stacked(select(found.c.seq), select(found.c.seq)).subquery("stacked")
+        stacked = self._stacked(select(found.c.seq)).subquery("stacked")
         keys = self._keys(stacked)
         order: list[ColumnElement[Any]] = []
         for key, sort in zip(keys, self._sorts, strict=True):
@@ -195,13 +195,12 @@ class _Order:
         statement = select(stacked.c.seq).group_by(stacked.c.seq).order_by(*order, stacked.c.seq)
         return statement.having(self._after(keys, stacked.c.seq, _number(page))) if page else statement
 
-    def _stacked(self, matches: Select[Any], within: Select[Any]) -> CompoundSelect[Any]:
+    def _stacked(self, matches: Select[Any]) -> CompoundSelect[Any]:
         """Rows of ``seq`` and one column for each key: the matches with none, then each key's values."""
-        seq = matches.selected_columns[0]
-        parts = [select(seq.label("seq"), *(self._column(i, None) for i in range(len(self._sorts))))]
+        parts = [matches.add_columns(*(self._column(i, None) for i in range(len(self._sorts))))]
         for i, (number, value, test) in enumerate(self._values):
             columns = [self._column(j, value if i == j else None) for j in range(len(self._sorts))]
-            parts.append(select(number.label("seq"), *columns).where(test, number.in_(within)))
+            parts.append(select(number.label("seq"), *columns).where(test, number.in_(matches)))
         return union_all(*parts)
 
     def _column(self, number: int, value: ColumnElement[Any] | None) -> ColumnElement[Any]:
@@ -228,7 +227,7 @@ class _Order:
     def _last(self, page: int) -> Sequence[Any]:
         """The sort keys of the match that the page before ended with."""
         current = select(resource.c.seq).where(resource.c.kind == self._kind, resource.c.seq == page)
-        stacked = self._stacked(current, current).subquery("stacked")
+        stacked = self._stacked(current).subquery("stacked")
         row = self._tx.execute(select(*self._keys(stacked)).group_by(stacked.c.seq)).first()
         if row is None:
             raise Conflict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -91,4 +92,6 @@ def serve(session: Session, *, json_out: bool, port: int, host: str) -> None:
     caller = session.caller()
     with session.workspace.enter(caller, "status:read", "serve"):
         note(f"Serving as {caller.principal.name}'s workspace; end with Ctrl-C.")
+    # Learning's libraries take seconds to import: the first prediction should not wait for them.
+    threading.Thread(target=lambda: session.workspace.platform.endpoints, daemon=True).start()
     serve_http(session.workspace, host=host, port=port, started=lambda url: note(f"Listening on {url}"))
