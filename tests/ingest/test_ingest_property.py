@@ -109,7 +109,6 @@ def test_any_cut_of_a_gzip_file_keeps_its_whole_lines(texts: list[bytes], data: 
 @given(content, st.integers(1, 60))
 def test_lines_are_what_split_gives(data: bytes, limit: int) -> None:
     while data.startswith(b"\xef\xbb\xbf"):
-        while data.startswith(b"\xef\xbb\xbf"):
         data = data[3:]
     found = [(line.number, line.data) for line in lines(io.BytesIO(data), limit)]
     wanted = []

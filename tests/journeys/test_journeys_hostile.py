@@ -69,9 +69,10 @@ LINES: dict[str, tuple[bytes, str]] = {
     "nan": (b'{"resourceType":"Patient","id":"x","multipleBirthInteger":NaN}', "core.json"),
     "infinity": (b'{"resourceType":"Patient","id":"x","multipleBirthInteger":-Infinity}', "core.json"),
     "huge": (
-        b'{"resourceType":"Observation","id":"x","valueQuantity":{"value":1e99999999999999999}}',
+        b'{"resourceType":"Observation","id":"x","valueQuantity":{"value":1e9999999999999999999999}}',
         "ingest.number",
     ),
+    "required": (b'{"resourceType":"Observation","id":"x"}', "fhir."),
     "deep": (DEEP, "core.depth"),
     "array": (b"[1,2,3]", "ingest.not_an_object"),
     "null": (b"null", "ingest.not_an_object"),
@@ -114,6 +115,33 @@ def test_each_bad_line_is_named_and_every_good_line_is_kept(home: Any, drop: Pat
     assert stored(home, "x", "y") is False
     again = ingest(home, path)
     assert (again["stored"], again["quarantined"], again["unchanged"]) == (0, 0, 2 * len(LINES) + 1)
+
+
+def test_numbers_at_the_edge_are_kept_to_the_digit_all_the_way_to_the_lake(home: Any, drop: Path) -> None:
+    numbers = [
+        "1.10",
+        "1e-400",
+        "1e400",
+        "-1e99999999999999999",
+        "0." + "1" * 5000,
+        "9" * 4000 + ".5",
+        "1E+2",
+        "-0.0",
+    ]
+    path = drop / "numbers.ndjson"
+    head = '{"resourceType":"Observation","status":"final","code":{"text":"edge"},"effectiveDateTime":"2020-01-01",'
+    rows = [head + f'"id":"edge-{n}","valueQuantity":{{"value":{text}}}}}' for n, text in enumerate(numbers)]
+    path.write_text("\n".join(rows))
+    told = ingest(home, path)
+    assert told["read"] == len(numbers)
+    kept = [n for n in range(len(numbers)) if n + 1 not in {one["line"] for one in refusals(home, path)}]
+    assert {0, 1, 2, 6, 7} <= set(kept)
+    home.json("lake", "sync")
+    shown = home.run("search", "Observation?_count=100", "--json", expect=0).out
+    for n in kept:
+        assert f'"value": {numbers[n]}\n' in shown
+    assert home.json("search", "Observation?value-quantity=1.10")["total"] == 1
+    assert home.json("search", "Observation?value-quantity=gt1e300&_sort=-value-quantity")["total"] >= 1
 
 
 def test_a_truncated_gzip_keeps_its_whole_lines(home: Any, drop: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 from carelake import __version__
 from carelake.apps.cli.arguments import hoist
 from carelake.apps.cli.grouping import JourneyGroup
-from carelake.apps.cli.session import Options, run
+from carelake.apps.cli.session import Options, answers_only, run
 
 __all__ = ["main"]
 
@@ -396,4 +396,5 @@ def access_explain(
 
 def main() -> None:
     """Entry point of the ``carelake`` command."""
+    answers_only()
     app(args=hoist(sys.argv[1:]))

@@ -14,7 +14,7 @@ from typing import Any
 
 from carelake.core.errors import CarelakeError, Invalid
 
-__all__ = ["Options", "Session", "answer", "note", "run"]
+__all__ = ["Options", "Session", "answer", "answers_only", "note", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ def run(work: str, options: Options, *, json_out: bool = False, opens: bool = Tr
             note(
                 "Interrupted." if isinstance(error, KeyboardInterrupt) else f"carelake: {message_of(error)} [{said}]"
             )
+    sys.stdout.flush()
     raise SystemExit(code or 0)
 
 
@@ -102,6 +103,14 @@ def _function(work: str) -> Callable[..., int | None]:
     module, _, name = work.partition(":")
     function: Callable[..., int | None] = getattr(importlib.import_module(f"carelake.apps.cli.{module}"), name)
     return function
+
+
+def answers_only() -> None:
+    """Keep stdout for answers: what a library prints to file descriptor 1 goes to stderr from now on."""
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(own, "w", encoding="utf-8", errors="backslashreplace", line_buffering=os.isatty(own))
 
 
 def answer(value: Any) -> None:
