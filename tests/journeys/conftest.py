@@ -1,4 +1,4 @@
-"""The command line as users have it: each command a process of its own, in workspaces that are made once and copied."""
+"""The command line as users have it: each command a process, in workspaces that are made once and copied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,10 +173,8 @@ class Running:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the process and all its children."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def _resident(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""Nobody gets in without a role, a purpose and an account, by any door; each refusal is on the trail with its reasons."""
+"""Nobody gets in without a role, a purpose and an account, by any door; the trail tells of each refusal and why."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ def _open(limits: LakeSettings, threads: int) -> duckdb.DuckDBPyConnection:
         },
     )
     # A progress bar would go to stdout, in the middle of an answer, as soon as a query takes two seconds.
-    connection.sql("SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true")
+    connection.sql("SET enable_progress_bar = false")
+    connection.sql("SET enable_external_access = false; SET lock_configuration = true")
     return connection
 
 

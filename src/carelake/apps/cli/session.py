@@ -110,7 +110,8 @@ def answers_only() -> None:
     sys.stdout.flush()
     own = os.dup(1)
     os.dup2(2, 1)
-    sys.stdout = os.fdopen(own, "w", encoding="utf-8", errors="backslashreplace", line_buffering=os.isatty(own))
+    by_line = 1 if os.isatty(own) else -1
+    sys.stdout = os.fdopen(own, "w", by_line, encoding="utf-8", errors="backslashreplace")
 
 
 def answer(value: Any) -> None:
