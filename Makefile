@@ -95,8 +95,10 @@ $(VENV)/.run: $(VENV)/.made requirements.lock pyproject.toml
 	@touch $@
 
 # The second stamp too: what the tests need holds all that running needs, in the same versions.
-$(VENV)/.dev: $(VENV)/.made requirements.lock requirements-dev.lock pyproject.toml
+$(VENV)/.dev: $(VENV)/.made requirements.lock requirements-dev.lock requirements-build.lock pyproject.toml
 	@echo "Installing what the tests need (first time only)"
 	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements-dev.lock
+	@# Read as a file by tools/compile_r4.py; what it would run on is not wanted.
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-build.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(VENV)/.run $@

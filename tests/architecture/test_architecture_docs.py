@@ -128,7 +128,7 @@ def test_links_lead_somewhere(root: Path) -> None:
     assert not broken
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "requirements-build.lock"])
 def test_locks_carry_no_addresses(root: Path, name: str) -> None:
     text = (root / name).read_text()
     assert "://" not in text

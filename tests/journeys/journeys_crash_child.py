@@ -53,13 +53,13 @@ def watch_files() -> None:
 
 
 if __name__ == "__main__":
-    from carelake.apps.cli.arguments import hoist
-    from carelake.apps.cli.main import app
+    from carelake.apps.cli.main import main
 
     watch_commits()
     watch_files()
+    del sys.argv[1]
     try:
-        app(args=hoist(sys.argv[2:]))
+        main()
     finally:
         if MOMENT == "count":
             sys.stderr.write(f"\n{passed}\n")

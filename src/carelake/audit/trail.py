@@ -84,8 +84,8 @@ class Trail:
                 (last["number"] + 1, last["last"], last["digest"]) if last else (1, 0, segments.GENESIS)
             )
             acts = list(Acts(connection).after(after, _BATCH))
+        self._advance_head(last)
         if not acts:
-            self._advance_head(last)
             return False
         sealed = self._stored(permit, number) or self._write(permit, number, previous, acts)
         row = {
@@ -139,16 +139,26 @@ class Trail:
     def _advance_head(self, row: dict[str, Any] | None) -> None:
         if row is None:
             return
-        said = {"workspace": self._vault.settings.workspace, **{k: row[k] for k in ("number", "digest", "last")}}
         head = self._head()
-        if head is not None and head["number"] >= row["number"]:
-            return
-        signature = self._vault.keyring.sign_trail(canonical.dump(said)).hex()
-        self._vault.write_head(canonical.dump({**said, "signature": signature}))
+        # A head that is gone or altered stays so: another one would hide from `verify` that the tail was cut.
+        first = head is None and row["number"] == 1
+        if first or (head and head["number"] < row["number"]):
+            said = {"workspace": self._vault.settings.workspace, **{k: row[k] for k in ("number", "digest", "last")}}
+            signature = self._vault.keyring.sign_trail(canonical.dump(said)).hex()
+            self._vault.write_head(canonical.dump({**said, "signature": signature}))
 
     def _head(self) -> dict[str, Any] | None:
+        """The head kept outside: None when it is missing, empty when it is not one that this workspace signed."""
         data = self._vault.read_head()
-        return canonical.load(data) if data else None
+        if data is None:
+            return None
+        try:
+            head = canonical.load(data)
+            signature = bytes.fromhex(head.pop("signature"))
+            signed = self._vault.keyring.verify(canonical.dump(head), signature, account="security", purpose="trail")
+        except (CarelakeError, AttributeError, KeyError, TypeError, ValueError):
+            return {}
+        return dict(head) if signed else {}
 
     def verify(self, permit: Permit) -> Verdict:
         """Compare rows, segments, signatures and the outside head.
@@ -210,14 +220,11 @@ class Trail:
         if head is None:
             if len(digests) > 1:
                 yield Problem("head", "head", "the signed head kept beside the root key is missing")
-            return
-        signature = bytes.fromhex(str(head.pop("signature", "")))
-        data = canonical.dump(head)
-        if not self._vault.keyring.verify(data, signature, account="security", purpose="trail"):
-            yield Problem("head", "head", "the signature of the head kept beside the root key is wrong")
-        elif head.get("number") not in digests:
+        elif not head:
+            yield Problem("head", "head", "the head kept beside the root key was altered: its signature is wrong")
+        elif head["number"] not in digests:
             yield Problem("head", f"segment {len(digests)}", "the head names a later segment: the tail was cut off")
-        elif digests[head["number"]] != head.get("digest"):
+        elif digests[head["number"]] != head["digest"]:
             yield Problem("head", f"segment {head['number']}", "it is not the segment that the head names")
 
 

@@ -7,6 +7,7 @@ Its content is then streamed once into the vault. The same content under another
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from carelake.audit.nouns import Nouns
 from carelake.core.clock import iso
-from carelake.core.errors import Conflict
+from carelake.core.errors import Conflict, Unavailable
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.ingest.batches import Mark
@@ -62,6 +63,16 @@ class Landing:
     again: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A new content in the vault, not yet entered."""
+
+    landing: Landing
+    packed: str
+    out: ObjectWriter
+    source: Source
+
+
 class Landings:
     """Lands sources, and remembers how far each landing has been read."""
 
@@ -71,14 +82,31 @@ class Landings:
         bounds = vault.settings.ingest
         self._rules = f"{VERSION}/{bounds.max_line_bytes}/{bounds.max_document_bytes}/{bounds.max_depth}"
 
-    def land(self, permit: Permit, source: Source) -> Landing:
-        """The landing of a source: the one that is there, or a new one."""
+    def land(self, permit: Permit, sources: Sequence[Source]) -> list[Landing]:
+        """The landings of sources: those that are there, or new ones, which appear together.
+
+        Raises:
+            Unavailable: ``ingest.workspace_disk``, the workspace's disk takes no more.
+        """
+        drafts: list[Landing | _Draft] = []
         try:
-            packed = self._vault.keyring.reference(permit, "packed", _digest_of(source))
-            known = self._known(permit, table.c.packed == packed, table.c.fault == "")
-            return self._reopen(permit, known) if known else self._store(permit, source, packed)
+            for source in sources:
+                drafts.append(self._draft(permit, source))
+            if any(isinstance(draft, _Draft) for draft in drafts):
+                with self._vault.database.transaction(permit) as tx:
+                    return [
+                        self._record(permit, tx, draft) if isinstance(draft, _Draft) else draft for draft in drafts
+                    ]
+            return [draft for draft in drafts if isinstance(draft, Landing)]
         except OSError:
-            return Landing("", "", "", source.name, "", 0, "empty", "ingest.unreadable", False, Mark())
+            # Of the source's own errors none comes here.
+            raise Unavailable(
+                "ingest.workspace_disk", "The workspace's disk refused a write; make room and run this again."
+            ) from None
+        finally:
+            for draft in drafts:
+                if isinstance(draft, _Draft):
+                    draft.out.discard()
 
     def open(self, permit: Permit, landing: Landing) -> BinaryIO:
         """The content, seekable."""
@@ -118,103 +146,93 @@ class Landings:
         query = select(table.c.source).where(table.c.account == account, table.c.state != DONE).order_by(table.c.at)
         return list(tx.execute(query).scalars())
 
-    def _store(self, permit: Permit, source: Source, packed: str) -> Landing:
-        name = self._vault.ids.new()
-        out = self._vault.objects.create(permit, ZONE, name)
+    def _draft(self, permit: Permit, source: Source) -> Landing | _Draft:
+        """A landing that is known by its bytes on disk, or the content sealed and not yet entered."""
         try:
-            with source.open() as stream:
-                content = Content(stream, self._vault.settings.ingest.max_ratio)
+            packed = self._vault.keyring.reference(permit, "packed", _digest_of(source))
+            stream = source.open()
+        except OSError:
+            return Landing("", "", "", source.name, "", 0, "empty", "ingest.unreadable", False, Mark())
+        with stream:
+            with self._vault.database.reading(permit) as tx:
+                known = self._known(permit, tx, table.c.packed == packed, table.c.fault == "")
+            if known is not None and known.rules == self._rules:
+                return _landing(known)
+            content = Content(stream, self._vault.settings.ingest.max_ratio)
+            name = self._vault.ids.new()
+            out = self._vault.objects.create(permit, ZONE, name)
+            try:
                 for block in content:
                     out.write(block)
-            ref = self._vault.keyring.reference(permit, "landing", content.sha256 + content.fault.encode())
-            known = self._known(permit, table.c.ref == ref)
-            if known is not None:
-                return self._reopen(permit, known)
-            made = Landing(
-                name,
-                ref,
-                content.sha256.hex(),
-                source.name,
-                name,
-                content.size,
-                "empty",
-                content.fault,
-                False,
-                Mark(),
-            )
-            return self._record(permit, made, packed, out, source)
-        finally:
-            out.discard()
+            except BaseException:
+                out.discard()
+                raise
+        told = content.sha256 + content.fault.encode()
+        ref = self._vault.keyring.reference(permit, "landing", told)
+        sha256, fault = content.sha256.hex(), content.fault
+        made = Landing(name, ref, sha256, source.name, name, content.size, "empty", fault, False, Mark())
+        return _Draft(made, packed, out, source)
 
-    def _record(self, permit: Permit, made: Landing, packed: str, out: ObjectWriter, source: Source) -> Landing:
-        """Object, row and noun appear together, or not at all."""
-        with self._vault.database.transaction(permit) as tx:
-            out.commit()
-            made = replace(made, format=self._shape(permit, made, source))
-            tx.execute(
-                insert(table).values(
-                    id=made.id,
-                    account=permit.account,
-                    ref=made.ref,
-                    packed=packed,
-                    sha256=made.sha256,
-                    source=made.source,
-                    object=made.object,
-                    size=made.size,
-                    format=made.format,
-                    fault=made.fault,
-                    rules=self._rules,
-                    again=False,
-                    state=_LANDED,
-                    at=iso(self._vault.clock.now()),
-                    **_START,
-                )
+    def _record(self, permit: Permit, tx: Connection, draft: _Draft) -> Landing:
+        """Enter a new landing: object, row and noun. Content that is known is not kept twice."""
+        known = self._known(permit, tx, table.c.ref == draft.landing.ref)
+        if known is not None:
+            return self._reopened(permit, tx, known)
+        draft.out.commit()
+        made = replace(draft.landing, format=self._shape(permit, draft))
+        tx.execute(
+            insert(table).values(
+                id=made.id,
+                account=permit.account,
+                ref=made.ref,
+                packed=draft.packed,
+                sha256=made.sha256,
+                source=made.source,
+                object=made.object,
+                size=made.size,
+                format=made.format,
+                fault=made.fault,
+                rules=self._rules,
+                again=False,
+                state=_LANDED,
+                at=iso(self._vault.clock.now()),
+                **_START,
             )
-            body = {"landing": made.id, "object": made.object, "size": made.size, "format": made.format}
-            self._nouns.write(tx, Noun(made.ref, permit.account, _LANDED, permit.act, (), body))
-            permit.log.wrote(made.ref)
+        )
+        body = {"landing": made.id, "object": made.object, "size": made.size, "format": made.format}
+        self._nouns.write(tx, Noun(made.ref, permit.account, _LANDED, permit.act, (), body))
+        permit.log.wrote(made.ref)
         return made
 
-    def _shape(self, permit: Permit, made: Landing, source: Source) -> Shape:
+    def _shape(self, permit: Permit, draft: _Draft) -> Shape:
         bounds = self._vault.settings.ingest
-        with self.open(permit, made) as stream:
+        with self.open(permit, draft.landing) as stream:
             return shape(
                 stream,
-                size=made.size,
+                size=draft.landing.size,
                 max_line=bounds.max_line_bytes,
                 max_document=min(bounds.max_document_bytes, HELD),
-                named_lines=source.lines,
+                named_lines=draft.source.lines,
             )
 
-    def _known(self, permit: Permit, *conditions: Any) -> Row[Any] | None:
-        with self._vault.database.reading(permit) as tx:
-            query = select(table).where(table.c.account == permit.account, *conditions).order_by(table.c.at)
-            return tx.execute(query).first()
+    def _known(self, permit: Permit, tx: Connection, *conditions: Any) -> Row[Any] | None:
+        query = select(table).where(table.c.account == permit.account, *conditions).order_by(table.c.at)
+        return tx.execute(query).first()
 
-    def _reopen(self, permit: Permit, row: Row[Any]) -> Landing:
-        """A landing that is there; read from its start again if it was read under other rules."""
-        mark, finished = Mark(row.entries, row.offset, row.line), row.state == DONE
-        if row.rules != self._rules:
-            mark, finished = Mark(), False
-            with self._vault.database.transaction(permit) as tx:
-                anew = {"rules": self._rules, "again": True, "state": _LANDED, **_START}
-                tx.execute(update(table).where(table.c.id == row.id).values(anew))
-                tx.execute(
-                    delete(quarantine).where(quarantine.c.account == permit.account, quarantine.c.landing == row.id)
-                )
-        return Landing(
-            row.id,
-            row.ref,
-            row.sha256,
-            row.source,
-            row.object,
-            row.size,
-            row.format,
-            row.fault,
-            finished,
-            mark,
-            row.again or row.rules != self._rules,
-        )
+    def _reopened(self, permit: Permit, tx: Connection, row: Row[Any]) -> Landing:
+        """A landing that is there; to be read from its start if it was read under other rules."""
+        if row.rules == self._rules:
+            return _landing(row)
+        anew = {"rules": self._rules, "again": True, "state": _LANDED, **_START}
+        tx.execute(update(table).where(table.c.id == row.id).values(anew))
+        tx.execute(delete(quarantine).where(quarantine.c.account == permit.account, quarantine.c.landing == row.id))
+        return replace(_landing(row), finished=False, mark=Mark(), again=True)
+
+
+def _landing(row: Row[Any]) -> Landing:
+    mark = Mark(row.entries, row.offset, row.line)
+    told = (row.id, row.ref, row.sha256, row.source, row.object, row.size, row.format, row.fault)
+    return Landing(*told, row.state == DONE, mark, row.again)
 
 
 _START = {"entries": 0, "offset": 0, "line": 1, "stored": 0, "unchanged": 0, "quarantined": 0}

@@ -26,6 +26,8 @@ _PAGE = 2000
 _PARTS = 200
 _SMALL = 2 << 20
 _RATIO = 12
+_TOGETHER = 32
+_TOGETHER_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -120,8 +122,7 @@ class Reader:
 
     def _jobs(self, permit: Permit, sources: Iterable[Source]) -> Iterator[tuple[_Tag, Batch]]:
         begun: set[str] = set()
-        for source in sources:
-            landing = self.landings.land(permit, source)
+        for landing in self._landed(permit, sources):
             if landing.finished or landing.id in begun:
                 yield _Tag(landing, [], landing.mark, True, True, True), Batch("", [])
             elif not landing.id:
@@ -129,6 +130,17 @@ class Reader:
             else:
                 begun.add(landing.id)
                 yield from self._batches(permit, landing)
+
+    def _landed(self, permit: Permit, sources: Iterable[Source]) -> Iterator[Landing]:
+        """Small sources are landed several at a time: one transaction for them costs as much as one for each."""
+        held: list[Source] = []
+        for source in sources:
+            held.append(source)
+            if len(held) >= _TOGETHER or sum(one.size for one in held) >= _TOGETHER_BYTES:
+                yield from self.landings.land(permit, held)
+                held = []
+        if held:
+            yield from self.landings.land(permit, held)
 
     def _batches(self, permit: Permit, landing: Landing) -> Iterator[tuple[_Tag, Batch]]:
         with self.landings.open(permit, landing) as stream:

@@ -36,15 +36,19 @@ def insufficient(data: Rows, plan: Plan) -> str | None:
     return None
 
 
-def nothing(data: Rows, reason: str) -> Metrics:
-    """The metrics of a run that could not be judged: counts, no estimates, and the reason."""
-    test = data.part("test")
+def nothing(data: Rows | None, reason: str) -> Metrics:
+    """The metrics of a run that could not be judged: counts, no estimates, and the reason.
+
+    Args:
+        data: None where it did not even come to rows.
+    """
+    test = data.part("test") if data is not None else None
     empty = dict.fromkeys(_KEYS)
     return {
         **empty,
-        "n": len(test),
-        "events": test.events,
-        "baselines": {name: dict(empty) for name in ("logistic", *data.scores)},
+        "n": len(test) if test is not None else 0,
+        "events": test.events if test is not None else 0,
+        "baselines": {name: dict(empty) for name in ("logistic", *(data.scores if data is not None else ()))},
         "subgroups": [],
         "curve": [],
         "reason": reason,

@@ -25,6 +25,7 @@ __all__ = ["ENDPOINT", "Readmission"]
 
 ENDPOINT = "readmission"
 _TRAINER = "pipeline"
+_EMPTY = "The record is empty, so there is nothing to learn from; read data with `carelake ingest` first."
 _WAITING = "The model version waits for approval: `carelake model approve REF --as REVIEWER`, then run again."
 
 
@@ -57,6 +58,8 @@ class Readmission:
         """Bring the lake up to the record; the snapshot names the data of this run."""
         with self.platform.acting(_TRAINER, self.caller, "lake:sync", "lake", job=True) as permit:
             done = self.platform.sync(permit)
+        if not done.snapshot_ref:
+            return {"snapshot": None, "behind": 0, "metrics": nothing(None, _EMPTY), "stop": _EMPTY}
         return {"snapshot": done.snapshot_ref, "behind": done.behind_before}
 
     def features(self, outputs: Outputs) -> dict[str, Any]:

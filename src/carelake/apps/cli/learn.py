@@ -82,7 +82,7 @@ def told(made: Run) -> dict[str, Any]:
         "run": made.id,
         "training_set": outputs.get("dataset", {}).get("training_set"),
         "model_version": outputs.get("train", {}).get("model_version"),
-        "metrics": outputs.get("train", {}).get("metrics", {}),
+        "metrics": outputs.get("train", outputs.get("sync", {})).get("metrics", {}),
         "attrition": outputs.get("dataset", {}).get("attrition", {}),
         "state": outputs.get("approve", {}).get("state"),
         "endpoint": outputs.get("deploy", {}).get("endpoint"),
