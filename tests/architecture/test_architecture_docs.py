@@ -128,14 +128,16 @@ def test_links_lead_somewhere(root: Path) -> None:
     assert not broken
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "requirements-build.lock"])
-def test_locks_carry_no_addresses(root: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "least"), [("requirements.lock", 30), ("requirements-dev.lock", 40), ("requirements-build.lock", 1)]
+)
+def test_locks_carry_no_addresses(root: Path, name: str, least: int) -> None:
     text = (root / name).read_text()
     assert "://" not in text
     assert "--index-url" not in text
     assert " @ " not in text
     pinned = re.findall(r"^[a-zA-Z0-9]\S*==\S+.*$", text, re.M)
-    assert len(pinned) > 30
+    assert len(pinned) >= least
     assert text.count("--hash=sha256:") >= len(pinned)
 
 

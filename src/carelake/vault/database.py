@@ -145,6 +145,21 @@ class Database:
         with self.snapshot() as connection:
             yield connection
 
+    def damage(self, permit: Permit) -> str:
+        """What is wrong with the pages of the file, in a sentence, or "": SQLite itself looks at those that it needs.
+
+        Raises:
+            Refused: the permit has no grant ``vault:verify``.
+        """
+        check(permit, "vault:verify", now=self._clock.now())
+        with self.snapshot() as connection:
+            found = _damaged(connection)
+        if found:
+            # Read while another process moved pages from the WAL, perhaps; nobody does while we hold the lock.
+            with self._scope(writing=True) as scope:
+                found = _damaged(scope.connection)
+        return f"{len(found)} of its pages fail their authentication. Restore a backup." if found else ""
+
     def create_all(self) -> None:
         """Make the tables of `metadata` that are not there yet."""
         with self._scope(writing=True, epoch=False) as scope:
@@ -269,6 +284,10 @@ def _engine(path: Path, key: bytes) -> sqlalchemy.Engine:
     return engine
 
 
+def _damaged(connection: sqlalchemy.Connection) -> list[Any]:
+    return list(connection.exec_driver_sql("PRAGMA cipher_integrity_check").all())
+
+
 def _connect(path: Path, key: bytes) -> Any:
     connection = dbapi2.connect(
         str(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
@@ -310,8 +329,15 @@ def _drop_fresh(connection: sqlalchemy.Connection, name: str, context: None) -> 
 
 def _handle_error(context: sqlalchemy.engine.ExceptionContext) -> None:
     ours = translate(context.original_exception)
+    if ours is not None and ours.code == "vault.read_only" and not _reads_only(context.connection):
+        # So SQLCipher answers each write after it has met a page that fails its authentication.
+        ours = Corrupt("vault.database", "The database takes no writes: altered, or not writable. Restore a backup.")
     if ours is not None:
         raise ours from None
+
+
+def _reads_only(connection: sqlalchemy.Connection | None) -> bool:
+    return connection is not None and bool(connection.info.get(_READ_ONLY))
 
 
 def translate(error: BaseException) -> CarelakeError | None:
