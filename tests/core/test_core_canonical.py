@@ -51,6 +51,7 @@ def test_keys_are_sorted_and_nothing_is_padded() -> None:
         (b"[" * 20_000 + b"]" * 20_000, "core.depth"),
         (b'{"name": "secret', "core.json"),
         (b"", "core.json"),
+        (b'{"v": 1e99999999999999999999}', "core.json"),
         (b'{"a": 1} trailing', "core.json"),
     ],
 )

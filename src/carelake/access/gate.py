@@ -58,7 +58,7 @@ class Gate:
         draft = ActDraft(header, self._vault.clock, job=job)
         if job:
             self._record(draft, "start", process=this_process())
-        permit = self._mint(header, decision, draft)
+        permit = self._mint(header, decision, draft, job=job)
         try:
             yield permit
         except BaseException as error:
@@ -116,11 +116,14 @@ class Gate:
         with self._vault.database.ledger() as connection:
             draft.record(connection, phase, **facts)
 
-    def _mint(self, header: ActHeader, decision: Decision, draft: ActDraft) -> Permit:
-        return self._mint_with(header, known_action(header.action).grants, decision.scope, draft)
+    def _mint(self, header: ActHeader, decision: Decision, draft: ActDraft, *, job: bool) -> Permit:
+        return self._mint_with(header, known_action(header.action).grants, decision.scope, draft, job=job)
 
-    def _mint_with(self, header: ActHeader, grants: tuple[str, ...], scope: tuple[str, ...], log: Any) -> Permit:
-        seconds = self._vault.settings.access.permit_seconds
+    def _mint_with(
+        self, header: ActHeader, grants: tuple[str, ...], scope: tuple[str, ...], log: Any, *, job: bool = False
+    ) -> Permit:
+        told = self._vault.settings.access
+        seconds = told.job_seconds if job else told.permit_seconds
         return mint(
             act=header.correlation,
             principal=header.principal,

@@ -9,7 +9,7 @@ in another way (``1e2``, ``0.0000001``) becomes a `Lexeme`, which remembers it. 
 from __future__ import annotations
 
 import hashlib
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -62,6 +62,8 @@ def load(data: bytes | str) -> Any:
         raise Invalid("core.utf8", "The text is not valid UTF-8; expected UTF-8 JSON.", at=error.start) from None
     except RecursionError:
         raise Invalid("core.depth", "The JSON is nested too deeply to be a clinical document.") from None
+    except InvalidOperation:
+        raise Invalid("core.json", "The text holds a number whose exponent is beyond any use.") from None
     except msgspec.DecodeError as error:
         raise Invalid("core.json", f"The text is not valid JSON: {_position_only(str(error))}.") from None
 

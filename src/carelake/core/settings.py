@@ -40,9 +40,10 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long a permit and a token live, in seconds."""
+    """How long a permit, a job's permit and a token live, in seconds."""
 
     permit_seconds: int = 3600
+    job_seconds: int = 86_400
     token_seconds: int = 3600
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import show
 from carelake.audit.acts import Acts
+from carelake.audit.trail import Problem, Verdict
 from carelake.core.nouns import Noun, kind_of
 
 __all__ = ["acts", "lineage", "noun_json", "nouns", "verify", "verify_all"]
@@ -34,22 +36,30 @@ def verify_all(session: Session, *, trail_only: bool = False) -> dict[str, Any]:
     caller = session.caller()
     workspace.trail.seal(workspace.gate.sealing())
     with workspace.enter(caller, "audit:verify", "workspace") as permit:
+        damage = "" if trail_only else workspace.vault.database.damage(permit)
+        if damage:
+            # What else is not as it was cannot be told from rows that cannot be read.
+            permit.log.count(problems=1)
+            return _verdict(Verdict(0, 0, 0, (Problem("database", "carelake.db", damage),), 0))
         verdict = workspace.trail.verify(workspace.gate.sealing())
-        problems = [asdict(p) for p in verdict.problems]
-        if not trail_only:
-            problems += [
-                {"kind": f.kind, "name": f.name, "reason": f.reason} for f in workspace.vault.objects.verify(permit)
-            ]
+        problems = [] if trail_only else [asdict(f) for f in workspace.vault.objects.verify(permit)]
         with workspace.vault.database.reading(permit) as connection:
             objects = connection.exec_driver_sql("SELECT count(*) FROM object_version").scalar_one()
-        permit.log.count(acts=verdict.acts, problems=len(problems))
+        permit.log.count(acts=verdict.acts, problems=len(verdict.problems) + len(problems))
+    return _verdict(verdict, problems, objects=0 if trail_only else objects)
+
+
+def _verdict(verdict: Verdict, more: Sequence[Mapping[str, Any]] = (), *, objects: int = 0) -> dict[str, Any]:
+    problems = [
+        {k: found[k] for k in ("kind", "name", "reason")} for found in (*map(asdict, verdict.problems), *more)
+    ]
     return {
         "acts": verdict.acts,
         "intact": not problems,
         "first_bad": problems[0] if problems else None,
         "sealed": verdict.sealed,
         "segments": verdict.segments,
-        "objects": 0 if trail_only else objects,
+        "objects": objects,
         "unfinished": verdict.unfinished,
         "problems": problems,
     }
