@@ -115,3 +115,17 @@ def test_names_and_roles_are_checked(vault: Any, identity: Identity) -> None:
         ]:
             with pytest.raises(kind):
                 Principals(connection).add(who)
+
+
+def test_rights_are_given_only_in_accounts_of_ones_own(vault: Any, identity: Identity) -> None:
+    by = Principal("res", "person", ("operator",), ("research",))
+    with vault.database.ledger() as connection:
+        principals = Principals(connection)
+        with pytest.raises(Refused) as caught:
+            principals.add(Principal("evil", "person", ("operator",), ("production",)), by=by)
+        assert caught.value.code == "access.not_your_account"
+        with pytest.raises(Refused):
+            principals.disable("operator", by=by)
+        with pytest.raises(Invalid):
+            principals.add(Principal("x", "person", (), ("nosuch",)), by=by)
+        principals.add(Principal("fine", "person", ("clinician",), ("research",)), by=by)

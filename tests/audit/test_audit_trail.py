@@ -13,9 +13,11 @@ from carelake.access.gate import Gate
 from carelake.access.principals import DEFAULTS
 from carelake.audit import segments
 from carelake.audit.acts import Acts
+from carelake.audit.nouns import Nouns
 from carelake.audit.trail import Trail, Verdict
 from carelake.core import canonical
-from carelake.core.errors import Refused
+from carelake.core.errors import Corrupt, NotFound, Refused
+from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 
 WHO = {who.name: who for who in DEFAULTS}
@@ -123,8 +125,11 @@ def test_two_sealers_make_one_chain(vault: Any, gate: Gate) -> None:
 
 
 def test_a_crash_between_object_and_row_is_taken_up(vault: Any, gate: Gate) -> None:
-    trail = sealed(vault, gate, 3, 2)
+    trail = sealed(vault, gate, 3)
+    head = vault.read_head()
+    sealed(vault, gate, 2)
     tamper(vault, "DELETE FROM segment WHERE number = 2")
+    vault.write_head(head)  # the head moves last
     act(gate, 2)
     trail.seal(gate.sealing())
     verdict = verify(trail, gate)
@@ -221,6 +226,7 @@ def test_the_merkle_root_is_rfc_6962s(lines: list[bytes]) -> None:
         ("prediction:" + "0a" * 32, "prediction:" + "0a" * 32),
         ("principal/ann", "principal/ann"),
         ("Smith", "(other)"),
+        ("smith", "(other)"),
         ("Jane Smith", "(other)"),
         ("555-0100", "(other)"),
     ],
@@ -234,3 +240,30 @@ def test_the_trail_tells_no_name_that_someone_typed(vault: Any, gate: Gate, type
         [refused, done] = Acts(connection).find(limit=2)
     assert (done["target"], refused["target"]) == (told, told)
     assert (refused["account"], refused["purpose"]) == ("(other)", "(other)")
+
+
+def test_an_old_copy_put_back_does_not_grow_past_the_head(vault: Any, gate: Gate) -> None:
+    trail = sealed(vault, gate, 3, 3)
+    with vault.database.ledger() as connection:
+        connection.exec_driver_sql("DELETE FROM segment WHERE number = 2")
+        connection.exec_driver_sql("DELETE FROM act WHERE seq > 3")
+        connection.exec_driver_sql("DELETE FROM object_version WHERE name = 'segments/000000000002'")
+    for _ in range(4):
+        act(gate)
+        with pytest.raises(Corrupt) as caught:
+            trail.seal(gate.sealing())
+        assert caught.value.code == "audit.rolled_back"
+    assert not verify(trail, gate).intact
+
+
+def test_lineage_stays_in_its_account(vault: Any, permit_for: Callable[..., Permit]) -> None:
+    nouns = Nouns(vault.clock)
+    with vault.database.transaction(permit_for("rows:write")) as tx:
+        nouns.write(tx, Noun("landing:" + "1" * 64, "production", "landed", "a"))
+        nouns.write(tx, Noun("snapshot:" + "2" * 64, "production", "committed", "a", ("landing:" + "1" * 64,)))
+        found = nouns.lineage(tx, "snapshot:" + "2" * 64, {}, account="production")
+        assert [n.kind for n in found] == ["snapshot", "landing"]
+        assert [n.kind for n in nouns.descendants(tx, "landing:" + "1" * 64, account="production")] == ["snapshot"]
+        assert nouns.descendants(tx, "landing:" + "1" * 64, account="research") == []
+        with pytest.raises(NotFound):
+            nouns.lineage(tx, "snapshot:" + "2" * 64, {}, account="research")

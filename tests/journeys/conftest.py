@@ -70,6 +70,11 @@ class Home:
         return self.folder / "tmp"
 
     @property
+    def program(self) -> str:
+        """The command, for `start`."""
+        return str(CARELAKE)
+
+    @property
     def environment(self) -> dict[str, str]:
         """Nothing of the user's own: a home, keys and temporary files of this test."""
         for name in ("tmp", "home", "out"):
@@ -233,11 +238,13 @@ class Loop:
 
     Attributes:
         told: by step: ``init``, ``synth``, ``ingest``, ``again``, ``run``, ``rerun``, ``list``.
+        read: the same workspace when it had read the sources, and not yet gone on from there.
     """
 
     home: Home
     sources: Path
     told: dict[str, Any]
+    read: Home
 
 
 @pytest.fixture(scope="session")
@@ -245,7 +252,7 @@ def loop(once: Any) -> Loop:
     """A hospital with enough readmissions for an honest model."""
     folder = once("loop", _loop)
     told = json.loads((folder / "told.json").read_text())
-    return Loop(Home(folder), folder / "src", told)
+    return Loop(Home(folder), folder / "src", told, Home(folder / "read"))
 
 
 def _loop(folder: Path) -> None:
@@ -258,6 +265,7 @@ def _loop(folder: Path) -> None:
     )
     told["ingest"] = home.json("ingest", src)
     told["again"] = home.json("ingest", src)
+    home.copy(folder / "read")
     told["run"] = home.json("run", "readmission")
     told["rerun"] = home.json("run", "readmission")
     told["list"] = home.json("predict", "readmission", "--days", "60")
@@ -266,15 +274,17 @@ def _loop(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def small(once: Any) -> Loop:
-    """A new workspace and the files of a small hospital, not yet read: too few for a model."""
+    """A new workspace and the files of a small hospital: too few for a model. ``home`` has not read them yet."""
     folder = once("small", _small)
-    return Loop(Home(folder), folder / "src", json.loads((folder / "told.json").read_text()))
+    return Loop(Home(folder), folder / "src", json.loads((folder / "told.json").read_text()), Home(folder / "read"))
 
 
 def _small(folder: Path) -> None:
     home = Home(folder)
+    src = folder / "src"
     told = {"init": home.json("init", home.workspace)}
-    told["synth"] = home.json("synth", "--patients", str(SMALL), "--seed", str(SMALL_SEED), "--out", folder / "src")
+    told["synth"] = home.json("synth", "--patients", str(SMALL), "--seed", str(SMALL_SEED), "--out", src)
+    told["ingest"] = home.copy(folder / "read").json("ingest", src)
     (folder / "told.json").write_text(json.dumps(told))
 
 

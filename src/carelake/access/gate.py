@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -18,11 +18,15 @@ from carelake.audit.acts import ActDraft, ActHeader, this_process, write
 from carelake.core.errors import CarelakeError, Refused
 from carelake.core.permit import Permit, mint
 from carelake.fhir.definitions import is_resource
+from carelake.vault.places import ACCOUNTS
 from carelake.vault.workspace import Vault
 
 __all__ = ["Gate"]
 
-_WORD = re.compile(r"[a-z][a-z:-]{0,31}")
+_PLACES = frozenset(
+    {"endpoints", "lake", "models", "nouns", "page", "principals", "probe", "quarantine", "record", "serve", "trail"}
+    | {"workspace"}
+)
 _CODE = re.compile(r"[A-Z]{3,10}")
 _REF = re.compile(r"[a-z]{3,12}:[0-9a-f]{16,80}")
 _OTHER = "(other)"
@@ -32,9 +36,15 @@ _LONGEST = 160
 class Gate:
     """Decides, records, and mints permits for one workspace."""
 
-    def __init__(self, vault: Vault, policies: Policies) -> None:
+    def __init__(self, vault: Vault, policies: Policies, names: Collection[str] = ()) -> None:
+        """Make the gate.
+
+        Args:
+            names: words that targets may be told by beside those of `_PLACES`, for example of recipes.
+        """
         self._vault = vault
         self._policies = policies
+        self._names = _PLACES.union(names)
 
     @contextmanager
     def enter(
@@ -75,8 +85,8 @@ class Gate:
     def refuse(self, principal: Principal, action: str, target: str, account: str, error: CarelakeError) -> str:
         """Record a refusal that happened before a decision could be made; answers the act's id."""
         said = {"error": error.code, **_via(principal)}
-        place = _shown(account, _WORD)
-        header = ActHeader(self._vault.ids.new(), principal.name, place, "", action, _shown_target(target), said)
+        told = (_account(account), "", action, self._shown_target(target))
+        header = ActHeader(self._vault.ids.new(), principal.name, *told, said)
         self._write(header)
         return header.correlation
 
@@ -94,8 +104,15 @@ class Gate:
             "policy": self._policies.digest,
             **_via(principal),
         }
-        told = (_shown(account, _WORD), _shown(purpose, _CODE), action, _shown_target(target))
+        told = (_account(account), _shown(purpose, _CODE), action, self._shown_target(target))
         return ActHeader(self._vault.ids.new(), principal.name, *told, facts)
+
+    def _shown_target(self, text: str) -> str:
+        """The target as the trail may tell it: what people type in its place may be a patient's name."""
+        known = text in self._names or _REF.fullmatch(text) or is_resource(text)
+        if known or (text.startswith("principal/") and len(text) <= _LONGEST):
+            return text
+        return _OTHER
 
     def _refuse(self, header: ActHeader, decision: Decision) -> None:
         self._write(header)
@@ -161,11 +178,8 @@ def _shown(text: str, form: re.Pattern[str]) -> str:
     return text if form.fullmatch(text) else ("" if not text else _OTHER)
 
 
-def _shown_target(text: str) -> str:
-    """The target as the trail may tell it: what people type in its place may be a patient's name."""
-    if _WORD.fullmatch(text) or _REF.fullmatch(text) or text.startswith("principal/") or is_resource(text):
-        return text[:_LONGEST]
-    return _OTHER
+def _account(text: str) -> str:
+    return text if text in ACCOUNTS else _OTHER
 
 
 def _via(principal: Principal) -> dict[str, str]:

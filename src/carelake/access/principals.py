@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import Boolean, Column, Connection, Integer, Row, String, Table, Text, insert, select, update
 
-from carelake.core.errors import Conflict, Invalid, NotFound
+from carelake.core.errors import Conflict, Invalid, NotFound, Refused
 from carelake.vault.database import metadata
+from carelake.vault.places import ACCOUNTS
 
 __all__ = ["ANONYMOUS", "DEFAULTS", "ROLES", "Principal", "Principals", "principal"]
 
@@ -51,7 +52,7 @@ class Principal:
 ANONYMOUS = Principal("anonymous", "person", (), ())
 
 DEFAULTS = (
-    Principal("operator", "person", ("operator",), ("production", "research", "development")),
+    Principal("operator", "person", ("operator",), ("production", "research", "development", "security")),
     Principal("pipeline", "service", ("pipeline",), ("production", "research")),
     Principal("endpoint", "service", ("endpoint",), ("production", "research")),
     Principal("reviewer", "person", ("reviewer",), ("production", "research")),
@@ -66,13 +67,20 @@ class Principals:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add(self, who: Principal, *, uid: int | None = None) -> None:
+    def add(self, who: Principal, *, uid: int | None = None, by: Principal | None = None) -> None:
         """Add a principal.
 
+        Args:
+            by: who adds it: nobody gives rights in an account that is not theirs.
+
         Raises:
-            Invalid: ``access.unknown_role`` or ``access.principal_name``.
+            Invalid: ``access.unknown_role``, ``access.unknown_account`` or ``access.principal_name``.
+            Refused: ``access.not_your_account``.
             Conflict: ``access.principal_exists``.
         """
+        if not set(who.accounts) <= set(ACCOUNTS):
+            raise Invalid("access.unknown_account", f"Unknown account; the accounts are {', '.join(ACCOUNTS)}.")
+        _within(who, by)
         unknown = sorted(set(who.roles) - ROLES)
         if unknown:
             raise Invalid("access.unknown_role", f"Unknown role; the roles are {', '.join(sorted(ROLES))}.")
@@ -111,14 +119,19 @@ class Principals:
         """Every principal, by name."""
         return [_principal(row) for row in self._connection.execute(select(principal).order_by(principal.c.name))]
 
-    def disable(self, name: str) -> None:
+    def disable(self, name: str, *, by: Principal | None = None) -> None:
         """A disabled principal is refused everything from now on."""
-        self.get(name)
+        _within(self.get(name), by)
         self._connection.execute(update(principal).where(principal.c.name == name).values(disabled=True))
 
     def _row(self, name: str) -> Principal | None:
         row = self._connection.execute(select(principal).where(principal.c.name == name)).first()
         return _principal(row) if row else None
+
+
+def _within(who: Principal, by: Principal | None) -> None:
+    if by is not None and not set(who.accounts) <= set(by.accounts):
+        raise Refused("access.not_your_account", "Rights are given and taken only in accounts that you belong to.")
 
 
 def _join(names: tuple[str, ...]) -> str:

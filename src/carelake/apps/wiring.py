@@ -26,6 +26,7 @@ from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
 from carelake.core.settings import Settings
 from carelake.events.outbox import Outbox
+from carelake.pipelines.recipe import recipes
 from carelake.vault.workspace import Vault
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Workspace:
     def __init__(self, vault: Vault) -> None:
         self.vault = vault
         self.settings = vault.settings
-        self.gate = Gate(vault, Policies.load(vault.root / "policies"))
+        self.gate = Gate(vault, Policies.load(vault.root / "policies"), recipes())
         self.trail = Trail(vault)
         self.identity = Identity(vault)
         self.nouns = Nouns(vault.clock)
@@ -151,8 +152,10 @@ class Workspace:
 
     def close(self) -> None:
         """Seal what was done, then close."""
-        self.trail.seal(self.gate.sealing())
-        self.vault.close()
+        try:
+            self.trail.seal(self.gate.sealing())
+        finally:
+            self.vault.close()
 
     def local(self, name: str | None, purpose: str | None, account: str | None) -> Caller:
         """The caller at the command line."""

@@ -46,14 +46,17 @@ class Nouns:
         if rows:
             tx.execute(insert(noun_from), rows)
 
-    def get(self, tx: Connection, ref: str) -> Noun:
+    def get(self, tx: Connection, ref: str, *, account: str | None = None) -> Noun:
         """The noun of that ref.
+
+        Args:
+            account: only one of this account; another's is not there for the caller.
 
         Raises:
             NotFound: ``audit.no_such_noun``.
         """
         row = tx.execute(select(noun).where(noun.c.ref == ref)).mappings().first()
-        if row is None:
+        if row is None or account not in (None, row["account"]):
             raise NotFound("audit.no_such_noun", "No noun has this ref; `carelake nouns` lists them.", ref=ref)
         return self._read(tx, row)
 
@@ -80,35 +83,36 @@ class Nouns:
         return {row[0]: row[1] for row in tx.exec_driver_sql(sql, (account,))}
 
     def lineage(
-        self, tx: Connection, ref: str, resolvers: Mapping[str, Resolver], *, limit: int = 100_000
+        self, tx: Connection, ref: str, resolvers: Mapping[str, Resolver], *, account: str, limit: int = 100_000
     ) -> list[Noun]:
-        """Every noun that ``ref`` was made from, the nearest first, ``ref`` itself at the head."""
+        """Every noun of an account that ``ref`` was made from, the nearest first, ``ref`` itself at the head."""
         found: dict[str, Noun] = {}
         frontier = [ref]
         while frontier and len(found) < limit:
             coming: list[str] = []
             for name in frontier:
                 if name not in found:
-                    found[name] = self._resolve(tx, name, resolvers)
+                    found[name] = self._resolve(tx, name, resolvers, account)
                     coming += found[name].made_from
             frontier = coming
         return list(found.values())
 
-    def descendants(self, tx: Connection, ref: str, *, limit: int = 100_000) -> list[Noun]:
-        """Every noun that was made from ``ref``, the nearest first."""
+    def descendants(self, tx: Connection, ref: str, *, account: str, limit: int = 100_000) -> list[Noun]:
+        """Every noun of an account that was made from ``ref``, the nearest first."""
         found: dict[str, Noun] = {}
         frontier = [ref]
         while frontier and len(found) < limit:
-            query = select(noun_from.c.ref).where(noun_from.c.source.in_(frontier[:500]))
-            coming = [r for (r,) in tx.execute(query) if r not in found]
+            made = noun_from.join(noun, noun.c.ref == noun_from.c.ref)
+            query = select(noun_from.c.ref).select_from(made).where(noun_from.c.source.in_(frontier[:500]))
+            coming = [r for (r,) in tx.execute(query.where(noun.c.account == account).distinct()) if r not in found]
             found.update({r: self.get(tx, r) for r in coming})
             frontier = frontier[500:] + coming
         return list(found.values())
 
-    def _resolve(self, tx: Connection, ref: str, resolvers: Mapping[str, Resolver]) -> Noun:
+    def _resolve(self, tx: Connection, ref: str, resolvers: Mapping[str, Resolver], account: str) -> Noun:
         resolver = resolvers.get(ref.partition(":")[0])
         resolved = resolver(tx, ref) if resolver else None
-        return resolved if resolved is not None else self.get(tx, ref)
+        return resolved if resolved is not None else self.get(tx, ref, account=account)
 
     @staticmethod
     def _read(tx: Connection, row: Mapping[Any, Any]) -> Noun:

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from carelake.audit import segments
 from carelake.audit.acts import Acts, close_interrupted
 from carelake.audit.tables import segment as segment_table
 from carelake.core import canonical
 from carelake.core.clock import iso
-from carelake.core.errors import CarelakeError, NotFound
+from carelake.core.errors import CarelakeError, Corrupt, NotFound
 from carelake.core.permit import Permit
 from carelake.vault.workspace import Vault
 
@@ -78,7 +78,10 @@ class Trail:
         return made
 
     def _seal_next(self, permit: Permit) -> bool:
-        with self._vault.database.ledger() as connection:
+        # The head first: what it names was committed before it was moved, so a later snapshot holds that.
+        head = self._head()
+        with self._vault.database.ledger_reading() as connection:
+            _continues(head, connection)
             last = self._last_segment(connection)
             number, after, previous = (
                 (last["number"] + 1, last["last"], last["digest"]) if last else (1, 0, segments.GENESIS)
@@ -167,6 +170,7 @@ class Trail:
         predecessor, (3) its lines give its root, (4) its lines equal the rows, (5) the outside head is among them.
         """
         found: list[Problem] = []
+        head = self._head()
         with self._vault.database.ledger_reading() as connection:
             total = Acts(connection).count()
             unfinished = len(Acts(connection).unfinished())
@@ -176,7 +180,7 @@ class Trail:
             found += self._verify_segment(permit, row, expected, previous, last)
             previous, last = row["digest"], row["last"]
             digests[row["number"]] = row["digest"]
-        found += self._verify_head(digests)
+        found += self._verify_head(head, digests)
         return Verdict(total, last, len(rows), tuple(found), unfinished)
 
     def _verify_segment(
@@ -215,8 +219,7 @@ class Trail:
         if len(stored.lines) != len(rows):
             yield Problem("act", f"act {row['first'] + len(rows)}", "its row is missing; a segment seals it")
 
-    def _verify_head(self, digests: dict[int, str]) -> Iterator[Problem]:
-        head = self._head()
+    def _verify_head(self, head: dict[str, Any] | None, digests: dict[int, str]) -> Iterator[Problem]:
         if head is None:
             if len(digests) > 1:
                 yield Problem("head", "head", "the signed head kept beside the root key is missing")
@@ -226,6 +229,25 @@ class Trail:
             yield Problem("head", f"segment {len(digests)}", "the head names a later segment: the tail was cut off")
         elif digests[head["number"]] != head["digest"]:
             yield Problem("head", f"segment {head['number']}", "it is not the segment that the head names")
+
+
+def _continues(head: dict[str, Any] | None, connection: Connection) -> None:
+    """Refuse to seal on top of a trail that the head kept outside does not belong to.
+
+    Otherwise an old copy of the workspace, put back, would grow past the head and look intact again.
+
+    Raises:
+        Corrupt: ``audit.rolled_back``.
+    """
+    if head is None:
+        return
+    query = select(segment_table.c.digest).where(segment_table.c.number == head["number"])
+    if connection.execute(query).scalar() != head["digest"]:
+        raise Corrupt(
+            "audit.rolled_back",
+            "The trail is not the one whose head is kept beside the root key: an older copy was put back, or its "
+            "tail was cut off. `carelake audit verify` says where; restore the newest copy.",
+        )
 
 
 def _object_name(number: int) -> str:

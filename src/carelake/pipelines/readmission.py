@@ -99,20 +99,25 @@ class Readmission:
 
     def _noun(self, permit: Permit, ref: str) -> Noun:
         with self.platform.vault.database.reading(permit) as connection:
-            return self.platform.nouns.get(connection, ref)
+            return self.platform.nouns.get(connection, ref, account=permit.account)
 
     def _rows(self, permit: Permit, ref: str) -> matrix.Rows:
         made = trainingset.load(permit, self.platform.vault, self._noun(permit, ref))
         return matrix.rows(made.table, made.features)
 
     def approve(self, outputs: Outputs) -> dict[str, Any]:
-        """Ask the second principal, unless they have decided; without one the run ends here, pending."""
+        """Ask the second principal, unless they have decided; without one the run ends here, pending.
+
+        Only the operator of a local workspace may speak for that principal; anyone else's run waits for them.
+        """
         ref = outputs["train"]["model_version"]
         with self.platform.acting(_TRAINER, self.caller, "model:read", ref) as permit:
             state = self.platform.registry.get(permit, ref).state
         if state == APPROVED:
             return {"state": state}
         if not self.approves:
+            return {"state": state, "stop": _WAITING}
+        if "operator" not in self.caller.principal.roles:
             return {"state": state, "stop": _WAITING}
         with self.platform.acting(self.approve_as, self.caller, "model:approve", ref) as permit:
             if self.approve_as == _TRAINER:

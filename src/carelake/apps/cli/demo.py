@@ -134,7 +134,7 @@ def _proof(session: Session, caller: Any, one: Prediction) -> dict[str, Any]:
         workspace.vault.database.reading(permit) as connection,
     ):
         resolvers = {"resource": workspace.resources.resolver(permit)}
-        back = workspace.nouns.lineage(connection, one.ref, resolvers)
+        back = workspace.nouns.lineage(connection, one.ref, resolvers, account=permit.account)
     return {"lineage": [prove.noun_json(n) for n in back], "way": _way(back), "audit": prove.verify_all(session)}
 
 

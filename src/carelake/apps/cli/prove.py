@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +11,7 @@ from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import show
 from carelake.audit.acts import Acts
 from carelake.audit.trail import Problem, Verdict
+from carelake.core.errors import Corrupt
 from carelake.core.nouns import Noun, kind_of
 
 __all__ = ["acts", "lineage", "noun_json", "nouns", "verify", "verify_all"]
@@ -34,7 +36,9 @@ def verify_all(session: Session, *, trail_only: bool = False) -> dict[str, Any]:
     """Seal what is pending, then verify; ``first_bad`` names the first thing that does not verify."""
     workspace = session.workspace
     caller = session.caller()
-    workspace.trail.seal(workspace.gate.sealing())
+    with contextlib.suppress(Corrupt):
+        # A trail that cannot be sealed any more is what the verdict below tells of.
+        workspace.trail.seal(workspace.gate.sealing())
     with workspace.enter(caller, "audit:verify", "workspace") as permit:
         damage = "" if trail_only else workspace.vault.database.damage(permit)
         if damage:
@@ -106,10 +110,10 @@ def lineage(session: Session, *, json_out: bool, ref: str, forward: bool) -> Non
         workspace.vault.database.reading(permit) as connection,
     ):
         if forward:
-            found = workspace.nouns.descendants(connection, ref)
+            found = workspace.nouns.descendants(connection, ref, account=permit.account)
         else:
             resolvers = {"resource": workspace.resources.resolver(permit)}
-            found = workspace.nouns.lineage(connection, ref, resolvers)
+            found = workspace.nouns.lineage(connection, ref, resolvers, account=permit.account)
     if json_out:
         answer([noun_json(n) for n in found])
     else:

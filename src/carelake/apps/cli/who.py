@@ -27,13 +27,13 @@ def principals(session: Session, *, json_out: bool) -> None:
 
 def add(session: Session, *, json_out: bool, name: str, roles: list[str], accounts: list[str]) -> None:
     """Add a principal."""
-    workspace = session.workspace
+    workspace, caller = session.workspace, session.caller()
     who = Principal(name, "person", tuple(roles), tuple(accounts))
     with (
-        workspace.enter(session.caller(), "access:manage", f"principal/{name}") as permit,
+        workspace.enter(caller, "access:manage", f"principal/{name}") as permit,
         workspace.vault.database.transaction(permit) as tx,
     ):
-        Principals(tx).add(who)
+        Principals(tx).add(who, by=caller.principal)
     if json_out:
         answer(_plain(who))
     else:
@@ -42,12 +42,12 @@ def add(session: Session, *, json_out: bool, name: str, roles: list[str], accoun
 
 def disable(session: Session, *, json_out: bool, name: str) -> None:
     """Disable a principal."""
-    workspace = session.workspace
+    workspace, caller = session.workspace, session.caller()
     with (
-        workspace.enter(session.caller(), "access:manage", f"principal/{name}") as permit,
+        workspace.enter(caller, "access:manage", f"principal/{name}") as permit,
         workspace.vault.database.transaction(permit) as tx,
     ):
-        Principals(tx).disable(name)
+        Principals(tx).disable(name, by=caller.principal)
     if json_out:
         answer({"name": name, "disabled": True})
     else:
