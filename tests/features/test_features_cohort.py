@@ -168,3 +168,17 @@ def test_the_end_of_the_data_is_the_last_thing_that_happened(chart: Any, at_day:
 def test_no_data_is_an_error_and_not_an_empty_answer(chart: Any) -> None:
     with pytest.raises(Invalid, match="no encounter"):
         cohorts.cohort(chart.tables())
+
+
+def test_a_date_typed_wrong_does_not_move_the_end(chart: Any, at_day: Day) -> None:
+    chart.patient().stay("a", 10, 14).stay("b", 40, 50)
+    chart.patient().stay("typo", 70_000, 70_001)
+    assert cohorts.data_end_of(chart.tables(), at_day(100)) == at_day(50)
+    assert cohorts.data_end_of(chart.tables()) == at_day(70_001)
+
+
+def test_one_in_a_thousand_does_not_move_the_end(chart: Any, at_day: Day) -> None:
+    for number in range(1_200):
+        chart.patient().stay(f"s{number}", number / 10, number / 10 + 1)
+    chart.patient().stay("typo", 300, 301)
+    assert at_day(118) <= cohorts.data_end_of(chart.tables(), at_day(400)) <= at_day(120)

@@ -12,7 +12,8 @@
   leave these rows out as a sensitivity analysis.
 * **Censoring**: where the 30 days reach beyond the end of the data, the label is null, for those who came back in
   the part that was seen as well: keeping them would keep early events and drop early non-events.
-* **End of the data**: given, or the latest start or end of an encounter, or time of an observation.
+* **End of the data**: given, or the latest start or end of an encounter, or time of an observation, that is not after
+  the present; with many encounters the start that all but one in a thousand do not pass.
 * **Prediction time** is the discharge of the merged stay. Someone who walks out and is back within 24 hours was
   scored at the first discharge when it happened; in training only the later one counts.
 """
@@ -33,6 +34,8 @@ import pyarrow.compute as pc
 from carelake.core.errors import Invalid
 from carelake.core.settings import LakeSettings
 from carelake.lake.engine import run
+
+_MANY = 1000
 
 __all__ = ["Cohort", "choose", "codes", "cohort", "data_end_of", "naive", "rules", "sql", "stays"]
 
@@ -77,8 +80,15 @@ def naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
-def data_end_of(tables: Mapping[str, pa.Table]) -> datetime:
-    """The latest moment that the data speak of.
+def data_end_of(tables: Mapping[str, pa.Table], now: datetime | None = None) -> datetime:
+    """The moment up to which the data tell what happened.
+
+    A date that was typed wrong must not move it: moments after ``now`` do not count, and where there are many
+    encounters the latest of each thousand does not either, since an end that is too late takes follow-up for
+    complete that is not.
+
+    Args:
+        now: the present; None takes every date for true.
 
     Raises:
         Invalid: ``features.no_data``, when there is no encounter with a time.
@@ -86,13 +96,24 @@ def data_end_of(tables: Mapping[str, pa.Table]) -> datetime:
     encounters = tables["encounters"]
     void = pc.is_in(encounters.column("status"), pa.array(rules()["codes"]["void_encounter"]))
     happened = encounters.filter(pc.invert(void))
-    seen = [happened.column("start_time"), happened.column("end_time")]
+    starts = _until(happened.column("start_time"), now)
+    if len(starts) >= _MANY:
+        end: datetime = (
+            pc.quantile(starts.cast(pa.int64()), 1 - 1 / _MANY, interpolation="lower")[0].cast(starts.type).as_py()
+        )
+        return end
+    seen = [starts, _until(happened.column("end_time"), now)]
     if "observations" in tables:
-        seen.append(tables["observations"].column("time"))
+        seen.append(_until(tables["observations"].column("time"), now))
     latest: list[datetime] = [t for t in (pc.max(column).as_py() for column in seen) if t is not None]
     if not latest:
         raise Invalid("features.no_data", "There is no encounter with a time; ingest some and sync the lake first.")
     return max(latest)
+
+
+def _until(times: pa.ChunkedArray, now: datetime | None) -> pa.ChunkedArray:
+    known = times.drop_null()
+    return known if now is None else known.filter(pc.less_equal(known, pa.scalar(naive(now), known.type)))
 
 
 def stays(tables: Mapping[str, pa.Table], data_end: datetime, *, limits: LakeSettings | None = None) -> pa.Table:

@@ -47,7 +47,7 @@ def create(
         views: the nouns of ``tables``; their refs are in the object's bytes too, so that they name it.
         tables: the snapshot's flat views.
     """
-    built = readmission.build(tables, data_end=data_end, limits=vault.settings.lake)
+    built = readmission.build(tables, data_end=data_end, now=vault.clock.now(), limits=vault.settings.lake)
     sources = [view.ref for view in views]
     facts = readmission.attrition(built)
     told = json.dumps({**facts, "views": sources}, sort_keys=True).encode()

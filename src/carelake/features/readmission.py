@@ -110,6 +110,7 @@ def build(
     tables: Mapping[str, pa.Table],
     *,
     data_end: datetime | None = None,
+    now: datetime | None = None,
     patient: str | None = None,
     limits: LakeSettings | None = None,
 ) -> pa.Table:
@@ -117,7 +118,8 @@ def build(
 
     Args:
         tables: the lake's flat views: patients, encounters, conditions, observations, medications, procedures.
-        data_end: end of the data (UTC); by default the latest moment that the data speak of.
+        data_end: end of the data (UTC); by default `cohort.data_end_of`.
+        now: the present, after which no date is believed.
         patient: only this patient's rows.
 
     Returns:
@@ -131,7 +133,7 @@ def build(
     """
     _need(tables)
     tables = _of_patient(tables, patient) if patient is not None else tables
-    end = cohorts.naive(data_end) if data_end else cohorts.data_end_of(tables)
+    end = cohorts.naive(data_end) if data_end else cohorts.data_end_of(tables, now)
     every = cohorts.stays(tables, end, limits=limits)
     chosen = cohorts.choose(every, end)
     made = _features(tables, every, chosen.table, chosen.table.column("discharged"), limits)

@@ -178,6 +178,7 @@ class Endpoints:
         parts, _ = scorer.contributions(x)
         scores = _scores(endpoint, rows)
         columns = (rows.column(name).to_pylist() for name in ("subject_id", "encounter_id", "prediction_time"))
+        outside = rows.column("reason").to_pylist() if "reason" in rows.column_names else [None] * len(rows)
         out: list[Row] = []
         for at, (subject, encounter, moment) in enumerate(zip(*columns, strict=True)):
             when = _utc(moment)
@@ -196,6 +197,7 @@ class Endpoints:
                 reasons=reasons(scorer.names, x[at], parts[at], scorer.description.words),
                 scores={name: _one(points[at], risks[at]) for name, (points, risks) in scores.items()},
                 resource=f"RiskAssessment/{resource_id(endpoint.ref, str(encounter), when)}",
+                outside=outside[at] or "",
             )
             out.append((prediction, said))
         return out

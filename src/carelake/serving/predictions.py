@@ -15,10 +15,13 @@ from carelake.core.clock import iso
 from carelake.core.ids import derived_uuid
 from carelake.serving.words import Reason, sentence
 
-__all__ = ["Prediction", "band", "risk_assessment"]
+__all__ = ["STILL_IN", "Prediction", "band", "risk_assessment"]
 
 _RISK = "http://terminology.hl7.org/CodeSystem/risk-probability"
 _BANDS = {"high": "High likelihood", "moderate": "Moderate likelihood", "low": "Low likelihood"}
+
+STILL_IN = "no_discharge"
+"""The reason of a stay that is not over: scored as if discharged at the prediction time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Prediction:
         flagged: whether it reaches the alert threshold.
         scores: clinical scores by name: ``score`` (points, None when not known) and ``risk``.
         resource: ``RiskAssessment/ID`` in the record.
+        outside: `STILL_IN` for a stay that is not over, "" for what the model was made for.
     """
 
     ref: str
@@ -47,6 +51,7 @@ class Prediction:
     reasons: tuple[Reason, ...]
     scores: Mapping[str, Mapping[str, float | None]]
     resource: str
+    outside: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The answer of an endpoint."""
@@ -64,6 +69,7 @@ class Prediction:
             "reasons": [reason.as_json() for reason in self.reasons],
             "scores": {name: dict(score) for name, score in self.scores.items()},
             "resource": self.resource,
+            "outside": self.outside or None,
         }
 
 
@@ -89,7 +95,7 @@ def risk_assessment(prediction: Prediction, model_name: str, basis: Sequence[str
         "resourceType": "RiskAssessment",
         "id": prediction.resource.partition("/")[2],
         "identifier": [{"system": "urn:carelake:prediction", "value": prediction.ref}],
-        "status": "final",
+        "status": "preliminary" if prediction.outside else "final",
         "method": {"text": f"{model_name} ({prediction.model})"},
         "code": {"text": "Risk of unplanned readmission within 30 days"},
         "subject": {"reference": f"Patient/{prediction.subject}"},
