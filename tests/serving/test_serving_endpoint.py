@@ -6,6 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from carelake.core.errors import CarelakeError, Conflict, Invalid, NotFound
@@ -51,6 +52,13 @@ def test_the_probability_is_that_of_the_model(place, permit, endpoint, rows_of: 
     expected = endpoint.files.scorer.risk(x.astype(np.float32).astype(float))
     assert [a.probability for a in answers] == expected.tolist()
     assert [a.encounter for a in answers] == rows.column("encounter_id").to_pylist()
+
+
+def test_a_stay_that_is_not_over_is_answered_as_preliminary(place, permit, endpoint, rows_of: Callable) -> None:
+    rows = rows_of(1, 9).append_column("reason", pa.array(["no_discharge"]))
+    (answer,) = place.endpoints.predict(permit, endpoint, rows)
+    assert answer.as_json()["outside"] == "no_discharge"
+    assert place.record.resources.read(permit, *answer.resource.split("/"))["status"] == "preliminary"
 
 
 def test_it_is_written_back_as_a_valid_risk_assessment(place, permit, endpoint, rows_of: Callable) -> None:

@@ -89,7 +89,7 @@ def evaluate(data: Rows, scorer: Scorer, plan: Plan) -> Metrics:
         "events": test.events,
         "patients": len(np.unique(test.subject)),
         "intervals": {name: bootstrap.interval(drawn[:, at]) for at, name in enumerate(bootstrap.METRICS)},
-        "baselines": {name: _baseline(test, p, drawn[:, 0], replicates) for name, p in others.items()},
+        "baselines": {name: _baseline(test, p, risk, drawn[:, 0], replicates) for name, p in others.items()},
         "alert": metrics.alert(test.y, risk, scorer.threshold),
         "net_benefit": metrics.net_benefit(test.y, risk, plan.thresholds),
         "curve": metrics.calibration_curve(test.y, risk),
@@ -114,9 +114,10 @@ def _importance(test: Rows, scorer: Scorer, most: int = 15, enough: int = 2_000)
     return [{"feature": test.names[at], "mean_abs_logit": float(sizes[at])} for at in np.argsort(-sizes)[:most]]
 
 
-def _baseline(test: Rows, p: Floats, model: Floats, replicates: int) -> Metrics:
+def _baseline(test: Rows, p: Floats, risk: Floats, model: Floats, replicates: int) -> Metrics:
     drawn = bootstrap.draw(test.y, p, test.subject, replicates)[:, 0]
-    gain = {"auroc": float(np.nanmean(model) - np.nanmean(drawn)), "interval": bootstrap.interval(model - drawn)}
+    more = metrics.auroc(test.y, risk) - metrics.auroc(test.y, p)
+    gain = {"auroc": more, "interval": bootstrap.interval(model - drawn)}
     return {**block(test.y, p), "auroc_interval": bootstrap.interval(drawn), "gain": gain}
 
 

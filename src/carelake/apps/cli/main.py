@@ -151,7 +151,7 @@ quarantine = _group("quarantine", "What was refused at ingest, and why.", _RECOR
 @quarantine.command("list")
 def quarantine_list(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(help="At most this many.", min=1)] = 10_000,
+    limit: Annotated[int | None, typer.Option(help="At most this many; default all.", min=1)] = None,
     json: JsonOut = False,
 ) -> None:
     """List refusals: source, line, path, code, message."""
@@ -325,7 +325,7 @@ def audit_verify(
     json: JsonOut = False,
 ) -> None:
     """Verify segments, signatures, rows, the outside head and every stored object; exit 6 when not intact."""
-    run("prove:verify", _options(context), json_out=json, trail_only=trail_only)
+    run("prove:verify", _options(context), json_out=json, opens=False, trail_only=trail_only)
 
 
 @audit.command("list")

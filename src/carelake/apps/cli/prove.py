@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from carelake.apps.cli.session import Session, answer, note
+from carelake.apps.cli.session import Options, Session, answer, note
 from carelake.apps.cli.tables import show
 from carelake.audit.acts import Acts
 from carelake.audit.trail import Problem, Verdict
-from carelake.core.errors import Corrupt
+from carelake.core.errors import Corrupt, Unavailable
 from carelake.core.nouns import Noun, kind_of
 
 __all__ = ["acts", "lineage", "noun_json", "nouns", "verify", "verify_all"]
@@ -19,9 +19,21 @@ __all__ = ["acts", "lineage", "noun_json", "nouns", "verify", "verify_all"]
 _NOT_INTACT = 6
 
 
-def verify(session: Session, *, json_out: bool, trail_only: bool) -> int:
-    """Verify the trail and every object; exit code 6 when something is not intact."""
-    found = verify_all(session, trail_only=trail_only)
+def verify(options: Options, *, json_out: bool, trail_only: bool) -> int:
+    """Verify the trail and every object; exit code 6 when something is not intact.
+
+    A workspace that cannot even be opened since a part of it is damaged or gone gets a verdict too.
+    """
+    try:
+        session = Session(options)
+    except (Corrupt, Unavailable) as error:
+        if isinstance(error, Unavailable) and error.code != "vault.no_workspace":
+            raise
+        found = _verdict(Verdict(0, 0, 0, (Problem("workspace", error.code, error.message),), 0))
+    else:
+        with contextlib.suppress(Corrupt), contextlib.closing(session):
+            # Closing seals; what forbids that is in the verdict already.
+            found = verify_all(session, trail_only=trail_only)
     if json_out:
         answer(found)
     elif found["intact"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,12 @@ def report_json(report: IngestReport) -> dict[str, Any]:
     return {**said, "seconds": round(report.seconds, 3), "landings": [one.ref for one in report.landings]}
 
 
-def quarantine(session: Session, *, json_out: bool, limit: int) -> None:
+def quarantine(session: Session, *, json_out: bool, limit: int | None) -> None:
     """List what was refused."""
     workspace = session.workspace
     columns = ["source", "line", "path", "code", "message"]
     with workspace.enter(session.caller(), "quarantine:list", "quarantine") as permit:
-        found = Quarantine(workspace.vault.database, workspace.vault.clock).list(permit, limit=limit)
+        found = Quarantine(workspace.vault.database, workspace.vault.clock).list(permit, limit=limit or sys.maxsize)
     rows = [{name: getattr(one, name) for name in columns} for one in found]
     if json_out:
         answer(rows)
