@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from carelake.core.ids import derived_uuid
-from carelake.ingest.names import Names
+from carelake.ingest.names import Names, key_of
 
 UUID = "urn:uuid:0C3151BD-1CBF-4D64-B04D-CD9187A4C6E0"
 
@@ -115,6 +115,10 @@ def test_names_are_found_however_they_are_kept() -> None:
         names.add(f"urn:uuid:{uuid}", ("Patient", "Group")[number % 2], uuid)
     names.add("urn:uuid:" + derived_uuid("x"), "Patient", "other")
     names.add("urn:oid:1.2", "Organization", "o")
+    assert not names.linked
+    for number in range(300):
+        names.add(f"http://srv/fhir/Patient/p{number}", "Patient", f"p{number}")
+    names.add("http://srv/fhir/Patient/x", "Patient", "y")
     assert names
     assert [names.get(f"urn:uuid:{uuid}") for uuid in uuids] == [
         f"{('Patient', 'Group')[number % 2]}/{uuid}" for number, uuid in enumerate(uuids)
@@ -123,3 +127,64 @@ def test_names_are_found_however_they_are_kept() -> None:
     assert names.get("urn:oid:1.2") == "Organization/o"
     assert names.get("urn:uuid:" + derived_uuid("nowhere")) is None
     assert names.get("urn:uuid:short") is None
+    assert names.linked
+    assert names.get("http://srv/fhir/Patient/p7") == "Patient/p7"
+    assert names.get("http://other/fhir/Patient/p7") is None
+    assert names.get("http://srv/fhir/Patient/x") == "Patient/y"
+    assert names.get("urn:uuid:" + uuids[3]) == f"Group/{uuids[3]}"
+    assert (key_of("URN:uuid:A"), key_of("http://srv/A")) == ("urn:uuid:a", "http://srv/A")
+
+
+@pytest.mark.parametrize("bounds", [{}, {"max_document_bytes": 400}])
+@pytest.mark.parametrize("kind", ["transaction", "collection", "searchset"])
+def test_references_by_address_within_a_bundle(
+    bench_with: Any, bundle: Any, body: Any, kind: str, bounds: dict[str, int]
+) -> None:
+    bench = bench_with(**bounds)
+    base = "http://srv/fhir/"
+    links = {
+        base + "Patient/abs1": "Patient/abs1",
+        base + "Patient/abs1/_history/3": "Patient/abs1/_history/3",
+        base + "Patient/abs1/_history/": base + "Patient/abs1/_history/",
+        base + "Patient/abs2": base + "Patient/abs2",
+        base + "patient/abs1": base + "patient/abs1",
+        "https://srv/fhir/Patient/abs1": "https://srv/fhir/Patient/abs1",
+        "http://srv/names#7": "Patient/given",
+        "Patient/abs1": "Patient/abs1",
+    }
+    text = bundle(
+        (base + "Patient/abs1", {"resourceType": "Patient"}),
+        ("http://srv/names#7", {"resourceType": "Patient", "id": "given"}),
+        *((f"{base}Encounter/e{i}", visit(link)) for i, link in enumerate(links)),
+        kind=kind,
+    )
+    # Some write every slash so.
+    for form, name in ((text, "a.json"), (text.replace("/", "\\/"), "b.json")):
+        told = bench.read(bench.file(name, form))
+        assert not told.rejected
+        assert [body(one)["subject"]["reference"] for one in told.parsed[2:]] == list(links.values())
+    assert told.parsed[2].owner == "abs1"
+
+
+def test_the_name_of_a_definition_stays(bench: Any, bundle: Any, body: Any) -> None:
+    url = "http://srv/fhir/ValueSet/v"
+    told = bench.read(
+        bench.file("a.json", bundle((url, {"resourceType": "ValueSet", "status": "draft", "url": url})))
+    )
+    assert not told.rejected
+    assert body(told.parsed[0])["url"] == url
+
+
+@pytest.mark.parametrize("bounds", [{}, {"max_document_bytes": 300}])
+def test_the_case_of_a_urn_does_not_count(bench_with: Any, bundle: Any, body: Any, bounds: dict[str, int]) -> None:
+    bench = bench_with(**bounds)
+    text = bundle(
+        (UUID, {"resourceType": "Patient"}),
+        *((f"urn:uuid:e{i}", visit(link)) for i, link in enumerate((UUID, UUID.lower(), UUID.upper()))),
+        ("URN:UUID:F", {"resourceType": "Patient"}),
+        ("urn:uuid:g", visit("urn:uuid:f")),
+    )
+    told = bench.read(bench.file("a.json", text))
+    assert not told.rejected
+    subjects = [body(one)["subject"]["reference"] for one in told.parsed if one.type == "Encounter"]
+    assert subjects == [f"Patient/{UUID[9:].lower()}"] * 3 + ["Patient/f"]

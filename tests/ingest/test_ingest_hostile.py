@@ -30,7 +30,7 @@ def lines(*texts: str | bytes) -> bytes:
         (b'{"resourceType":"Patient","id":"x","multipleBirthInteger":Infinity}', "core.json"),
         (
             b'{"resourceType":"Observation","id":"x","valueQuantity":{"value":1e999999999999999999999}}',
-            "ingest.number",
+            "core.json",
         ),
         (b'{"resourceType":"Patient","id":"x","name":[{"family":"\xff\xfe"}]}', "core.utf8"),
         (b'{"resourceType":"Patient","id":"x","name":[{"family":"\\ud800"}]}', "core.json"),

@@ -100,3 +100,67 @@ def test_the_noun_is_written_with_the_landing(bench: Any, patient: Any) -> None:
     assert "Canary" not in repr(noun)
     with bench.vault.objects.open(bench.permit, "landing", noun.body["object"]) as stream:
         assert stream.read().startswith(b"{")
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_file_that_changes_while_it_is_landed(
+    bench: Any, patient: Any, pack: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from carelake.ingest import landing
+
+    hashed = landing._digest_of
+
+    def then_changed(source: Any) -> bytes:
+        digest = hashed(source)
+        path.write_bytes(after)
+        return digest
+
+    packed = gzip.compress if pack else bytes
+    before, after = (packed(many(patient, count).encode()) for count in (5, 2))
+    path = bench.file("a.ndjson", before)
+    monkeypatch.setattr(landing, "_digest_of", then_changed)
+    assert len(bench.read(path).parsed) == 2
+    monkeypatch.undo()
+    # Neither content was lost, and neither is read twice.
+    again = bench.read(bench.file("a.ndjson", before))
+    assert (len(again.parsed), again.already) == (5, 0)
+    for content, count in ((before, 5), (after, 2)):
+        assert bench.read(bench.file("a.ndjson", content)).already == count
+
+
+@pytest.mark.parametrize("kind", ["lines", "document"])
+def test_refusals_of_earlier_readings_are_told_apart(bench: Any, patient: Any, bundle: Any, kind: str) -> None:
+    count = 2500
+    resources = [{"resourceType": "Patient", "id": f"p{i}" if i % 5 else "~"} for i in range(count)]
+    lines = "\n".join(patient(one["id"]) for one in resources)
+    path = bench.file("a.json", lines if kind == "lines" else bundle(*resources))
+
+    def refused() -> tuple[int, int]:
+        with Reader(bench.vault, Nouns(bench.clock)) as reader:
+            parts = [part for page in reader.pages(bench.permit, expand([path, same])) for part in page]
+        return sum(part.already for part in parts), sum(part.refused for part in parts)
+
+    from carelake.audit.nouns import Nouns
+    from carelake.ingest import Reader, expand
+
+    same = bench.file("b.json", path.read_bytes())
+    first = bench.read(path, stop_after=1)
+    done, bad = len(first.parsed) + len(first.rejected), len(first.rejected)
+    assert 0 < bad < done < count
+    assert refused() == (done + count, bad + count // 5)
+    bench.read(path)
+    assert refused() == (2 * count, 2 * count // 5)
+    assert len(bench.quarantine()) == count // 5
+
+
+def test_sources_that_cannot_be_read_are_told_once_each(bench: Any, patient: Any) -> None:
+    from carelake.audit.nouns import Nouns
+    from carelake.ingest import Reader, expand
+
+    paths = [bench.file(f"{i}.json", patient()) for i in range(3)]
+    found = expand(paths)
+    for path in paths:
+        path.unlink()
+    with Reader(bench.vault, Nouns(bench.clock)) as reader:
+        parts = [part for page in reader.pages(bench.permit, found) for part in page]
+    assert [(len(part.rejected), part.already, part.refused) for part in parts] == [(1, 0, 0)] * 3

@@ -165,13 +165,15 @@ class Running:
 
     def wait(self, timeout: float, *, kill_after: float | None = None) -> Result:
         """Wait for its end; kill it and its children after ``kill_after`` seconds."""
+        asked = time.monotonic()
         while self.process.poll() is None:
-            seconds = time.monotonic() - self.began
+            now = time.monotonic()
             self.rss = max(self.rss, _resident(self.process.pid))
-            if seconds > timeout or (kill_after is not None and seconds >= kill_after):
+            late = now - asked > timeout
+            if late or (kill_after is not None and now - self.began >= kill_after):
                 self.kill()
                 self.process.wait()
-                assert seconds <= timeout, "the command did not end"
+                assert not late, "the command did not end"
             time.sleep(0.005 if kill_after is not None else 0.01)
         out, err = (path.read_text(encoding="utf-8", errors="replace") for path in (self.out, self.err))
         return Result(self.process.returncode, out, err, time.monotonic() - self.began, self.rss)

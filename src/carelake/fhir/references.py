@@ -16,7 +16,7 @@ Target = tuple[str, str, str]
 
 _MAX_CACHED = 200  # longer texts are hostile or rare, and the cache's memory is to be bounded
 _RELATIVE = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?").fullmatch
-_URN = re.compile(r"urn:(?:uuid|oid):[0-9A-Za-z.\-]+")
+_URN = re.compile(r"urn:(?:uuid|oid|UUID|OID):[0-9A-Za-z.\-]+")
 _URI_TYPES = frozenset({"uri", "url", "canonical", "oid", "uuid"})
 
 
@@ -50,6 +50,8 @@ def _uri_keys() -> frozenset[str]:
 def rewrite(resource: Any, mapping: Mapping[str, str]) -> None:
     """Replace references in place, everywhere, contained resources, urls and links in narratives included.
 
+    An address that is no ``urn:`` is replaced in ``reference`` alone: elsewhere it may be the name of a definition.
+
     Args:
         resource: parsed JSON.
         mapping: text of a reference, for example ``urn:uuid:...``, to what replaces it, ``Patient/1``.
@@ -65,7 +67,7 @@ def rewrite(resource: Any, mapping: Mapping[str, str]) -> None:
             kind = value.__class__
             if kind is str:
                 if key in keys:
-                    if value in mapping:
+                    if value in mapping and (key == "reference" or _is_urn(value)):
                         node[key] = mapping[value]
                 elif key == "div" and "urn:" in value:
                     node[key] = _URN.sub(lambda found: mapping.get(found[0], found[0]), value)
@@ -74,7 +76,14 @@ def rewrite(resource: Any, mapping: Mapping[str, str]) -> None:
             elif kind is list:
                 todo.append(value)
                 if key in keys:
-                    value[:] = [mapping.get(entry, entry) if entry.__class__ is str else entry for entry in value]
+                    value[:] = [
+                        mapping.get(entry, entry) if entry.__class__ is str and _is_urn(entry) else entry
+                        for entry in value
+                    ]
+
+
+def _is_urn(text: str) -> bool:
+    return text[:4].lower() == "urn:"
 
 
 def outgoing(resource: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Bundles taken apart: each entry's resource with its byte range and line, ids and ``urn:`` references settled (D6).
+"""Bundles taken apart: each entry's resource with its byte range and line, ids and references settled (D6).
 
 Bundle: https://hl7.org/fhir/R4/bundle.html; resolving references in it: section 2.36.4.1.
 """
@@ -13,14 +13,24 @@ import msgspec
 
 from carelake.core.records import Rejected
 from carelake.ingest.batches import Entry
-from carelake.ingest.names import Names
+from carelake.ingest.keys import DUPLICATE, outer_repeats
+from carelake.ingest.names import Names, key_of
 
-__all__ = ["Located", "Sheet", "entries", "locate", "names", "read_sheet", "streamed"]
+__all__ = ["Located", "Sheet", "entries", "locate", "names", "read_sheet", "repeats_entry", "streamed"]
 
 _BETWEEN = re.compile(rb"[\s,]*")
 _RESOURCE = re.compile(rb'"resource"\s*:\s*')
-_URN = re.compile(rb'"(urn:(?:uuid|oid):[^"\\]*)"')
-_UUID = re.compile(r"urn:uuid:([A-Za-z0-9.\-]{1,64})")
+# Two patterns, since one for both cases is several times slower to search for.
+_URN = re.compile(rb'"(urn:(?:uuid|oid|UUID|OID):[^"\\]*)"')
+_LOUD_URN = re.compile(rb'"(URN:(?:uuid|oid|UUID|OID):[^"\\]*)"')
+_LINK = re.compile(rb'"reference"\s*:\s*("[A-Za-z][A-Za-z0-9+.\-]*:[^"]*")')
+_VERSION = re.compile(r"(.+?)(/_history/[A-Za-z0-9.\-]{1,64})")
+_UUID = re.compile(r"(?i:urn:uuid):([A-Za-z0-9.\-]{1,64})")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:.")
+_NAME = re.compile(r"[A-Za-z]+/[A-Za-z0-9.\-]{1,64}")
+_ENTRY = frozenset({"entry"})
+_WRAPPER_KEYS = frozenset({"fullUrl", "resource", "request"})
+_WRAPPER_QUOTED = tuple(f'"{key}"'.encode() for key in sorted(_WRAPPER_KEYS))
 _READS = frozenset({"GET", "HEAD", "DELETE"})
 
 
@@ -67,7 +77,14 @@ class _Opened(NamedTuple):
     @property
     def named(self) -> bool:
         """Whether others may point to it by its fullUrl."""
-        return bool(self.full_url.startswith("urn:") and self.type and self.id)
+        return bool(_ADDRESS.match(self.full_url) and _NAME.fullmatch(f"{self.type}/{self.id}"))
+
+
+class _Links(NamedTuple):
+    """What the fullUrls of a Bundle stand for. ``linked``: some of them are addresses, not ``urn:``."""
+
+    names: Names | dict[str, str]
+    linked: bool
 
 
 _sheet = msgspec.json.Decoder(Sheet)
@@ -121,44 +138,64 @@ def entries(
         after: offset and line where the reading goes on when the last entry is done.
     """
     opened = [_open(one) for one in located]
-    mapping = {one.full_url: f"{one.type}/{one.id}" for one in opened if one.named}
+    mapping = {key_of(one.full_url): f"{one.type}/{one.id}" for one in opened if one.named}
+    links = _Links(mapping, any(not url.startswith("urn:") for url in mapping))
     history = kind == "history"
-    made = [
-        _entry(one, index, position, 0 if history else bundle, mapping, after) for index, one in enumerate(opened)
-    ]
+    made = [_entry(one, index, position, 0 if history else bundle, links, after) for index, one in enumerate(opened)]
     return made[::-1] if history else made
 
 
 def names(located: Iterable[Located]) -> Names:
-    """What the ``urn:`` fullUrls of a Bundle stand for."""
+    """What the fullUrls of a Bundle stand for."""
     found = Names()
     for one in located:
         opened = _open(one)
         if opened.named:
-            found.add(opened.full_url, opened.type, opened.id)
+            found.add(key_of(opened.full_url), opened.type, opened.id)
     return found
 
 
 def streamed(located: Iterable[Located], mapping: Names, *, after: tuple[int, int]) -> Iterator[Entry]:
     """As `entries`, of a Bundle that is not held and whose `names` are known."""
+    links = _Links(mapping, mapping.linked)
     for index, one in enumerate(located):
-        yield _entry(_open(one), index, 0, 1, mapping, after)
+        yield _entry(_open(one), index, 0, 1, links, after)
 
 
-def _entry(
-    opened: _Opened, index: int, position: int, bundle: int, mapping: Names | dict[str, str], after: tuple[int, int]
-) -> Entry:
+def _entry(opened: _Opened, index: int, position: int, bundle: int, links: _Links, after: tuple[int, int]) -> Entry:
     data, place = opened.resource, position + index
     refused = None
     if opened.refused:
         code, message = opened.refused
         refused = Rejected(opened.offset, len(data), opened.line, place, f"Bundle.entry[{index}]", code, message)
-    mentioned = {urn: found for urn in _mentions(data) if (found := mapping.get(urn))} if mapping else {}
+    mentioned = _mentioned(data, links) if links.names else {}
     return Entry(data, opened.offset, opened.line, place, opened.id, bundle, mentioned, after, refused)
 
 
-def _mentions(data: bytes) -> set[str]:
-    return {urn.decode("utf-8", "replace") for urn in _URN.findall(data)}
+def _mentioned(data: bytes, links: _Links) -> dict[str, str]:
+    """What a resource's text says to point to other entries, as it says it, to ``Type/id``."""
+    urns = set(_URN.findall(data))
+    if b'"URN:' in data:
+        urns.update(_LOUD_URN.findall(data))
+    mentioned = {}
+    for text in [urn.decode("utf-8", "replace") for urn in urns]:
+        if found := links.names.get(key_of(text)):
+            mentioned[text] = found
+    if links.linked:
+        for link in set(_LINK.findall(data)):
+            text = _text(link)
+            url, version = match.groups() if (match := _VERSION.fullmatch(text)) else (text, "")
+            if found := links.names.get(key_of(url)):
+                mentioned[text] = found + version
+    return mentioned
+
+
+def _text(string: bytes) -> str:
+    """A JSON string's text; "" where it is none."""
+    try:
+        return str(msgspec.json.decode(string, type=str))
+    except _NOT_JSON:
+        return ""
 
 
 def _open(one: Located) -> _Opened:
@@ -173,10 +210,24 @@ def _open(one: Located) -> _Opened:
     if resource in (b"", b"null"):
         return _refuse(one, "ingest.no_resource", "The entry holds no resource; expected Bundle.entry.resource.")
     inside = _inside(one.raw, resource)
+    if _repeats(one.raw, one.raw[:inside] + one.raw[inside + len(resource) :]):
+        return _refuse(one, *DUPLICATE)
     url = wrapper.full_url if isinstance(wrapper.full_url, str) else ""
     kind, given = _names(resource)
     line = one.line + one.raw.count(b"\n", 0, inside)
     return _Opened(resource, one.offset + inside, line, url, kind, given or _id_of(url, kind), None)
+
+
+def repeats_entry(data: bytes) -> bool:
+    """Whether a Bundle, held whole, has two ``entry``, of which only one would be read."""
+    # The resources may have keys of this name too.
+    return data.count(b'"entry"') > 1 and outer_repeats(data, _ENTRY)
+
+
+def _repeats(raw: bytes, bare: bytes) -> bool:
+    """Whether an entry names one of its keys twice; ``bare`` is it without its resource, for a cheap look first."""
+    suspect = b"\\u" in bare or any(bare.count(key) > 1 for key in _WRAPPER_QUOTED)
+    return suspect and outer_repeats(raw, _WRAPPER_KEYS)
 
 
 def _inside(raw: bytes, resource: bytes) -> int:

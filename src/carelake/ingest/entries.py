@@ -12,6 +12,7 @@ from carelake.core.records import Rejected
 from carelake.core.settings import IngestSettings
 from carelake.ingest import bundles
 from carelake.ingest.batches import Entry
+from carelake.ingest.keys import DUPLICATE
 from carelake.ingest.landing import Landing
 from carelake.ingest.lines import Line, lines
 from carelake.ingest.names import Names
@@ -96,13 +97,16 @@ def _of_line(line: Line, position: int, after: tuple[int, int]) -> Iterator[Entr
 def _of_bundle(
     data: bytes, sheet: bundles.Sheet, offset: int, line: int, position: int, after: tuple[int, int]
 ) -> Iterator[Entry]:
-    located = bundles.locate(data, sheet.entry, offset, line)
+    twice = bundles.repeats_entry(data)
+    located = None if twice else bundles.locate(data, sheet.entry, offset, line)
     if located:
         kind = sheet.type if isinstance(sheet.type, str) else ""
         yield from bundles.entries(located, kind=kind, position=position, bundle=position + 1, after=after)
         return
     code, message = "ingest.empty_bundle", "The Bundle has no entries, so there is nothing to keep."
-    if located is None:
+    if twice:
+        code, message = DUPLICATE
+    elif located is None:
         code, message = "ingest.bundle", "The Bundle has no entry array; expected Bundle.entry with resources."
     entry = _refused(offset, len(data), line, position, code, message, "Bundle.entry")
     entry.next = after

@@ -48,6 +48,7 @@ class Landing:
         finished: every entry is committed.
         mark: how far it is committed.
         again: it was read to the end before, under other rules.
+        refused: of the entries up to the mark, those that are in quarantine.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Landing:
     finished: bool
     mark: Mark
     again: bool = False
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ class Landings:
     def _draft(self, permit: Permit, source: Source) -> Landing | _Draft:
         """A landing that is known by its bytes on disk, or the content sealed and not yet entered."""
         try:
-            packed = self._vault.keyring.reference(permit, "packed", _digest_of(source))
+            packed = self._packed(permit, _digest_of(source))
             stream = source.open()
         except OSError:
             return Landing("", "", "", source.name, "", 0, "empty", "ingest.unreadable", False, Mark())
@@ -167,11 +169,16 @@ class Landings:
             except BaseException:
                 out.discard()
                 raise
+        # The file may have changed since it was hashed: what is entered is the digest of what was sealed.
+        packed = self._packed(permit, content.raw_sha256)
         told = content.sha256 + content.fault.encode()
         ref = self._vault.keyring.reference(permit, "landing", told)
         sha256, fault = content.sha256.hex(), content.fault
         made = Landing(name, ref, sha256, source.name, name, content.size, "empty", fault, False, Mark())
         return _Draft(made, packed, out, source)
+
+    def _packed(self, permit: Permit, digest: bytes) -> str:
+        return self._vault.keyring.reference(permit, "packed", digest)
 
     def _record(self, permit: Permit, tx: Connection, draft: _Draft) -> Landing:
         """Enter a new landing: object, row and noun. Content that is known is not kept twice."""
@@ -226,13 +233,13 @@ class Landings:
         anew = {"rules": self._rules, "again": True, "state": _LANDED, **_START}
         tx.execute(update(table).where(table.c.id == row.id).values(anew))
         tx.execute(delete(quarantine).where(quarantine.c.account == permit.account, quarantine.c.landing == row.id))
-        return replace(_landing(row), finished=False, mark=Mark(), again=True)
+        return replace(_landing(row), finished=False, mark=Mark(), again=True, refused=0)
 
 
 def _landing(row: Row[Any]) -> Landing:
     mark = Mark(row.entries, row.offset, row.line)
     told = (row.id, row.ref, row.sha256, row.source, row.object, row.size, row.format, row.fault)
-    return Landing(*told, row.state == DONE, mark, row.again)
+    return Landing(*told, row.state == DONE, mark, row.again, row.quarantined)
 
 
 _START = {"entries": 0, "offset": 0, "line": 1, "stored": 0, "unchanged": 0, "quarantined": 0}

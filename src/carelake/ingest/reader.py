@@ -39,6 +39,7 @@ class Part:
         finished: the landing ends with these.
         settled: nothing to commit: an earlier run, or another source of this one, has read this content.
         already: entries that were committed before; told with the landing's first part.
+        refused: those of them that are in quarantine.
     """
 
     landing: Landing
@@ -47,6 +48,7 @@ class Part:
     finished: bool
     settled: bool = False
     already: int = 0
+    refused: int = 0
     parsed: list[Parsed] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
@@ -167,13 +169,23 @@ class _Told:
 
     def __init__(self) -> None:
         self._entries: dict[str, int] = {}
+        self._refused: dict[str, int] = {}
         self._bundle: tuple[str, int] = ("", 0)
         # Hashes of 64 bits for both: a Bundle may have millions of entries.
         self._digests: dict[int, int] = {}
 
     def total(self, landing: Landing) -> int:
         """Entries of a landing that were committed before, or came out of another source with the same content."""
-        return max(landing.mark.entries, self._entries.get(landing.id, 0))
+        # What could not be read has no landing, so nothing of it was committed before.
+        return max(landing.mark.entries, self._entries.get(landing.id, 0)) if landing.id else 0
+
+    def refused(self, landing: Landing) -> int:
+        """Those of `total` that were refused."""
+        return max(landing.refused, self._refused.get(landing.id, 0)) if landing.id else 0
+
+    def refuse(self, landing: Landing) -> None:
+        """Count one refusal that was not committed before."""
+        self._refused[landing.id] = self._refused.get(landing.id, landing.refused) + 1
 
     def committed(self, landing: Landing) -> bool:
         """Count one entry; whether an earlier run has committed it."""
@@ -205,7 +217,9 @@ class _Told:
 
 def _part(tag: _Tag, outcome: Outcome, told: _Told) -> Part:
     landing = tag.landing
-    part = Part(landing, Mark(), tag.mark, tag.last, tag.settled, told.total(landing) if tag.first else 0)
+    part = Part(landing, Mark(), tag.mark, tag.last, tag.settled)
+    if tag.first:
+        part.already, part.refused = told.total(landing), told.refused(landing)
     for bundle, record in zip(tag.bundles, outcome.items(), strict=True):
         if isinstance(record, Parsed):
             record = told.clash(landing, bundle, record) or record
@@ -215,6 +229,7 @@ def _part(tag: _Tag, outcome: Outcome, told: _Told) -> Part:
             part.parsed.append(record)
         else:
             part.rejected.append(record)
+            told.refuse(landing)
     part.before = Mark(tag.mark.entries - len(part), 0, 1)
     return part
 
@@ -230,3 +245,4 @@ def _join(first: Part, second: Part) -> None:
     first.rejected += second.rejected
     first.mark, first.finished = second.mark, second.finished
     first.already += second.already
+    first.refused += second.refused

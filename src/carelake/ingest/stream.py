@@ -13,6 +13,7 @@ from typing import BinaryIO
 import msgspec
 
 from carelake.ingest.bundles import Located
+from carelake.ingest.keys import DUPLICATE
 
 __all__ = ["BundleStream"]
 
@@ -77,9 +78,13 @@ class BundleStream:
     def _document(self) -> Iterator[Located]:
         if self._next() != b"{":
             raise _BreakError("ingest.not_json", "The file does not hold a JSON object; expected FHIR R4.")
+        met = False
         while (key := self._next()) != b"}":
             if key == b",":
                 continue
+            if met and key == b'"entry"':
+                raise _BreakError(*DUPLICATE)
+            met = met or key == b'"entry"'
             if not key.startswith(b'"') or self._next() != b":":
                 raise _malformed()
             value = self._next()

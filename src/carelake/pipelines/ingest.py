@@ -46,6 +46,7 @@ class IngestReport(msgspec.Struct):
 
     Attributes:
         unchanged: equal to the current version, or committed by an earlier run.
+        quarantined: refused, by this run or by an earlier one of the same content; each is in quarantine once.
         skipped: files in folders that are not FHIR JSON by their ending.
     """
 
@@ -108,8 +109,8 @@ def _commit(permit: Permit, tx: Connection, part: Part, reader: Reader, resource
         landing.size,
         len(part) + part.already,
         kept.stored,
-        kept.unchanged + part.already,
-        len(part.rejected),
+        kept.unchanged + part.already - part.refused,
+        len(part.rejected) + part.refused,
     )
 
 

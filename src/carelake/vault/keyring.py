@@ -130,7 +130,8 @@ def _read(path: Path) -> _File:
             text = file.read(_MAX_BYTES)
     except FileNotFoundError:
         raise Unavailable(
-            "vault.no_workspace", f"{path.name} is not in {path.parent}: this is no workspace, or its key ring is lost; restore it."
+            "vault.no_workspace",
+            f"{path.name} is not in {path.parent}: this is no workspace, or its key ring is lost; restore it.",
         ) from None
     try:
         found = msgspec.json.decode(text, type=_File)

@@ -24,16 +24,16 @@ def verify(options: Options, *, json_out: bool, trail_only: bool) -> int:
 
     A workspace that cannot even be opened since a part of it is damaged or gone gets a verdict too.
     """
+    found = None
     try:
-        session = Session(options)
+        with contextlib.closing(Session(options)) as session:
+            found = verify_all(session, trail_only=trail_only)
     except (Corrupt, Unavailable) as error:
         if isinstance(error, Unavailable) and error.code != "vault.no_workspace":
             raise
-        found = _verdict(Verdict(0, 0, 0, (Problem("workspace", error.code, error.message),), 0))
-    else:
-        with contextlib.suppress(Corrupt), contextlib.closing(session):
-            # Closing seals; what forbids that is in the verdict already.
-            found = verify_all(session, trail_only=trail_only)
+        # Closing seals; what forbids that is in a verdict on what is not intact already.
+        if found is None or found["intact"]:
+            found = _verdict(Verdict(0, 0, 0, (Problem("workspace", error.code, error.message),), 0))
     if json_out:
         answer(found)
     elif found["intact"]:
