@@ -114,8 +114,7 @@ def run_all(home: Any, folder: Path) -> None:
     predictions = [run("predict", "readmission", "--patient", patient, "--json", expect=0).json]
     predictions += run("predict", "readmission", "--days", "20", "--json", expect=0).json
     run("monitor", "check", "readmission", "--json", expect=0)
-    for ref in (made["training_set"], predictions[0]["ref"]):
-        run("lineage", ref, "--json", expect=0)
+    run("lineage", predictions[0]["ref"], "--json", expect=0)
     run("model", "card", made["model_version"], "--out", folder / "card.html", expect=0)
     wrong(run)
     lake_errors(home, messages)
@@ -130,20 +129,14 @@ def wrong(run: Any) -> None:
     run("search", f"Patient?family={FAMILY}&colour=red", "--json", expect=2)
     run("search", f"Patient?birthdate={FAMILY}", "--json", expect=2)
     run("search", f"{FAMILY}?name={GIVEN}", "--json", expect=2)
-    run("search", f"Patient?identifier={MRN}&_sort=nothing", expect=2)
     run("search", f"Patient?family={FAMILY}", "--as", "reviewer", "--json", expect=3)
     run("read", f"Patient/{KEY}-none", "--json", expect=4)
     run("read", f"{FAMILY}/{KEY}", "--json")
-    run("read", f"{FAMILY}", "--json", expect=2)
     run("predict", "readmission", "--patient", f"{KEY}-none", "--json", expect=4)
     run("predict", FAMILY, "--patient", KEY, "--json", expect=4)
-    run("monitor", "check", FAMILY, "--json", expect=4)
     run("lineage", f"prediction:{FAMILY}", "--json")
-    run("lineage", FAMILY, "--json", expect=2)
     run("model", "show", f"model:{FAMILY}", "--json")
-    run("model", "approve", FAMILY, "--json")
     run("search", "Patient", "--as", FAMILY, "--json", expect=3)
-    run("run", FAMILY, "--json")
 
 
 def lake_errors(home: Any, messages: list[str]) -> None:
@@ -227,7 +220,8 @@ def forms(word: str) -> set[bytes]:
     found |= {word.encode("utf-16-le"), word.encode("utf-16-be"), word.encode().hex().encode(), word.encode()[::-1]}
     for shift in range(3):
         whole = base64.b64encode(b"\0" * shift + word.encode())
-        found.add(whole[4 if shift else 0 : -4])
+        # The letters that the word alone decides: all but the first and last few. Fewer would be found by chance.
+        found.add(whole[-(-8 * shift // 6) : 8 * (shift + len(word)) // 6])
     return found
 
 

@@ -118,7 +118,8 @@ def test_each_bad_line_is_named_and_every_good_line_is_kept(home: Any, drop: Pat
     assert refusals(home, path) == found, "the same refusals are listed once"
 
 
-def test_numbers_at_the_edge_are_kept_to_the_digit_all_the_way_to_the_lake(home: Any, drop: Path) -> None:
+def test_numbers_at_the_edge_are_kept_to_the_digit_all_the_way_to_the_lake(new_home: Any, drop: Path) -> None:
+    home = new_home
     numbers = [
         "1.10",
         "1e-400",
@@ -174,21 +175,21 @@ def test_a_damaged_gzip_keeps_what_comes_before(home: Any, drop: Path) -> None:
 
 
 def test_a_zip_bomb_is_stopped(home: Any, drop: Path) -> None:
-    """Some 4 GiB out of 4 MiB; a good line comes first."""
+    """Some 2 GiB out of 2 MiB; a good line comes first."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
     path = drop / "bomb.ndjson.gz"
     with path.open("wb") as out:
         out.write(squeeze.compress(person("before-the-bomb") + b"\n"))
-        for _ in range(256):
+        for _ in range(128):
             out.write(squeeze.compress(b"\0" * (16 * MIB)))
         out.write(squeeze.flush())
-    assert path.stat().st_size < 8 * MIB
+    assert path.stat().st_size < 3 * MIB
     before = size(home.folder)
     told = ingest(home, path)
     assert told["stored"] == 1
     assert told["quarantined"] >= 1
     assert "ingest.bomb" in {one["code"] for one in refusals(home, path)}
-    assert size(home.folder) - before < 2048 * MIB
+    assert size(home.folder) - before < 600 * MIB
 
 
 def test_a_bomb_of_bombs_and_one_document_of_zeros(home: Any, drop: Path) -> None:
@@ -383,19 +384,17 @@ def test_names_of_files_are_only_names(home: Any, drop: Path) -> None:
     home.run("status", expect=0)
 
 
-def test_a_file_that_may_not_be_read_does_not_stop_the_others(home: Any, drop: Path) -> None:
-    (drop / "a.ndjson").write_bytes(person("readable-1"))
-    (drop / "b.ndjson").write_bytes(person("unreadable"))
-    (drop / "c.ndjson").write_bytes(person("readable-2"))
-    (drop / "b.ndjson").chmod(0)
-    try:
-        (drop / "b.ndjson").open().close()
-        pytest.skip("this user reads every file, whatever its mode")
-    except PermissionError:
-        pass
-    told = ingest(home, drop)
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(home: Any, drop: Path) -> None:
+    paths = [drop / "a.ndjson", drop / "b.ndjson", drop / "c.ndjson"]
+    for number, path in enumerate(paths):
+        path.write_bytes(person(f"readable-{number}"))
+    paths[1].chmod(0)
+    if os.geteuid() == 0:
+        paths[1] = Path("/proc/self/mem")  # root reads whatever the mode says, but not this
+    told = ingest(home, *paths)
     assert (told["stored"], told["quarantined"]) == (2, 1)
-    assert refusals(home, drop / "b.ndjson")[0]["code"] == "ingest.unreadable"
+    assert refusals(home, paths[1])[0]["code"] == "ingest.unreadable"
+    assert stored(home, "readable-0", "readable-2")
 
 
 def test_random_bytes_never_break_it(home: Any, drop: Path) -> None:

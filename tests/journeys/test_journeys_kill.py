@@ -6,10 +6,15 @@ Moments are told in two ways: by what has become durable (each commit, each file
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import random
 import signal
+import threading
+import time
+import urllib.request
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,7 +114,7 @@ def lasting(answer: Any) -> Any:
     return [lasting(one) for one in answer] if isinstance(answer, list) else answer
 
 
-def check(home: Any, wanted: Work) -> None:
+def check(home: Any, wanted: Work) -> Any:
     """The command again, to its end; then nothing tells that it was ever killed, but for the trail."""
     answer = home.json(*wanted.command)
     assert lasting(answer) == wanted.answer
@@ -121,6 +126,7 @@ def check(home: Any, wanted: Work) -> None:
     assert told["unfinished"] == 0
     check_acts(trail(home))
     check_files(home)
+    return answer
 
 
 def without(value: Any, kinds: tuple[str, ...]) -> Any:
@@ -266,16 +272,17 @@ def test_ingest_again_and_again(ingest: Work, place: Path) -> None:
 
 
 def test_lake_sync(sync: Work, place: Path) -> None:
-    kill_at_moments(sync, place, spread(sync.moments, 4))
+    kill_at_moments(sync, place, spread(sync.moments, 3))
 
 
+@pytest.mark.soak
 def test_lake_sync_again_and_again(sync: Work, place: Path) -> None:
     kill_again_and_again(sync, place, sync.moments // 4)
 
 
 def test_a_run_that_ends_early(stop: Work, place: Path) -> None:
     assert stop.answer["model_version"] is None
-    kill_at_moments(stop, place, spread(stop.moments, 2))
+    kill_at_moments(stop, place, [f"after:{stop.moments // 2}"])
 
 
 def test_a_run_resumes_at_its_step(run: Work, place: Path) -> None:
@@ -285,17 +292,44 @@ def test_a_run_resumes_at_its_step(run: Work, place: Path) -> None:
         home = run.start.copy(place / str(number))
         point = f"after:{int(run.moments * share)}"
         assert home.crash(point, *run.command, "--json").code == KILLED
-        again = home.json(*run.command)
-        resumed.add(again["resumed_at"])
-        assert lasting(again) == run.answer, point
-        check(home, run)
+        resumed.add(check(home, run)["resumed_at"])
         home.remove()
     assert resumed - {None}, resumed
 
 
 def test_the_morning_list(listed: Work, place: Path) -> None:
     assert len(listed.answer) > 10
-    kill_at_moments(listed, place, spread(listed.moments, 2))
+    kill_at_moments(listed, place, [f"before:{int(listed.moments * 0.85)}"])
+
+
+def test_the_server(loop: Any, place: Path) -> None:
+    """Killed with a prediction on its way: it was kept whole or not at all, and the next server gives it."""
+    home = loop.home.copy(place)
+    before = state(home)["changes"]
+    patient = loop.told["list"][-1]["patient"]
+    token = home.json("token")["token"]
+    running, url = home.serve()
+    body = json.dumps({"patient": patient}).encode()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/predict/readmission", data=body, headers=headers)
+    asking = threading.Thread(target=quietly, args=(request,))
+    asking.start()
+    running.wait(60.0, kill_after=time.monotonic() - running.began + 0.3)
+    asking.join()
+    running, url = home.serve()
+    request.full_url = f"{url}/predict/readmission"
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert json.loads(answer.read())["patient"] == patient
+    running.kill(signal.SIGTERM)
+    assert running.wait(30.0).code == 0
+    assert state(home)["changes"] - before <= 1
+    assert home.json("audit", "verify")["intact"] is True
+    check_files(home)
+
+
+def quietly(request: urllib.request.Request) -> None:
+    with suppress(OSError, http.client.HTTPException), urllib.request.urlopen(request, timeout=60) as answer:
+        answer.read()
 
 
 def test_monitor_check(monitored: Work, place: Path) -> None:
@@ -325,13 +359,15 @@ def test_every_moment_of_ingest(ingest: Work, place: Path) -> None:
 
 
 @pytest.mark.soak
-def test_every_moment_of_a_run(run: Work, place: Path) -> None:
-    kill_at_moments(run, place, [f"{('before', 'after')[n % 2]}:{n}" for n in range(1, run.moments + 1)])
+def test_many_moments_of_a_run(run: Work, place: Path) -> None:
+    early = range(1, int(run.moments * 0.75), 40)
+    late = range(int(run.moments * 0.75), run.moments - 3, 3)
+    kill_at_moments(run, place, [f"{('before', 'after')[n % 2]}:{n}" for n in (*early, *late)])
 
 
 @pytest.mark.soak
-def test_every_moment_of_a_sync(sync: Work, place: Path) -> None:
-    kill_at_moments(sync, place, [f"{('before', 'after')[n % 2]}:{n}" for n in range(1, sync.moments + 1)])
+def test_many_moments_of_a_sync(sync: Work, place: Path) -> None:
+    kill_at_moments(sync, place, [f"{('before', 'after')[n % 2]}:{n}" for n in range(1, sync.moments - 3, 5)])
 
 
 @pytest.mark.soak

@@ -292,7 +292,7 @@ def test_an_altered_key_ring_is_found(vault: Vault, clock: FixedClock, tmp_path:
     with pytest.raises(Corrupt):
         reopened(vault, clock, vault.root, tmp_path / "keys")
     path.unlink()
-    with pytest.raises(Unavailable, match="carelake init"):
+    with pytest.raises(Unavailable, match="key ring is lost"):
         reopened(vault, clock, vault.root, tmp_path / "keys")
 
 
