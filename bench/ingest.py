@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,6 +119,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, default=3000)
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the large file; 0 leaves it out")
+    parser.add_argument(
+        "--large", choices=("mixed", "notes"), default="mixed", help="what the large file holds; notes are 20 KB each"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     told = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="carelake-ingest-"))
@@ -134,7 +138,7 @@ def main() -> int:
         }
         print(json.dumps(report), flush=True)
         if told.gigabytes:
-            report["large_file"] = {"bytes": 0, **_large(folder, made.files, told.gigabytes)}
+            report["large_file"] = {"holds": told.large, **_large(folder, made.files, told.gigabytes, told.large)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     held = {"rate": report["whole"]["per_second"] >= RATE}
@@ -147,18 +151,39 @@ def main() -> int:
     return 0 if all(held.values()) else 1
 
 
-def _large(folder: Path, files: tuple[Path, ...], gigabytes: float) -> dict[str, Any]:
-    """One file of that size: patients' resources again and again, each time under other ids."""
+def _large(folder: Path, files: tuple[Path, ...], gigabytes: float, holds: str) -> dict[str, Any]:
+    """One file of that size: patients' resources again and again under other ids, or long notes of theirs."""
     source = folder / "large.ndjson"
     size, again = 0, 0
     with source.open("wb") as out:
         while size < gigabytes * 1e9:
             for file in files[1:]:
-                # Ids are uuids: other first digits make other patients, and references still fit.
-                data = file.read_bytes() if not again else _renamed(file.read_bytes(), again)
+                data = file.read_bytes()
+                if holds == "notes":
+                    data = _notes(data, again)
+                elif again:
+                    data = _renamed(data, again)
                 size += out.write(data)
             again += 1
     return {**ingest(folder, source), "bytes": size}
+
+
+def _notes(data: bytes, again: int) -> bytes:
+    """A note of about 20 KB for each encounter of a file."""
+    lines = []
+    for line in data.splitlines():
+        encounter = canonical.load(line)
+        if encounter["resourceType"] == "Encounter":
+            text = f"Synthetic note {again} of {encounter['id']}. ".encode() * 200
+            note = {
+                "resourceType": "DocumentReference",
+                "id": f"n{again:03d}-{encounter['id']}"[:64],
+                "status": "current",
+                "subject": encounter["subject"],
+                "content": [{"attachment": {"contentType": "text/plain", "data": b64encode(text).decode()}}],
+            }
+            lines.append(canonical.dump(note))
+    return b"\n".join(lines) + b"\n"
 
 
 def _renamed(data: bytes, again: int) -> bytes:
