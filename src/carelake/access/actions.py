@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 
@@ -14,19 +15,38 @@ __all__ = ["Action", "action", "actions"]
 
 
 class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One action: what it means, which policy groups it is in, and what the vault opens for it."""
+    """One action: what it means, which policy groups it is in, and what the vault opens for it.
+
+    Attributes:
+        zones: for an action on a zone, which ones; it is then one action per zone, ``NAME@ZONE``, with ``{zone}`` in
+            its grants filled in, and identified where the zone is.
+    """
 
     title: str
     groups: tuple[str, ...]
     identified: bool
     grants: tuple[str, ...]
+    zones: tuple[str, ...] = ()
+
+
+_IDENTIFIED_ZONES = frozenset({"landing", "clinical", "lake", "features"})
 
 
 @cache
 def actions() -> dict[str, Action]:
     """All actions by name."""
     text = resources.files(__package__).joinpath("actions.toml").read_text(encoding="utf-8")
-    return msgspec.convert(tomllib.loads(text), dict[str, Action])
+    declared = msgspec.convert(tomllib.loads(text), dict[str, Action])
+    return {name: one for key, action in declared.items() for name, one in _by_zone(key, action)}
+
+
+def _by_zone(name: str, action: Action) -> Iterator[tuple[str, Action]]:
+    if not action.zones:
+        yield name, action
+    for zone in action.zones:
+        grants = tuple(grant.replace("{zone}", zone) for grant in action.grants)
+        identified = action.identified and zone in _IDENTIFIED_ZONES
+        yield f"{name}@{zone}", msgspec.structs.replace(action, grants=grants, identified=identified, zones=())
 
 
 def action(name: str) -> Action:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from carelake.core.errors import Unavailable
 
 __all__ = ["full_disk", "private_folder", "publish", "sync_folder", "write_atomic"]
+
+_ABANDONED_SECONDS = 60.0
+"""A small file is written in far less: what is older was left by a process that was killed."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -54,6 +58,8 @@ def write_atomic(path: Path, data: bytes, *, new: bool = False) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+            now = os.fstat(file.fileno()).st_mtime
+        _sweep(path, before=now - _ABANDONED_SECONDS)
         if new:
             os.link(temporary, path)
             sync_folder(path.parent)
@@ -61,6 +67,14 @@ def write_atomic(path: Path, data: bytes, *, new: bool = False) -> None:
             publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path, *, before: float) -> None:
+    """Remove what killed processes left of earlier writes of this file."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError):
+            if left.stat().st_mtime < before:
+                left.unlink()
 
 
 @contextmanager

@@ -1,0 +1,60 @@
+"""Commands from raw bytes to the FHIR record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carelake.apps.cli.commands.declare import JsonOut, group, options_of, shelf
+from carelake.apps.cli.session import run
+
+__all__ = ["commands"]
+
+_PANEL = "Record: raw bytes to FHIR"
+
+commands = shelf()
+
+
+@commands.command(rich_help_panel=_PANEL)
+def ingest(
+    context: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders; .gz too.")],
+    json: JsonOut = False,
+) -> None:
+    """Read FHIR files into the record; what is not valid goes to quarantine with its line and the reason."""
+    run("record:ingest", options_of(context), json_out=json, paths=paths)
+
+
+quarantine = group(commands, "quarantine", "What was refused at ingest, and why.", _PANEL)
+
+
+@quarantine.command("list")
+def quarantine_list(
+    context: typer.Context,
+    limit: Annotated[int | None, typer.Option(help="At most this many; default all.", min=1)] = None,
+    json: JsonOut = False,
+) -> None:
+    """List refusals: source, line, path, code, message."""
+    run("record:quarantine", options_of(context), json_out=json, limit=limit)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def search(
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help='A FHIR search, for example "Patient?gender=female".')],
+    json: JsonOut = False,
+) -> None:
+    """Search the record; an unknown parameter is an error, never an unfiltered answer."""
+    run("record:search", options_of(context), json_out=json, query=query)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def read(
+    context: typer.Context,
+    reference: Annotated[str, typer.Argument(metavar="TYPE/ID", help="For example Patient/123.")],
+    json: JsonOut = False,
+) -> None:
+    """Read one resource."""
+    run("record:read", options_of(context), json_out=json, reference=reference)

@@ -1,0 +1,77 @@
+"""Commands that make a workspace and show where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carelake.apps.cli.commands.declare import JsonOut, options_of, shelf
+from carelake.apps.cli.session import run
+
+__all__ = ["commands"]
+
+_PANEL = "Start"
+
+commands = shelf()
+
+
+@commands.command(rich_help_panel=_PANEL)
+def init(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    json: JsonOut = False,
+) -> None:
+    """Make a workspace: encrypted, with its root key kept outside of it."""
+    run("start:init", options_of(context), json_out=json, opens=False, folder=folder)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def demo(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to leave the workspace.")] = Path(
+        "demo-workspace"
+    ),
+    patients: Annotated[int, typer.Option(help="Patients of the synthetic hospital.", min=50)] = 2600,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic hospital.")] = 7,
+    json: JsonOut = False,
+) -> None:
+    """Run the whole loop on a synthetic hospital: record, lake, model, endpoint, drift, proof."""
+    run("demo:demo", options_of(context), json_out=json, opens=False, folder=folder, patients=patients, seed=seed)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def status(context: typer.Context, json: JsonOut = False) -> None:
+    """Show where the loop stands: counts and states, no patient data."""
+    run("start:status", options_of(context), json_out=json)
+
+
+@commands.command(rich_help_panel=_PANEL)
+def synth(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    patients: Annotated[int, typer.Option(help="How many patients.", min=1)] = 1000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
+    shift: Annotated[
+        str | None, typer.Option(help="Name of a population shift; `synth --help` of docs lists.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="First day of the window, YYYY-MM-DD.")] = None,
+    years: Annotated[float | None, typer.Option(help="Length of the window.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes.", min=1, max=16)] = 2,
+    json: JsonOut = False,
+) -> None:
+    """Make a synthetic hospital with known truth, as FHIR NDJSON."""
+    run(
+        "start:synth",
+        options_of(context),
+        json_out=json,
+        opens=False,
+        out=out,
+        patients=patients,
+        seed=seed,
+        shift=shift,
+        start=start,
+        years=years,
+        workers=workers,
+    )
