@@ -65,8 +65,9 @@ docs: $(VENV)/.dev ## Write the generated pages again: docs/errors.md and docs/c
 	$(BIN)/python tools/write_cli.py
 
 lock: $(VENV)/.dev ## Resolve the dependencies again; the locks hold versions and hashes, no addresses
-	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock
-	$(LOCK) --upgrade pyproject.toml --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+	@# The larger set first: what the tests run beside may hold back what carelake itself runs on.
+	$(LOCK) --upgrade pyproject.toml --extra dev --output-file requirements-dev.lock
+	$(LOCK) --upgrade pyproject.toml --constraints requirements-dev.lock --output-file requirements.lock
 
 clean: ## Remove the environment, caches and the demo's workspace
 	rm -rf $(VENV) demo-workspace build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis

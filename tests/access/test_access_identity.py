@@ -11,6 +11,7 @@ import pytest
 
 from carelake.access.identity import Identity
 from carelake.access.principals import Principal, Principals
+from carelake.core.clock import FixedClock
 from carelake.core.errors import CarelakeError, Conflict, Invalid, Refused, Unauthenticated
 
 ME = 4242
@@ -92,9 +93,20 @@ def test_a_forged_token_is_worth_nothing(identity: Identity, forge: Any) -> None
     assert caught.value.code == "access.token"
 
 
-def test_a_token_ends(identity: Identity) -> None:
+def test_a_token_ends(identity: Identity, clock: FixedClock) -> None:
+    text = token(identity, seconds=60)
+    clock.move(seconds=55)
+    assert identity.bearer(text)
+    clock.move(seconds=5)
     with pytest.raises(Unauthenticated):
-        identity.bearer(token(identity, seconds=-600_000_000))
+        identity.bearer(text)
+
+
+@pytest.mark.parametrize("seconds", [0, -5, 43_201])
+def test_a_token_is_short(identity: Identity, seconds: int) -> None:
+    with pytest.raises(Invalid) as caught:
+        token(identity, seconds=seconds)
+    assert caught.value.code == "access.token_seconds"
 
 
 def test_a_token_of_a_disabled_principal_opens_nothing(vault: Any, identity: Identity) -> None:

@@ -90,7 +90,7 @@ def test_a_workspace_policy_cannot_undo_a_guardrail(tmp_path: Path) -> None:
 
 def test_a_policy_that_errs_denies(tmp_path: Path) -> None:
     (tmp_path / "bad.cedar").write_text(
-        '@id("bad") @scope("account") permit (principal, action, resource) when { principal.nothing == 1 };'
+        '@id("bad") @scope("account") permit (principal, action, resource) when { 9223372036854775807 + 1 == 2 };'
     )
     decision = Policies.load(tmp_path).decide(Request(WHO["operator"], "record:read", "production", "TREAT"))
     assert not decision.allowed

@@ -23,7 +23,7 @@ from carelake.access.principals import Principal, Principals
 from carelake.apps.http.app import create_app
 from carelake.apps.http.server import make_server, serve
 from carelake.apps.wiring import Workspace
-from carelake.audit.acts import Acts
+from carelake.audit.readings import Acts
 from carelake.core.errors import Unavailable, Unsupported
 
 CANARY = "Zyxwvutsrq"

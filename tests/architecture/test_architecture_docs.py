@@ -43,7 +43,7 @@ def _settings(kind: Any, section: str = "") -> set[str]:
     names = set()
     for name, hint in get_type_hints(kind).items():
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-            names |= _settings(hint, f"{name}.")
+            names |= _settings(hint, f"{section}{name}.")
         elif not name.startswith("_"):
             names.add(section + name)
     return names
@@ -66,7 +66,7 @@ def test_settings_are_documented(root: Path) -> None:
     page = (root / "docs" / "settings.md").read_text(encoding="utf-8")
     shown, section = set(), ""
     for line in page.partition("## Environment only")[0].splitlines():
-        if found := re.match(r"## `\[(\w+)\]`", line):
+        if found := re.match(r"## `\[([\w.]+)\]`", line):
             section = found[1] + "."
         elif found := re.match(r"\| `(\w+)` \| (.+?) \|", line):
             shown.add(section + found[1])
@@ -76,11 +76,14 @@ def test_settings_are_documented(root: Path) -> None:
 def test_defaults_of_settings_are_documented(root: Path) -> None:
     page = (root / "docs" / "settings.md").read_text(encoding="utf-8")
     plain = msgspec.to_builtins(Settings(workspace="x"))
-    sections = {name: values for name, values in plain.items() if isinstance(values, dict)}
-    for section, values in sections.items():
+    sections = [(name, values) for name, values in plain.items() if isinstance(values, dict)]
+    for section, values in sections:
         told = page.partition(f"## `[{section}]`")[2].partition("\n## ")[0]
         for name, value in values.items():
-            assert f"| `{name}` | {msgspec.json.encode(value).decode()} |" in told, f"{section}.{name}"
+            if isinstance(value, dict):
+                sections.append((f"{section}.{name}", value))
+            else:
+                assert f"| `{name}` | {msgspec.json.encode(value).decode()} |" in told, f"{section}.{name}"
 
 
 def test_dependencies_are_documented(root: Path) -> None:

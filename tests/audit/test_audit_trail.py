@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from carelake.access.gate import Gate
 from carelake.access.principals import DEFAULTS
 from carelake.audit import segments
-from carelake.audit.acts import Acts
 from carelake.audit.nouns import Nouns
+from carelake.audit.readings import Acts
 from carelake.audit.trail import Trail, Verdict
 from carelake.core import canonical
 from carelake.core.errors import Corrupt, NotFound, Refused

@@ -86,6 +86,8 @@ class Home:
             "LANG": "C.UTF-8",
             "CARELAKE_KEY_DIR": str(self.keys),
             "CARELAKE_WORKSPACE": str(self.workspace),
+            # Every object a file, for those tests that alter them; what lies inline has tests of its own.
+            "CARELAKE_OBJECTS__INLINE_BYTES": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
             **self.extra,
         }

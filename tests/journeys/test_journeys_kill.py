@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from carelake.audit.acts import Acts
+from carelake.audit.readings import Acts
 
 pytestmark = pytest.mark.slow
 
@@ -149,7 +149,7 @@ def check_acts(acts: list[dict[str, Any]]) -> None:
 def check_files(home: Any) -> None:
     """No file without a row, and no row without a file: what a killed process left is swept."""
     with home.opened() as workspace, workspace.vault.database.ledger_reading() as tx:
-        query = "SELECT account, zone, object FROM object_version WHERE NOT deleted"
+        query = "SELECT account, zone, object FROM object_version WHERE NOT deleted AND form = 'file'"
         rows = {f"{account}/{zone}/{name[:2]}/{name}" for account, zone, name in tx.exec_driver_sql(query)}
     folder = home.workspace / "vault"
     files = {str(path.relative_to(folder)) for path in folder.glob("*/*/*/*") if path.is_file()}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from carelake.audit.acts import Acts
+from carelake.audit.readings import Acts
 
 pytestmark = pytest.mark.slow
 

@@ -93,7 +93,7 @@ def test_two_processes_do_not_carry_out_one_recipe(vault: Any, permit: Permit) -
     # The parent of this process lives, and is another one.
     import os
 
-    from carelake.audit.acts import _start_ticks
+    from carelake.audit.processes import _start_ticks
 
     other = canonical.dump({"pid": os.getppid(), "started": _start_ticks(os.getppid())}).decode()
     with vault.database.transaction(permit) as tx:

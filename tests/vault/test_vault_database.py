@@ -22,8 +22,8 @@ from carelake.core.clock import FixedClock
 from carelake.core.errors import Conflict, Corrupt, Invalid, Unavailable
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
-from carelake.vault import database as database_module
 from carelake.vault.database import Database, bulk, scope_of
+from carelake.vault.sql.sqlcipher import Sqlcipher
 from carelake.vault.workspace import Vault
 
 PermitFor = Callable[..., Permit]
@@ -177,11 +177,9 @@ def test_a_foreign_connection_is_not_taken(vault: Vault) -> None:
         scope_of(connection)
 
 
-def test_a_busy_database_says_so(
-    vault: Vault, rows: Permit, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database_module, "_BUSY_SECONDS", 0.05)
-    impatient = Database(vault.root / "carelake.db", vault.keyring.database_key(), clock)
+def test_a_busy_database_says_so(vault: Vault, rows: Permit, clock: FixedClock) -> None:
+    driver = Sqlcipher(vault.root / "carelake.db", vault.keyring.database_key(), busy_seconds=0.05)
+    impatient = Database(driver, clock)
     with vault.database.transaction(rows):
         context = impatient.transaction(rows)
         thread = threading.Thread(target=_expect_busy, args=(context,))
@@ -225,19 +223,19 @@ def test_a_damaged_or_foreign_or_missing_database_is_said(
         bad = bytearray(good)
         bad[at] ^= 1
         path.write_bytes(bad)
-        damaged = Database(path, vault.keyring.database_key(), clock)
+        damaged = Database(Sqlcipher(path, vault.keyring.database_key()), clock)
         with pytest.raises(Corrupt) as caught:
             read_all(damaged, rows)
         assert caught.value.code == "vault.database"
         damaged.close()
     path.write_bytes(good)
-    stranger = Database(path, b"x" * 32, clock)
+    stranger = Database(Sqlcipher(path, b"x" * 32), clock)
     with pytest.raises(Corrupt):
         stranger.reading(rows).__enter__()
     stranger.close()
     path.unlink()
     with pytest.raises(Unavailable, match="missing"):
-        Database(path, b"x" * 32, clock)
+        Database(Sqlcipher(path, b"x" * 32), clock)
     path.write_bytes(good)
     assert capfd.readouterr() == ("", "")
 
@@ -277,7 +275,7 @@ KILLED = """
     from carelake.core.clock import SystemClock
     from carelake.core.ids import RandomIds
     from carelake.core.permit import mint
-    from carelake.core.settings import Settings
+    from carelake.core.settings import ObjectSettings, Settings
     from carelake.vault.workspace import Vault
 
     class Log:
@@ -286,7 +284,8 @@ KILLED = """
 
     root, keys = map(Path, sys.argv[1:])
     clock = SystemClock()
-    vault = Vault.open(root, settings=Settings(workspace="w1"), key_dir=keys, clock=clock, ids=RandomIds())
+    said = Settings(workspace="w1", objects=ObjectSettings(inline_bytes=0))
+    vault = Vault.open(root, settings=said, key_dir=keys, clock=clock, ids=RandomIds())
     permit = mint(act="a", principal="t", account="production", purpose="TREAT", action="x", target="t", scope=(),
                   grants=["lake:write", "rows:write"], expires=clock.now() + timedelta(hours=1), log=Log())
     vault.objects.put(permit, "lake", "whole", b"whole")

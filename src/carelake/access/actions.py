@@ -11,7 +11,7 @@ import msgspec
 
 from carelake.core.errors import Invalid
 
-__all__ = ["Action", "action", "actions"]
+__all__ = ["Action", "action", "actions", "groups", "resolved"]
 
 
 class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +30,7 @@ class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _IDENTIFIED_ZONES = frozenset({"landing", "clinical", "lake", "features"})
+_ZONE = "zone/"
 
 
 @cache
@@ -60,3 +61,18 @@ def action(name: str) -> Action:
     except KeyError:
         known = ", ".join(actions())
         raise Invalid("access.unknown_action", f"There is no such action; known are {known}.") from None
+
+
+@cache
+def groups(name: str) -> tuple[str, ...]:
+    """The Cedar groups that an action is in: those of its declaration, and ``Identified`` where PHI is in reach."""
+    known = actions()[name]
+    return (*known.groups, *(("Identified",) if known.identified else ()))
+
+
+def resolved(name: str, target: str) -> str:
+    """The action that a door means: ``object:read`` on ``zone/landing`` is ``object:read@landing``."""
+    if name in actions() or not target.startswith(_ZONE):
+        return name
+    zoned = f"{name}@{target.removeprefix(_ZONE)}"
+    return zoned if zoned in actions() else name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,26 +10,21 @@ from typing import Any
 from sqlalchemy import Connection
 
 from carelake.access.actions import action as known_action
-from carelake.access.actions import actions
-from carelake.access.policy import Decision, Policies, Request
+from carelake.access.actions import actions, resolved
+from carelake.access.policy import Decision, Policies
 from carelake.access.principals import Principal
-from carelake.audit.acts import ActDraft, ActHeader, this_process, write
+from carelake.access.stamp import stamp_of
+from carelake.access.targets import shown_account, shown_purpose, shown_target
+from carelake.access.verdicts import Judge, Verdict
+from carelake.audit.acts import ActDraft, ActHeader, prepared
+from carelake.audit.commits import Commits
+from carelake.audit.processes import this_process
+from carelake.core.clock import Clock
 from carelake.core.errors import CarelakeError, Refused
 from carelake.core.permit import Permit, mint
-from carelake.fhir.definitions import is_resource
-from carelake.vault.places import ACCOUNTS
 from carelake.vault.workspace import Vault
 
 __all__ = ["Gate"]
-
-_PLACES = frozenset(
-    {"endpoints", "lake", "models", "nouns", "page", "principals", "probe", "quarantine", "record", "serve", "trail"}
-    | {"workspace"}
-)
-_CODE = re.compile(r"[A-Z]{3,10}")
-_REF = re.compile(r"[a-z]{3,12}:[0-9a-f]{16,80}")
-_OTHER = "(other)"
-_LONGEST = 160
 
 
 class Gate:
@@ -40,11 +34,13 @@ class Gate:
         """Make the gate.
 
         Args:
-            names: words that targets may be told by beside those of `_PLACES`, for example of recipes.
+            names: words that targets may be told by beside those of `targets`, for example of recipes.
         """
         self._vault = vault
-        self._policies = policies
-        self._names = _PLACES.union(names)
+        self._commits = Commits(vault.database)
+        self._names = frozenset(names)
+        self.policies = policies
+        self.judge = Judge(vault, policies)
 
     @contextmanager
     def enter(
@@ -54,65 +50,100 @@ class Gate:
 
         What happens inside becomes one act (with ``job``: a start, a page per transaction, and an end). It is
         committed before the block is left, so an answer never goes out untold; the act of a failure is kept too.
+        The principal counts for what is written of it now, whatever the caller has kept; a job is asked again at each
+        of its pages when any right has changed.
 
         Args:
+            action: of ``actions.toml``; one on a zone may come without it when the target is ``zone/ZONE``.
             target: what it is done to: a type, a ref, an endpoint's name. Never a patient's name or id.
 
         Raises:
             Refused: ``access.denied``, with the reasons; the refusal is in the trail.
         """
-        decision = self._policies.decide(Request(principal, action, account, purpose))
-        header = self._header(principal, action, target, purpose, account, decision)
-        if not decision.allowed:
-            self._refuse(header, decision)
-        draft = ActDraft(header, self._vault.clock, job=job)
+        action = resolved(action, target)
+        stamp = self._stamp() if job else ""  # before the verdict, so that no change of rights falls between them
+        verdict = self.judge.judge(principal, action, account, purpose)
+        header = self._header(verdict, target)
+        if not verdict.decision.allowed:
+            self._refuse(header, verdict.decision)
+        draft = ActDraft(header, self._vault.clock, job=False)
         if job:
+            draft = _JobDraft(header, self._vault.clock, self.judge, verdict, stamp)
             self._record(draft, "start", process=this_process())
-        permit = self._mint(header, decision, draft, job=job)
+        permit = self._mint(header, verdict, draft, job=job)
         try:
             yield permit
         except BaseException as error:
+            draft.ended = True
             code = error.code if isinstance(error, CarelakeError) else type(error).__name__
             self._record(draft, "failed", error=code)
             raise
+        draft.ended = True  # whoever kept the permit would do what no act tells of
         if job or not draft.flushed or draft.pending():
             self._record(draft, "done")
 
     def explain(self, principal: Principal, action: str, account: str, purpose: str) -> Decision:
         """The decision that `enter` would make, without entering."""
-        return self._policies.decide(Request(principal, action, account, purpose))
+        return self.judge.judge(principal, action, account, purpose).decision
 
-    def refuse(self, principal: Principal, action: str, target: str, account: str, error: CarelakeError) -> str:
+    def refuse(
+        self, principal: Principal, action: str, target: str, account: str, error: CarelakeError, **facts: Any
+    ) -> str:
         """Record a refusal that happened before a decision could be made; answers the act's id."""
-        said = {"error": error.code, **_via(principal)}
-        told = (_account(account), "", action, self._shown_target(target))
+        said = {"error": error.code, **_via(principal), **facts}
+        told = (shown_account(account), "", action, shown_target(target, self._names))
         header = ActHeader(self._vault.ids.new(), principal.name, *told, said)
         self._write(header)
         return header.correlation
 
     def sealing(self) -> Permit:
-        """A permit to seal the trail. It writes no act of its own: each sealing would then need another."""
-        header = ActHeader(self._vault.ids.new(), "sealer", "security", "HSYSADMIN", "audit:seal", "trail")
-        return self._mint_with(header, ("audit:read", "audit:write", "rows:read", "rows:write"), (), _Unlogged())
+        """A permit to seal the trail. It writes no act of its own: each sealing would then need another.
 
-    def _header(
-        self, principal: Principal, action: str, target: str, purpose: str, account: str, decision: Decision
-    ) -> ActHeader:
+        It opens the `audit` zone and no row: the trail's own tables are written by `audit` without a permit.
+        """
+        return self._unlogged("sealer", "audit:seal", "trail", "audit:read", "audit:write")
+
+    def probing(self) -> Permit:
+        """A permit to see whether the database answers; a probe every second must not fill the trail."""
+        return self._unlogged("probe", "probe:ready", "probe", "rows:read")
+
+    def vouching(self) -> Permit:
+        """A permit under which access seals and opens the secrets of credentials, by the security account's key.
+
+        It writes no act: who makes a key or signs with one has an act of their own.
+        """
+        return self._unlogged("access", "credential:open", "access", "rows:read", "rows:write")
+
+    def upgrading(self) -> Permit:
+        """A permit to change the schema: until that is done nobody can be asked who may.
+
+        The caller asks in the same transaction, and writes the act in it.
+        """
+        return self._unlogged("upgrade", "workspace:upgrade", "workspace", "rows:read", "rows:write")
+
+    def _unlogged(self, name: str, action: str, target: str, *grants: str) -> Permit:
+        header = ActHeader(self._vault.ids.new(), name, "security", "HSYSADMIN", action, target)
+        return self._mint_with(header, grants, (), _Unlogged(), self._vault.settings.access.permit_seconds)
+
+    def _header(self, verdict: Verdict, target: str) -> ActHeader:
+        request = verdict.request
+        who = request.principal
         facts: dict[str, Any] = {
-            "reasons": list(decision.reasons),
-            "scope": list(decision.scope),
-            "policy": self._policies.digest,
-            **_via(principal),
+            "reasons": list(verdict.decision.reasons),
+            "roles": list(who.roles),
+            "scope": list(verdict.decision.scope),
+            "policy": self.policies.digest,
+            **_via(who),
+            **({"credential": who.credential} if who.credential else {}),
+            **({"grants": list(request.grants)} if request.grants and verdict.used else {}),
+            **({"break_glass": request.glass} if request.glass else {}),
         }
-        told = (_account(account), _shown(purpose, _CODE), action, self._shown_target(target))
-        return ActHeader(self._vault.ids.new(), principal.name, *told, facts)
+        told = (shown_account(request.account), shown_purpose(request.purpose), request.action)
+        return ActHeader(self._vault.ids.new(), who.name, *told, shown_target(target, self._names), facts)
 
-    def _shown_target(self, text: str) -> str:
-        """The target as the trail may tell it: what people type in its place may be a patient's name."""
-        known = text in self._names or _REF.fullmatch(text) or is_resource(text)
-        if known or (text.startswith("principal/") and len(text) <= _LONGEST):
-            return text
-        return _OTHER
+    def _stamp(self) -> str:
+        with self._vault.database.ledger_reading() as connection:
+            return stamp_of(connection)
 
     def _refuse(self, header: ActHeader, decision: Decision) -> None:
         self._write(header)
@@ -126,21 +157,22 @@ class Gate:
         )
 
     def _write(self, header: ActHeader) -> None:
-        with self._vault.database.ledger() as connection:
-            write(connection, header, "refused", self._vault.clock, header.facts)
+        self._commits.commit(prepared(header, "refused", self._vault.clock, header.facts))
 
     def _record(self, draft: ActDraft, phase: Any, **facts: object) -> None:
-        with self._vault.database.ledger() as connection:
-            draft.record(connection, phase, **facts)
+        self._commits.commit(draft.prepare(phase, **facts))
 
-    def _mint(self, header: ActHeader, decision: Decision, draft: ActDraft, *, job: bool) -> Permit:
-        return self._mint_with(header, known_action(header.action).grants, decision.scope, draft, job=job)
+    def _mint(self, header: ActHeader, verdict: Verdict, draft: ActDraft, *, job: bool) -> Permit:
+        told = self._vault.settings.access
+        seconds: float = told.job_seconds if job else told.permit_seconds
+        if verdict.ends is not None:
+            seconds = min(seconds, (verdict.ends - self._vault.clock.now()).total_seconds())
+        grants = known_action(header.action).grants
+        return self._mint_with(header, grants, verdict.decision.scope, draft, seconds)
 
     def _mint_with(
-        self, header: ActHeader, grants: tuple[str, ...], scope: tuple[str, ...], log: Any, *, job: bool = False
+        self, header: ActHeader, grants: tuple[str, ...], scope: tuple[str, ...], log: Any, seconds: float
     ) -> Permit:
-        told = self._vault.settings.access
-        seconds = told.job_seconds if job else told.permit_seconds
         return mint(
             act=header.correlation,
             principal=header.principal,
@@ -155,13 +187,41 @@ class Gate:
         )
 
 
+class _JobDraft(ActDraft):
+    """The log of a job: a page is kept only while the one who began the job still may do it."""
+
+    def __init__(self, header: ActHeader, clock: Clock, judge: Judge, verdict: Verdict, stamp: str) -> None:
+        super().__init__(header, clock, job=True)
+        self._judge = judge
+        self._asked = verdict.request
+        self._stamp = stamp
+
+    def flush(self, connection: Connection) -> None:
+        stamp = stamp_of(connection)
+        if stamp != self._stamp:
+            asked = self._asked
+            again = self._judge.seen(connection, asked.principal, asked.action, asked.account, asked.purpose)
+            if not again.decision.allowed:
+                raise Refused(
+                    "access.withdrawn",
+                    "The right to do this was withdrawn while it ran; this page was not kept, earlier ones were.",
+                    action=asked.action,
+                    reasons=list(again.decision.reasons),
+                )
+            self._stamp = stamp
+        super().flush(connection)
+
+
 class _Unlogged:
-    """The log of the sealer's permit: sealing is its own evidence."""
+    """The log of a permit that has no act of its own."""
 
     def read(self, *refs: str) -> None:
         """Nothing to note."""
 
     def wrote(self, *refs: str) -> None:
+        """Nothing to note."""
+
+    def patients(self, *refs: str) -> None:
         """Nothing to note."""
 
     def count(self, **numbers: int) -> None:
@@ -172,14 +232,6 @@ class _Unlogged:
 
     def flush(self, connection: Connection) -> None:
         """Nothing to write."""
-
-
-def _shown(text: str, form: re.Pattern[str]) -> str:
-    return text if form.fullmatch(text) else ("" if not text else _OTHER)
-
-
-def _account(text: str) -> str:
-    return text if text in ACCOUNTS else _OTHER
 
 
 def _via(principal: Principal) -> dict[str, str]:

@@ -1,22 +1,36 @@
-"""Identity, resolved once at a door: the local operating-system user, or a bearer token."""
+"""Identity, resolved once at a door: the local operating-system user, a bearer token, or a signed request."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import datetime
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
-from jwt.algorithms import ECAlgorithm
 
+from carelake.access import sigv4
+from carelake.access.keys import AccessKey, AccessKeys, aged, stale_note
+from carelake.access.lockout import UNKNOWN, Lockout
+from carelake.access.oidc import Oidc
+from carelake.access.once import first_time
 from carelake.access.principals import ANONYMOUS, DEFAULTS, Principal, Principals
+from carelake.access.sigv4 import SignedRequest, bad_signature
+from carelake.access.standing import Register
+from carelake.access.tokens import Claims, Tokens, not_valid
+from carelake.core.clock import iso
 from carelake.core.errors import NotFound, Refused, Unauthenticated
-from carelake.vault.keyring import Keyring
+from carelake.core.permit import Permit
 from carelake.vault.workspace import Vault
 
 __all__ = ["Caller", "Identity"]
+
+_LONGEST_TOKEN = 16_384
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+"""RFC 7515 section 7.1; a library may take more, and one token would then have many texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,38 +42,23 @@ class Caller:
     account: str
 
 
-class _SignedByVault(ECAlgorithm):
-    """ES256 (RFC 7518 section 3.4) whose private key never leaves the vault."""
-
-    def __init__(self, keyring: Keyring) -> None:
-        super().__init__(ECAlgorithm.SHA256, SECP256R1)
-        self._keyring = keyring
-
-    def prepare_key(self, key: object) -> Any:
-        """There is none to prepare."""
-        return key
-
-    def check_key_length(self, key: object) -> None:
-        """P-256, by the key ring."""
-
-    def sign(self, msg: bytes, key: object) -> bytes:
-        """The raw signature, r then s, 32 bytes each."""
-        return self._keyring.sign_token(msg)
-
-
 class Identity:
     """Resolves callers of one workspace."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
-        self._jws = jwt.PyJWS(algorithms=[])
-        self._jws.register_algorithm("ES256", _SignedByVault(vault.keyring))
+        self._told = vault.settings.access
+        self.register = Register(vault)
+        self.tokens = Tokens(vault)
+        self._oidc = Oidc(vault, self._told.oidc)
+        self._lockout = Lockout(vault, self._told.lockout)
 
     def bind_defaults(self, uid: int) -> None:
         """Make the principals of a new workspace and bind an operating-system user to ``operator``."""
         with self._vault.database.ledger() as connection:
             for who in DEFAULTS:
-                Principals(connection).add(who, uid=uid if who.name == "operator" else None)
+                bound = uid if who.name == "operator" else None
+                Principals(connection).add(who, uid=bound, at=self._vault.clock.now())
 
     def named(self, name: str, speaker: Principal) -> Principal:
         """A principal that a door or a recipe acts as on behalf of ``speaker``.
@@ -67,8 +66,10 @@ class Identity:
         Raises:
             NotFound: ``access.no_such_principal``.
         """
-        with self._vault.database.ledger_reading() as connection:
-            return Principals(connection).get(name).spoken_for_by(speaker)
+        standing = self.register.standing(name)
+        if standing is None:
+            raise NotFound("access.no_such_principal", "No such principal; `carelake principal list` shows them.")
+        return standing.principal.spoken_for_by(speaker)
 
     def local_user(self) -> Principal:
         """The principal that the operating-system user of this process is bound to."""
@@ -84,87 +85,147 @@ class Identity:
             Refused: ``access.may_not_speak_for``.
         """
         with self._vault.database.ledger_reading() as connection:
-            principals = Principals(connection)
-            own = principals.of_uid(uid)
-            if own is None:
-                raise Unauthenticated(
-                    "access.unknown_user",
-                    "This operating-system user is bound to no principal of the workspace; ask its operator.",
-                )
-            if name is None or name == own.name:
-                return own
-            try:
-                other = principals.get(name)
-            except NotFound:
-                raise Unauthenticated(
-                    "access.unknown_principal", "There is no such principal; `carelake principal list` shows them."
-                ) from None
-        if "operator" not in own.roles:
+            bound = Principals(connection).of_uid(uid)
+            standing = self.register.seen(connection, bound.name) if bound else None
+            other = self.register.seen(connection, name) if name is not None else None
+        if standing is None:
+            raise Unauthenticated(
+                "access.unknown_user",
+                "This operating-system user is bound to no principal of the workspace; ask its operator.",
+            )
+        own = standing.principal
+        if name is None or name == own.name:
+            return own
+        if "operator" not in own.roles or own.disabled:
             raise Refused("access.may_not_speak_for", f"{own.name} may not speak for another principal.")
-        return other.spoken_for_by(own)
+        if other is None:
+            raise Unauthenticated(
+                "access.unknown_principal", "There is no such principal; `carelake principal list` shows them."
+            )
+        return other.principal.spoken_for_by(own)
 
     def issue(
         self, principal: Principal, *, purpose: str, account: str, seconds: int, role: str | None = None
     ) -> str:
-        """A signed access token (JWT, ES256) that says who, for what purpose and in which account.
+        """A signed access token; see `Tokens.issue`."""
+        return self.tokens.issue(principal, purpose=purpose, account=account, seconds=seconds, role=role)[0]
+
+    def bearer(self, token: str, source: str = "") -> Caller:
+        """The caller that a token names: one of this workspace, or of an identity provider in the settings.
+
+        Args:
+            source: where the request came from; failures are counted by it and the name that is claimed.
 
         Raises:
-            Refused: ``access.role_not_held``, when the principal does not hold the role asked for (decision D13).
+            Unauthenticated: ``access.token`` (expired, forged, for another workspace, or its principal is gone);
+                ``access.locked``.
+            Unavailable: ``access.jwks``.
         """
-        if role is not None and role not in principal.roles:
-            raise Refused("access.role_not_held", f"{principal.name} does not hold the role {role}.")
+        issuer, subject = _peeked(token)
+        claimed = f"{issuer}\x1f{subject}" if isinstance(subject, str) else UNKNOWN
+        with self._counted(source, claimed):
+            if issuer is None:
+                raise not_valid()
+            if self._oidc.knows(issuer):
+                return self._of_issuer(token, str(issuer))
+            claims = self.tokens.verified(token)
+            if self.tokens.revoked(claims):
+                raise not_valid()
+            return self._of_claims(claims)
+
+    def signed(self, request: SignedRequest, vouching: Permit, source: str = "") -> Caller:
+        """The caller whose access key signed a request (AWS Signature Version 4).
+
+        Args:
+            vouching: from ``gate.vouching()``; opens the secret.
+
+        Raises:
+            Unauthenticated: ``access.signature``, ``access.key_expired``, ``access.locked``.
+            Unavailable: ``access.no_aws``.
+        """
         now = self._vault.clock.now()
-        claims = {
-            "iss": self._issuer,
-            "aud": self._issuer,
-            "sub": principal.name,
-            "role": role,
-            "purpose": purpose,
-            "account": account,
-            "iat": int(now.timestamp()),
-            "exp": int(now.timestamp()) + seconds,
-            "jti": self._vault.ids.new(),
-        }
-        return self._jws.encode(json.dumps(claims).encode(), key="", algorithm="ES256")
-
-    def bearer(self, token: str) -> Caller:
-        """The caller that a token names.
-
-        Raises:
-            Unauthenticated: ``access.token`` (expired, forged, for another workspace, or its principal is gone).
-        """
         try:
-            claims = jwt.decode(
-                token,
-                self._vault.keyring.token_public_key(),
-                algorithms=["ES256"],
-                audience=self._issuer,
-                issuer=self._issuer,
-                # The time is told by our clock, not by the library's.
-                options={"require": ["exp", "sub", "iat"], "verify_exp": False, "verify_iat": False},
-            )
-            ended = float(claims["exp"]) <= self._vault.clock.now().timestamp()
-        except (jwt.InvalidTokenError, TypeError, ValueError):
-            ended, claims = True, {}
-        if ended:
-            raise Unauthenticated(
-                "access.token", "The access token is not valid here or has expired; `carelake token` issues one."
-            )
-        with self._vault.database.ledger_reading() as connection:
-            try:
-                who = Principals(connection).get(str(claims["sub"]))
-            except NotFound:
-                raise Unauthenticated("access.token", "The token's principal is no longer known.") from None
-        role = claims.get("role")
-        if role:
-            who = replace(who, roles=tuple(r for r in who.roles if r == role))
-        return Caller(who, str(claims.get("purpose", "")), str(claims.get("account", "")))
+            claim = sigv4.claim_of(request, self._told.sigv4, now)
+        except Unauthenticated:
+            with self._counted(source, UNKNOWN):
+                raise
+        key, secret = self._key(vouching, claim.key_id)
+        with self._counted(source, claim.key_id):
+            genuine = sigv4.same(sigv4.signature_of(request, claim, secret), claim.signature)
+            if not genuine or key is None or key.disabled:
+                raise bad_signature()
+            once = self._told.sigv4.refuse_replay and sigv4.changes(request)
+            if once and not first_time(self._vault, f"sigv4\x1f{claim.key_id}\x1f{claim.signature}", claim.ends):
+                raise bad_signature()
+            if aged(key, self._told, now) == "expired":
+                raise Unauthenticated(
+                    "access.key_expired",
+                    f"The access key is older than {self._told.key_max_days} days (access.key_max_days); "
+                    "`carelake principal key rotate` replaces it.",
+                )
+        if stale_note(key, now):
+            with self._vault.database.ledger() as connection:
+                AccessKeys(self._vault, connection).note_use(key)
+        until = claim.ends if claim.link else None
+        who = self._recognised(key.principal, key.role, f"key:{key.id}", until)
+        return Caller(who, key.purpose, key.account)
 
     @staticmethod
     def nobody() -> Principal:
         """Whoever could not be identified; refusals are recorded under this name."""
         return ANONYMOUS
 
-    @property
-    def _issuer(self) -> str:
-        return f"urn:carelake:{self._vault.settings.workspace}"
+    @contextmanager
+    def _counted(self, source: str, claimed: str) -> Iterator[None]:
+        """Refuse while locked; count a failure; forget failures after a success."""
+        failed = self._lockout.check(source, claimed)
+        try:
+            yield
+        except Unauthenticated as error:
+            until = self._lockout.failed(source, claimed)
+            if until is not None:
+                error.facts["locked_until"] = iso(until)
+            raise
+        if failed:
+            self._lockout.succeeded(source, claimed)
+
+    def _of_claims(self, claims: Claims) -> Caller:
+        who = self._recognised(claims.principal, claims.role, f"token:{claims.id}", claims.expires)
+        return Caller(who, claims.purpose, claims.account)
+
+    def _of_issuer(self, token: str, issuer: str) -> Caller:
+        outside = self._oidc.verified(token, issuer)
+        who = self._recognised(outside.principal, "", outside.credential, outside.expires)
+        if outside.roles is not None:
+            who = replace(who, roles=tuple(role for role in who.roles if role in outside.roles))
+        return Caller(who, outside.purpose, outside.account)
+
+    def _recognised(self, name: str, role: str, credential: str, until: datetime | None) -> Principal:
+        standing = self.register.standing(name)
+        if standing is None:
+            raise not_valid()
+        who = replace(standing.principal, credential=credential, until=until)
+        return replace(who, roles=tuple(held for held in who.roles if held == role)) if role else who
+
+    def _key(self, vouching: Permit, key_id: str) -> tuple[AccessKey | None, str]:
+        """The key and its secret; a drawn one where there is none, so that both take their time."""
+        with self._vault.database.reading(vouching) as connection:
+            keys = AccessKeys(self._vault, connection)
+            try:
+                return keys.get(key_id), keys.secret(vouching, key_id)
+            except NotFound:
+                return None, secrets.token_urlsafe(30)
+
+
+def _peeked(token: str) -> tuple[object, object]:
+    """What a token claims of its issuer and subject; nothing of it is believed yet.
+
+    A text that is no token at all claims nothing, and fails where it is verified.
+    """
+    if len(token) > _LONGEST_TOKEN or not _COMPACT.fullmatch(token):
+        return None, None
+    try:
+        said = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
+        return None, None
+    return said.get("iss"), said.get("sub")

@@ -11,71 +11,95 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import cedarpy
+import msgspec
 
-from carelake.access.actions import actions
+from carelake.access.actions import actions, groups
 from carelake.access.principals import Principal
+from carelake.access.slices import Facts, Index
+from carelake.access.statements import OWN, read_statements
 from carelake.core.errors import Invalid
 from carelake.vault.places import ACCOUNTS
 
-__all__ = ["SCOPES", "Decision", "Policies", "Request"]
+__all__ = ["SCOPES", "Decision", "Policies", "Request", "policy_texts"]
 
 SCOPES = frozenset({"account"})
 """The closed set of predicates that ``@scope`` may name; each is implemented and tested where rows are read."""
 
+_VERDICTS_KEPT = 8192
+_SLICES_KEPT = 512
+_MAX_FILE = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The four things that a decision is about."""
+    """What a decision is about.
+
+    Attributes:
+        grants: ids of the grants that cover it now.
+        glass: id of the principal's emergency access that runs now, "" without one.
+        ends: when the last of those ends.
+    """
 
     principal: Principal
     action: str
     account: str
     purpose: str
+    grants: tuple[str, ...] = ()
+    glass: str = ""
+    ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict with its reasons: the names of the policies that decided."""
+    """A verdict with its reasons: the names of the policies that decided.
+
+    Attributes:
+        policies: ids of those policies, ``FILE#NUMBER``.
+    """
 
     allowed: bool
     reasons: tuple[str, ...]
     scope: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
 
 
 class Policies:
     """A parsed set of policies.
 
     Attributes:
-        digest: SHA-256 of the policy texts; every act of a decision carries it.
+        digest: SHA-256 of the policy texts and of what settings say of accounts; every act of a decision carries it.
+        statements: the policies by id.
     """
 
-    def __init__(self, texts: Mapping[str, str]) -> None:
+    def __init__(self, texts: Mapping[str, str], jurisdictions: Mapping[str, str] | None = None) -> None:
+        told = jurisdictions or {}
+        if not set(told) <= set(ACCOUNTS):
+            raise Invalid("access.unknown_account", f"Unknown account; the accounts are {', '.join(ACCOUNTS)}.")
+        self._jurisdictions = {name: said for name, said in told.items() if said}
         source = "\n".join(texts[name] for name in sorted(texts))
-        self.digest = hashlib.sha256(source.encode()).hexdigest()
-        try:
-            self._parsed = cedarpy.PolicySet.from_str(source)
-            said = json.loads(cedarpy.policies_to_json_str(source))
-        except ValueError as error:
-            raise Invalid("access.policy", f"The policies do not parse as Cedar: {error}") from None
-        self._annotations: dict[str, dict[str, str]] = {
-            name: policy.get("annotations", {}) for name, policy in said["staticPolicies"].items()
-        }
-        # The action hierarchy never changes while this runs: parsed once, each request adds its two entities.
-        self._base = cedarpy.Entities.from_json_str(json.dumps([_action_entity(name) for name in actions()]))
+        said = f"\n{json.dumps(self._jurisdictions, sort_keys=True)}" if self._jurisdictions else ""
+        self.digest = hashlib.sha256((source + said).encode()).hexdigest()
+        self._order = read_statements(texts)
+        self.statements = {one.id: one for one in self._order}
+        self._index = Index(self._order)
+        self._slices: dict[tuple[int, ...], cedarpy.PolicySet] = {}
+        self._places: dict[tuple[str, str], cedarpy.Entities] = {}
+        self._verdicts: dict[tuple[object, ...], Decision] = {}
 
     @classmethod
-    def load(cls, folder: Path) -> Policies:
-        """The package's policies and those that the workspace adds in ``folder``."""
-        shipped = resources.files(__package__).joinpath("policies")
-        texts = {f.name: f.read_text(encoding="utf-8") for f in shipped.iterdir() if f.name.endswith(".cedar")}
-        if folder.is_dir():
-            texts |= {"~" + f.name: f.read_text(encoding="utf-8") for f in sorted(folder.glob("*.cedar"))}
-        return cls(texts)
+    def load(cls, folder: Path, jurisdictions: Mapping[str, str] | None = None) -> Policies:
+        """The package's policies and those that the workspace adds in ``folder``.
+
+        Raises:
+            Invalid: ``access.policy``, with file and line.
+        """
+        return cls(policy_texts(folder), jurisdictions)
 
     def decide(self, request: Request) -> Decision:
         """Pure: the same request and policies give the same decision.
@@ -90,37 +114,124 @@ class Policies:
             return Decision(False, ("no such action",))
         if request.account not in ACCOUNTS:
             return Decision(False, ("no such account",))
-        answer = cedarpy.is_authorized(_cedar_request(request), self._parsed, self._entities(request))
+        key = _key(request)
+        known = self._verdicts.get(key)
+        if known is None:
+            known = self.evaluate(request)
+            if len(self._verdicts) >= _VERDICTS_KEPT:
+                self._verdicts.clear()
+            self._verdicts[key] = known
+        return known
+
+    def may_apply(self, request: Request) -> tuple[int, ...]:
+        """Positions of the policies that may apply to a request for a known action, in the order they were read."""
+        return self._index.may_apply(_facts(request))
+
+    def evaluate(self, request: Request, *, every: bool = False) -> Decision:
+        """A decision by Cedar, past the verdicts that are kept; for known actions and accounts.
+
+        Args:
+            every: evaluate all policies instead of those that may apply. The verdict is the same (a property test).
+        """
+        chosen = tuple(range(len(self._order))) if every else self.may_apply(request)
+        answer = cedarpy.is_authorized(_cedar_request(request), self._set(chosen), self._entities(request))
         if answer.diagnostics.errors:
             return Decision(False, ("a policy could not be evaluated",))
-        reasons = tuple(self._name(policy) for policy in answer.diagnostics.reasons)
+        deciding = sorted((self.statements[name] for name in answer.diagnostics.reasons), key=lambda one: one.id)
+        reasons = tuple(one.title for one in deciding)
+        ids = tuple(one.id for one in deciding)
         if not answer.allowed:
-            return Decision(False, reasons or (f"no policy permits {request.action} to {_roles(request)}",))
-        scope = tuple(sorted({s for policy in answer.diagnostics.reasons for s in self._scopes(policy)}))
-        if not scope or not SCOPES.issuperset(scope):
-            return Decision(False, (*reasons, "the permitting policy names no known scope"))
-        return Decision(True, reasons, scope)
+            nothing = f"no policy permits {request.action} to {_roles(request)} in {request.account}"
+            return Decision(False, reasons or (nothing,), (), ids)
+        scope = tuple(sorted({name for one in deciding for name in one.scope}))
+        if not all(one.scope for one in deciding) or not SCOPES.issuperset(scope):
+            return Decision(False, (*reasons, "the permitting policy names no known scope"), (), ids)
+        return Decision(True, reasons, scope, ids)
 
-    def _name(self, policy: str) -> str:
-        return self._annotations.get(policy, {}).get("id", policy)
-
-    def _scopes(self, policy: str) -> list[str]:
-        return self._annotations.get(policy, {}).get("scope", "").split()
+    def _set(self, chosen: tuple[int, ...]) -> cedarpy.PolicySet:
+        found = self._slices.get(chosen)
+        if found is None:
+            said = {self._order[number].id: self._order[number].body for number in chosen}
+            text = json.dumps({"templates": {}, "staticPolicies": said, "templateLinks": []})
+            if len(self._slices) >= _SLICES_KEPT:
+                self._slices.clear()
+            found = self._slices[chosen] = cedarpy.PolicySet.from_json_str(text)
+        return found
 
     def _entities(self, request: Request) -> cedarpy.Entities:
         who = request.principal
-        attributes = {"roles": list(who.roles), "accounts": list(who.accounts), "disabled": who.disabled}
-        added = [
-            {"uid": _uid("Principal", who.name), "attrs": attributes, "parents": []},
-            {"uid": _uid("Account", request.account), "attrs": {"account": request.account}, "parents": []},
-        ]
-        return self._base.with_added_json_str(json.dumps(added))
+        told = {self._jurisdictions[name] for name in who.accounts if name in self._jurisdictions}
+        attributes = {
+            "name": who.name,
+            "kind": who.kind,
+            "roles": list(who.roles),
+            "groups": list(who.groups),
+            "accounts": list(who.accounts),
+            "jurisdictions": sorted(told),
+            "disabled": who.disabled,
+        }
+        asking = _entity("Principal", who.name, attributes, [_uid("Group", name) for name in who.groups])
+        return self._place(request.action, request.account).with_added_json_str(_json([asking]))
+
+    def _place(self, action: str, account: str) -> cedarpy.Entities:
+        """An action and an account, which are few and never change while this runs: made once."""
+        found = self._places.get((action, account))
+        if found is None:
+            told = {"account": account, "jurisdiction": self._jurisdictions.get(account, "")}
+            entities = [
+                _entity("Account", account, told, []),
+                _entity("Action", action, {}, [_uid("Action", name) for name in groups(action)]),
+            ]
+            found = self._places[(action, account)] = cedarpy.Entities.from_json_str(_json(entities))
+        return found
+
+
+def policy_texts(folder: Path) -> dict[str, str]:
+    """File name -> text, of the package's policies and those in ``folder``, which have ``workspace:`` before theirs.
+
+    Raises:
+        Invalid: ``access.policy``, for a file that is no text or too large.
+    """
+    shipped = resources.files(__package__).joinpath("policies")
+    texts = {f.name: f.read_text(encoding="utf-8") for f in shipped.iterdir() if f.name.endswith(".cedar")}
+    for file in sorted(folder.glob("*.cedar")) if folder.is_dir() else ():
+        texts[OWN + file.name] = _text(file)
+    return texts
+
+
+def _text(file: Path) -> str:
+    if file.stat().st_size > _MAX_FILE:
+        raise Invalid("access.policy", f"{OWN}{file.name} is larger than {_MAX_FILE} bytes; split it.")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise Invalid("access.policy", f"{OWN}{file.name} is not UTF-8 text; a policy file is.") from None
+
+
+def _key(request: Request) -> tuple[object, ...]:
+    """All that a verdict depends on, beside the policies. Not the time: what time takes away is gone from it."""
+    who = request.principal
+    held = (who.name, who.kind, who.roles, who.groups, who.accounts, who.disabled)
+    return (*held, request.action, request.account, request.purpose, bool(request.grants), bool(request.glass))
+
+
+def _facts(request: Request) -> Facts:
+    who = request.principal
+    return Facts(
+        (request.action, *groups(request.action)),
+        (f"Principal::{who.name}", *(f"Group::{name}" for name in who.groups)),
+        (
+            *(f"role:{name}" for name in who.roles),
+            *(f"group:{name}" for name in who.groups),
+            *(f"member:{name}" for name in who.accounts),
+        ),
+        request.account,
+    )
 
 
 def _roles(request: Request) -> str:
-    return (
-        "the roles " + ", ".join(request.principal.roles) if request.principal.roles else "a principal without role"
-    )
+    held = request.principal.roles
+    return "the roles " + ", ".join(held) if held else "a principal without role"
 
 
 def _cedar_request(request: Request) -> dict[str, Any]:
@@ -128,19 +239,21 @@ def _cedar_request(request: Request) -> dict[str, Any]:
         "principal": _uid("Principal", request.principal.name),
         "action": _uid("Action", request.action),
         "resource": _uid("Account", request.account),
-        "context": {"purpose": request.purpose},
+        "context": {
+            "purpose": request.purpose,
+            "granted": bool(request.grants),
+            "glass": bool(request.glass),
+        },
     }
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _uid(kind: str, name: str) -> dict[str, str]:
     return {"type": kind, "id": name}
 
 
-def _action_entity(name: str) -> dict[str, Any]:
-    known = actions()[name]
-    groups = [*known.groups, *(["Identified"] if known.identified else [])]
-    return {
-        "uid": _uid("Action", name),
-        "attrs": {},
-        "parents": [_uid("Action", group) for group in groups],
-    }
+def _entity(kind: str, name: str, attributes: Mapping[str, Any], parents: list[dict[str, str]]) -> dict[str, Any]:
+    return {"uid": _uid(kind, name), "attrs": attributes, "parents": parents}

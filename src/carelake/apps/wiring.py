@@ -6,7 +6,8 @@ import importlib
 import os
 import tomllib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import platformdirs
 
+from carelake import __version__
 from carelake.access.gate import Gate
 from carelake.access.identity import Caller, Identity
 from carelake.access.policy import Policies
 from carelake.access.principals import Principal
+from carelake.audit.background import sealing_beside
+from carelake.audit.declared import Changed, Declared
+from carelake.audit.key_use import tell
 from carelake.audit.nouns import Nouns
 from carelake.audit.trail import Trail
 from carelake.core.clock import SystemClock
@@ -27,6 +32,8 @@ from carelake.core.permit import Permit
 from carelake.core.settings import Settings
 from carelake.events.outbox import Outbox
 from carelake.pipelines.recipe import recipes
+from carelake.vault.formats import check_not_newer
+from carelake.vault.sql.postgres import without_password
 from carelake.vault.workspace import Vault
 
 if TYPE_CHECKING:
@@ -36,14 +43,15 @@ if TYPE_CHECKING:
     from carelake.serving.predictions import Prediction
     from carelake.store import Resources
 
-__all__ = ["CONFIG", "Workspace", "import_tables", "key_folder", "read_settings"]
+__all__ = ["CONFIG", "Workspace", "import_tables", "key_folder", "read_settings", "settings_of"]
 
 CONFIG = "carelake.toml"
 _PREFIX = "CARELAKE_"
 _TABLES = (
-    "access.principals",
+    "access.tables",
+    "audit.declared",
     "audit.tables",
-    "events.outbox",
+    "events.tables",
     "ingest.tables",
     "lake.tables",
     "pipelines.tables",
@@ -52,7 +60,18 @@ _TABLES = (
     "vault.tables",
 )
 _NOT_SETTINGS = frozenset(
-    {"DEBUG", "KEY_DIR", "PASSPHRASE", "WORKSPACE", "TEST_DATA", "PURPOSE", "ACCOUNT", "AS", "TOKEN"}
+    {
+        "DEBUG",
+        "KEY_DIR",
+        "PASSPHRASE",
+        "WORKSPACE",
+        "TEST_DATA",
+        "PURPOSE",
+        "ACCOUNT",
+        "AS",
+        "TOKEN",
+        "NEW_PASSPHRASE",
+    }
 )
 
 
@@ -70,16 +89,26 @@ def read_settings(root: Path, environment: Mapping[str, str]) -> Settings:
         Invalid: ``apps.settings``, naming the setting.
     """
     try:
-        said = tomllib.loads((root / CONFIG).read_text(encoding="utf-8"))
+        data = (root / CONFIG).read_bytes()
     except FileNotFoundError:
         raise NotFound(
             "apps.no_workspace", f"There is no workspace here ({CONFIG} is missing); `carelake init DIR` makes one."
         ) from None
+    return settings_of(data, environment)
+
+
+def settings_of(data: bytes, environment: Mapping[str, str]) -> Settings:
+    """As `read_settings`, of the bytes of a ``carelake.toml``."""
+    try:
+        said = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Invalid("apps.settings", f"{CONFIG} is not valid TOML: {error}") from None
     for name, text in environment.items():
         if name.startswith(_PREFIX) and name.removeprefix(_PREFIX) not in _NOT_SETTINGS:
             _put(said, name.removeprefix(_PREFIX).lower().split("__"), text)
+    if isinstance(found := said.get("format"), int):
+        # Before the settings, of which a later version knows others.
+        check_not_newer(found, str(said.get("version", "")))
     try:
         return msgspec.convert(said, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -101,15 +130,22 @@ class Workspace:
     def __init__(self, vault: Vault) -> None:
         self.vault = vault
         self.settings = vault.settings
-        self.gate = Gate(vault, Policies.load(vault.root / "policies"), recipes())
+        self.gate = Gate(vault, Policies.load(vault.root / "policies", jurisdictions(self.settings)), recipes())
         self.trail = Trail(vault)
         self.identity = Identity(vault)
         self.nouns = Nouns(vault.clock)
         self.outbox = Outbox(vault.clock, vault.ids, workspace=vault.settings.workspace)
+        self.declared = Declared(vault.database, vault.clock, vault.ids)
+        self.changed: list[Changed] = []
 
     @classmethod
-    def create(cls, root: Path, environment: Mapping[str, str]) -> Workspace:
+    def create(
+        cls, root: Path, environment: Mapping[str, str], *, provider: str | None = None, kms_key: str | None = None
+    ) -> Workspace:
         """Make a workspace and bind the operating-system user to ``operator`` (decision D13).
+
+        Args:
+            provider: of the root key; see `Vault.create`.
 
         Raises:
             Conflict: ``apps.not_empty``, when the folder holds something already.
@@ -117,7 +153,7 @@ class Workspace:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise Conflict("apps.not_empty", "The folder is not empty; a workspace is made in a new or empty one.")
         import_tables()
-        settings = Settings(workspace=uuid.uuid4().hex)
+        settings = _new_settings(environment)
         vault = Vault.create(
             root,
             settings=settings,
@@ -125,17 +161,23 @@ class Workspace:
             passphrase=environment.get("CARELAKE_PASSPHRASE"),
             clock=SystemClock(),
             ids=RandomIds(),
+            provider=provider,
+            kms_key=kms_key,
         )
         made = cls(vault)
         made.identity.bind_defaults(os.getuid())
         # Last: a folder with this file is a whole workspace, one without it is none.
-        text = f'# Settings of this workspace; docs/settings.md lists them all.\nworkspace = "{settings.workspace}"\n'
-        (root / CONFIG).write_text(text + f"format = {settings.format}\n", encoding="utf-8")
+        (root / CONFIG).write_text(_settings_text(settings), encoding="utf-8")
+        made.changed = made.declared.look(_plain_files(root))
         return made
 
     @classmethod
-    def open(cls, root: Path, environment: Mapping[str, str]) -> Workspace:
-        """Open the workspace at ``root``; jobs that a dead process left open are marked as interrupted."""
+    def open(cls, root: Path, environment: Mapping[str, str], *, upgrading: bool = False) -> Workspace:
+        """Open the workspace at ``root``; jobs that a dead process left open are marked as interrupted.
+
+        Args:
+            upgrading: open an older one too, to upgrade it and for nothing else.
+        """
         settings = read_settings(root, environment)
         import_tables()
         vault = Vault.open(
@@ -145,17 +187,26 @@ class Workspace:
             passphrase=environment.get("CARELAKE_PASSPHRASE"),
             clock=SystemClock(),
             ids=RandomIds(),
+            upgrading=upgrading,
         )
         workspace = cls(vault)
-        workspace.trail.recover()
+        if not upgrading:
+            workspace.trail.recover()
+            tell(vault)
+            workspace.changed = workspace.declared.look(_plain_files(root))
         return workspace
 
     def close(self) -> None:
         """Seal what was done, then close."""
         try:
-            self.trail.seal(self.gate.sealing())
+            self.trail.seal(self.gate.sealing(), closing=True)
         finally:
             self.vault.close()
+
+    def accept(self, permit: Permit) -> list[Changed]:
+        """Accept ``carelake.toml`` and the policies as they are now; answers what that changed."""
+        found, self.changed = self.declared.accept(permit, _plain_files(self.vault.root)), []
+        return found
 
     def local(self, name: str | None, purpose: str | None, account: str | None) -> Caller:
         """The caller at the command line."""
@@ -167,8 +218,14 @@ class Workspace:
         return self.identity.named(name, speaker)
 
     def enter(self, caller: Caller, action: str, target: str, *, job: bool = False) -> AbstractContextManager[Permit]:
-        """Enter the gate as a caller."""
-        return self.gate.enter(caller.principal, action, target, caller.purpose, account=caller.account, job=job)
+        """Enter the gate as a caller; beside a job its acts are sealed while it runs."""
+        entered = self.gate.enter(caller.principal, action, target, caller.purpose, account=caller.account, job=job)
+        return self._sealed(entered) if job else entered
+
+    @contextmanager
+    def _sealed(self, entered: AbstractContextManager[Permit]) -> Iterator[Permit]:
+        with sealing_beside(self.trail, self.gate.sealing, self.settings.serve.seal_seconds), entered as permit:
+            yield permit
 
     @cached_property
     def resources(self) -> Resources:
@@ -193,6 +250,49 @@ class Workspace:
         if patient is not None:
             return [predictions.for_patient(self.platform, permit, endpoint, patient)]
         return predictions.morning_list(self.platform, permit, endpoint, 7.0 if days is None else days)
+
+
+def _plain_files(root: Path) -> dict[str, bytes]:
+    """The files in the clear that decide what the workspace does, by their names in it."""
+    found = [root / CONFIG, *sorted((root / "policies").glob("*.cedar"))]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in found if path.is_file()}
+
+
+def _new_settings(environment: Mapping[str, str]) -> Settings:
+    """Of a new workspace: what decides where its rows will be is taken from the environment, and kept."""
+    said: dict[str, Any] = {"workspace": uuid.uuid4().hex, "version": __version__}
+    for name, text in environment.items():
+        if name.startswith(f"{_PREFIX}DATABASE__"):
+            _put(said, name.removeprefix(_PREFIX).lower().split("__"), text)
+    try:
+        return msgspec.convert(said, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise Invalid("apps.settings", f"A setting is wrong: {error}. docs/settings.md lists them all.") from None
+
+
+def _settings_text(settings: Settings) -> str:
+    lines = [
+        "# Settings of this workspace; docs/settings.md lists them all.",
+        f'workspace = "{settings.workspace}"',
+        f"format = {settings.format}",
+        f'version = "{settings.version}"',
+    ]
+    told = settings.database
+    if told.url:
+        lines += ["", "[database]", f"url = {_quoted(without_password(told.url))}"]
+        lines += [f"password_file = {_quoted(told.password_file)}"] if told.password_file else []
+        lines += ["encrypted_volume = true"] if told.encrypted_volume else []
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a TOML basic string, but for DEL (https://toml.io/en/v1.0.0#string).
+    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")
+
+
+def jurisdictions(settings: Settings) -> dict[str, str]:
+    """What the settings say of accounts, for the policies."""
+    return {name: account.jurisdiction for name, account in settings.accounts.items()}
 
 
 def import_tables() -> None:

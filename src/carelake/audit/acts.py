@@ -3,28 +3,35 @@
 A write's act is a row in the transaction of its data: the vault flushes the permit's log just before it commits.
 A read's act is committed before its answer leaves the gate. A job writes ``start``, one ``page`` per transaction,
 and ``done`` or ``failed``; a ``start`` whose process is gone without an end is reported as ``interrupted``.
+
+An act keeps the clock's time in ``at``. Where that is behind what the trail has seen (the clock was set back, or two
+machines differ), ``after`` says how far the trail had come: the order of acts is that of ``seq``, never of clocks.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert
 
-from carelake.audit.tables import act
+from carelake.audit.counters import take
+from carelake.audit.tables import act, act_patient
 from carelake.core import canonical
-from carelake.core.clock import Clock, iso
+from carelake.core.clock import Clock, instant, iso
+from carelake.vault.database import scope_of
 
-__all__ = ["ActDraft", "ActHeader", "Acts", "Phase", "alive", "as_json", "close_interrupted", "this_process", "write"]
+__all__ = ["ActDraft", "ActHeader", "ActRow", "Phase", "append", "prepared", "write"]
 
 Phase = Literal["start", "page", "done", "failed", "refused", "interrupted"]
 
 _LISTED = 50
 """Refs named one by one on an act; more than these are counted and digested."""
+
+_BEHIND = timedelta(seconds=1)
+"""Acts of several writers may be so much out of the order of their clocks; more than this is noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,24 @@ class ActHeader:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ActRow:
+    """One act that is ready to be written, but for its number.
+
+    Attributes:
+        at: the clock's time.
+        columns: of the table, without ``seq`` and ``facts``.
+        facts: everything else that it says.
+        patients: ``patient:HEX`` of all whose records were touched.
+    """
+
+    at: datetime
+    columns: Mapping[str, str]
+    facts: Mapping[str, Any]
+    text: str
+    patients: Sequence[str] = ()
+
+
 class ActDraft:
     """The `carelake.core.permit.ActLog` of one permit: collects, and writes acts when the vault commits."""
 
@@ -49,15 +74,20 @@ class ActDraft:
         self._job = job
         self._reads: dict[str, None] = {}
         self._writes: dict[str, None] = {}
+        self._patients: dict[str, None] = {}
         self._counts: dict[str, int] = {}
         self._keys: dict[str, None] = {}
         self.flushed = False
+        self.ended = False
 
     def read(self, *refs: str) -> None:
         self._reads.update(dict.fromkeys(refs))
 
     def wrote(self, *refs: str) -> None:
         self._writes.update(dict.fromkeys(refs))
+
+    def patients(self, *refs: str) -> None:
+        self._patients.update(dict.fromkeys(refs))
 
     def count(self, **numbers: int) -> None:
         for name, number in numbers.items():
@@ -68,18 +98,18 @@ class ActDraft:
 
     def pending(self) -> bool:
         """Whether something was noted that no act tells yet."""
-        return bool(self._reads or self._writes or self._counts or self._keys)
+        return bool(self._reads or self._writes or self._patients or self._counts or self._keys)
 
     def flush(self, connection: Connection) -> None:
         """Write what was noted since the last flush: a job's page, or the act itself."""
         if self._job:
             if self._writes or self._counts:
-                self.record(connection, "page")
+                self._append(connection, "page")
         elif self.pending() or not self.flushed:
-            self.record(connection, "done")
+            self._append(connection, "done")
 
-    def record(self, connection: Connection, phase: Phase, **facts: object) -> None:
-        """Write one act and forget what it told."""
+    def prepare(self, phase: Phase, **facts: object) -> ActRow:
+        """One act of what was noted, which is forgotten then: the caller writes the act, or fails."""
         said = {
             **self._header.facts,
             **facts,
@@ -90,10 +120,22 @@ class ActDraft:
             said["counts"] = dict(self._counts)
         if self._keys:
             said["keys"] = sorted(self._keys)
-        write(connection, self._header, phase, self._clock, said)
+        row = prepared(self._header, phase, self._clock, said, self._patients)
         self.flushed = True
-        for noted in (self._reads, self._writes, self._counts, self._keys):
+        for noted in (self._reads, self._writes, self._patients, self._counts, self._keys):
             noted.clear()
+        return row
+
+    def _append(self, connection: Connection, phase: Phase) -> None:
+        # What was seen was seen, also when this transaction is undone; what was written and counted was not.
+        seen = [(noted, dict(noted)) for noted in (self._reads, self._patients, self._keys)]
+        scope_of(connection).undo.append(lambda: _restore(seen))
+        append(connection, [self.prepare(phase)])
+
+
+def _restore(seen: Iterable[tuple[dict[str, None], Mapping[str, None]]]) -> None:
+    for noted, before in seen:
+        noted.update(before)
 
 
 def _named(name: str, refs: Mapping[str, None]) -> dict[str, object]:
@@ -104,88 +146,43 @@ def _named(name: str, refs: Mapping[str, None]) -> dict[str, object]:
     return {name + "_count": len(refs), name + "_digest": canonical.digest(sorted(refs))}
 
 
+def prepared(
+    header: ActHeader, phase: Phase, clock: Clock, facts: Mapping[str, Any], patients: Iterable[str] = ()
+) -> ActRow:
+    """An act as it will be written. Patients are named, or counted and digested; the table holds them all."""
+    people = sorted(patients)
+    said = {**facts, **_named("patients", dict.fromkeys(people))}
+    now = clock.now()
+    columns = {
+        "correlation": header.correlation,
+        "phase": phase,
+        "at": iso(now),
+        "principal": header.principal,
+        "account": header.account,
+        "purpose": header.purpose,
+        "action": header.action,
+        "target": header.target,
+    }
+    return ActRow(now, columns, said, canonical.dump(said).decode(), people)
+
+
+def append(connection: Connection, rows: Sequence[ActRow]) -> None:
+    """Append acts in the open transaction, in this order and without a gap."""
+    latest = max(row.at for row in rows)
+    first, reached = take(connection, "act", len(rows), iso(latest))
+    behind = instant(reached) - _BEHIND
+    written, people = [], []
+    for seq, row in enumerate(rows, first):
+        text = row.text
+        if row.at < behind:
+            text = canonical.dump({**row.facts, "after": reached}).decode()
+        written.append({**row.columns, "seq": seq, "facts": text})
+        people += [{"seq": seq, "patient": bytes.fromhex(one.partition(":")[2])} for one in row.patients]
+    connection.execute(insert(act), written)
+    if people:
+        connection.execute(insert(act_patient), people)
+
+
 def write(connection: Connection, header: ActHeader, phase: Phase, clock: Clock, facts: Mapping[str, Any]) -> None:
-    """Append one act row."""
-    connection.execute(
-        insert(act).values(
-            correlation=header.correlation,
-            phase=phase,
-            at=iso(clock.now()),
-            principal=header.principal,
-            account=header.account,
-            purpose=header.purpose,
-            action=header.action,
-            target=header.target,
-            facts=canonical.dump(dict(facts)).decode(),
-        )
-    )
-
-
-class Acts:
-    """Readings of the trail."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def count(self) -> int:
-        """How many acts there are."""
-        return int(self._connection.exec_driver_sql("SELECT count(*) FROM act").scalar_one())
-
-    def after(self, seq: int, limit: int = 100_000) -> Iterator[dict[str, Any]]:
-        """Acts in order, as JSON objects: the form that is sealed and exported."""
-        rows = self._connection.execute(select(act).where(act.c.seq > seq).order_by(act.c.seq).limit(limit))
-        for row in rows.mappings():
-            yield as_json(row)
-
-    def find(self, *, limit: int = 100, **equal: str) -> list[dict[str, Any]]:
-        """The newest acts whose columns equal what is given, newest first."""
-        query = select(act).order_by(act.c.seq.desc()).limit(limit)
-        for name, value in equal.items():
-            query = query.where(act.c[name] == value)
-        return [as_json(row) for row in self._connection.execute(query).mappings()]
-
-    def unfinished(self) -> list[dict[str, Any]]:
-        """``start`` acts that have no end."""
-        ended = select(act.c.correlation).where(act.c.phase.in_(("done", "failed", "interrupted")))
-        query = select(act).where(act.c.phase == "start", act.c.correlation.not_in(ended)).order_by(act.c.seq)
-        return [as_json(row) for row in self._connection.execute(query).mappings()]
-
-
-def as_json(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """One act row as the JSON object that is sealed."""
-    return {**canonical.load(row["facts"]), **{k: v for k, v in row.items() if k != "facts"}}
-
-
-def this_process() -> dict[str, int]:
-    """Names this process so that a later one can tell whether it still runs (a pid alone is used again)."""
-    return {"pid": os.getpid(), "started": _start_ticks(os.getpid())}
-
-
-def alive(process: Mapping[str, int]) -> bool:
-    """Whether the process that `this_process` named still runs on this machine."""
-    pid = process.get("pid", 0)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return _start_ticks(pid) == process.get("started", 0)
-
-
-def _start_ticks(pid: int) -> int:
-    # Field 22 of /proc/PID/stat (proc(5)); 0 where there is no /proc, and then the pid alone decides.
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    return int(stat.rpartition(")")[2].split()[19])
-
-
-def close_interrupted(connection: Connection, clock: Clock) -> int:
-    """Append ``interrupted`` for each job whose process is gone; answers how many."""
-    gone = [a for a in Acts(connection).unfinished() if not alive(a.get("process", {}))]
-    for a in gone:
-        header = ActHeader(a["correlation"], a["principal"], a["account"], a["purpose"], a["action"], a["target"])
-        write(connection, header, "interrupted", clock, {})
-    return len(gone)
+    """Append one act."""
+    append(connection, [prepared(header, phase, clock, facts)])

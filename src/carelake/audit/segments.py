@@ -1,29 +1,47 @@
-"""Sealing: committed acts become signed segments in the locked ``audit`` zone (decision D3).
+"""Segments: runs of acts, signed, in the locked ``audit`` zone (decisions D3 and 0024).
 
-A segment is text: one header line, then one line of canonical JSON per act.
+A segment is text: one header line, then one line of canonical JSON per act, then the signature in hex.
 
-    header  {"acts","at","first","format","last","number","previous","root","workspace"}
-    root    Merkle root over the act lines (RFC 6962 section 2.1: leaf 0x00, node 0x01)
+    header  {"acts","at","fence","first","format","key","last","number","previous","root","tree","workspace"}
+    root      Merkle root over the act lines (RFC 6962 section 2.1: leaf 0x00, node 0x01)
+    tree      Merkle root over the header lines of all segments before
     previous  SHA-256 of the previous segment's header line, 64 zeros for the first
-    signature last line, hex of ECDSA P-256/SHA-256 over the header line
+    key       version of the trail's signing key; fence: the election that its sealer won
+    at        when it was sealed; never before an act in it, nor before the segment before it
+    signature last line: ECDSA P-256/SHA-256 over the header line
 
-The head (number, digest, last act) is signed too and kept outside the workspace, so that a trail whose tail was cut
-off, or an old database put back, does not verify.
+Format 1 has no ``fence``, ``key`` and ``tree``; its key is version 1.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+import msgspec
+
+from carelake.audit import merkle
 from carelake.core import canonical
+from carelake.core.clock import instant
 from carelake.core.errors import CarelakeError
 
-__all__ = ["GENESIS", "Segment", "build", "merkle_root", "parse"]
+__all__ = ["FORMAT", "GENESIS", "Sealable", "Segment", "header_of", "merkle_root", "object_name", "parse", "spans"]
 
+FORMAT = 2
 GENESIS = "0" * 64
+
+_SPAN = timedelta(seconds=1)
+
+
+class Sealable(msgspec.Struct, frozen=True):
+    """An act as it will be sealed."""
+
+    seq: int
+    at: str
+    line: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +61,73 @@ class Segment:
     def digest(self) -> str:
         return hashlib.sha256(self.header_line).hexdigest()
 
+    @property
+    def key(self) -> int:
+        """Version of the key that signed it; 0 for what is no version."""
+        version = self.header.get("key", 1)
+        return version if isinstance(version, int) else 0
+
     def data(self) -> bytes:
         """The segment's text as stored."""
         return b"\n".join([self.header_line, *self.lines, self.signature.hex().encode()]) + b"\n"
 
 
+def object_name(number: int) -> str:
+    """What a segment is called in the zone."""
+    return f"segments/{number:012d}"
+
+
 def merkle_root(lines: Sequence[bytes]) -> str:
-    """Root hash of the lines as leaves (RFC 6962 section 2.1), in hex."""
-    level = [hashlib.sha256(b"\x00" + line).digest() for line in lines] or [hashlib.sha256(b"").digest()]
-    while len(level) > 1:
-        pairs = [hashlib.sha256(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
-        # RFC 6962 splits at powers of two; an odd last node moves up unchanged, which is the same tree.
-        level = pairs + ([level[-1]] if len(level) % 2 else [])
-    return level[0].hex()
+    """Root hash of the lines as leaves, in hex."""
+    return merkle.root(lines).hex()
 
 
-def build(acts: Sequence[dict[str, Any]], *, workspace: str, number: int, previous: str, at: str) -> tuple[Any, ...]:
-    """The header and lines of a new segment, not yet signed: ``(header, header_line, lines)``."""
-    lines = tuple(canonical.dump(a) for a in acts)
-    header = {
-        "format": 1,
+def spans(acts: Sequence[Sealable], most: int) -> Iterator[Sequence[Sealable]]:
+    """Cut a run of acts into segments: at most a second by the acts' times, and at most ``most`` acts.
+
+    Time is what the run had reached: an act whose clock was behind does not make its segment longer.
+    """
+    start, end, reached = 0, "", ""
+    for number, one in enumerate(acts):
+        reached = max(reached, one.at)
+        if number - start >= most or (end and reached > end):
+            yield acts[start:number]
+            start, end = number, ""
+        if not end:
+            end = _later(reached)
+    if start < len(acts):
+        yield acts[start:]
+
+
+def _later(at: str) -> str:
+    moment = instant(at) + _SPAN
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def header_of(
+    acts: Sequence[Sealable],
+    *,
+    workspace: str,
+    number: int,
+    previous: str,
+    tree: str,
+    fence: int,
+    at: str,
+) -> dict[str, Any]:
+    """The header of a new segment, but for the key's version; ``at`` is raised to the latest of its acts."""
+    return {
+        "format": FORMAT,
         "workspace": workspace,
         "number": number,
         "previous": previous,
-        "first": acts[0]["seq"],
-        "last": acts[-1]["seq"],
+        "tree": tree,
+        "first": acts[0].seq,
+        "last": acts[-1].seq,
         "acts": len(acts),
-        "root": merkle_root(lines),
-        "at": at,
+        "root": merkle_root([one.line for one in acts]),
+        "fence": fence,
+        "at": max(at, *(one.at for one in acts)),
     }
-    return header, canonical.dump(header), lines
 
 
 def parse(data: bytes) -> Segment | None:

@@ -1,17 +1,19 @@
-"""Tables of the trail: acts, the segments that seal them, and the nouns that acts made."""
+"""Tables of the trail: acts, the segments that seal them, and the nouns that acts made. No row is ever deleted."""
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Table, Text
 
 from carelake.vault.database import metadata
 
-__all__ = ["act", "noun", "noun_from", "segment"]
+__all__ = ["act", "act_patient", "noun", "noun_from", "seal_lease", "segment", "trail_counter"]
+
+_Big = BigInteger().with_variant(Integer, "sqlite")
 
 act = Table(
     "act",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("seq", _Big, primary_key=True, autoincrement=True),
     Column("correlation", String(32), nullable=False),
     Column("phase", String(12), nullable=False),
     Column("at", String(24), nullable=False),
@@ -27,15 +29,45 @@ act = Table(
 Index("act_correlation", act.c.correlation)
 Index("act_phase", act.c.phase, act.c.correlation)
 
+act_patient = Table(
+    "act_patient",
+    metadata,
+    Column("seq", _Big, primary_key=True, autoincrement=False),
+    Column("patient", LargeBinary(32), primary_key=True, comment="the HMAC of `patient:HEX`; the act binds the list"),
+    sqlite_with_rowid=False,
+)
+Index("act_patient_patient", act_patient.c.patient, act_patient.c.seq)
+
+trail_counter = Table(
+    "trail_counter",
+    metadata,
+    Column("name", String(8), primary_key=True, comment="act or noun"),
+    Column("last", _Big, nullable=False, comment="the last number given out; locked until its writer commits"),
+    Column("at", String(24), nullable=False, comment="the latest time that was ever written"),
+)
+
+seal_lease = Table(
+    "seal_lease",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("holder", Text, nullable=False, comment="host, process and a number of its own, as JSON"),
+    Column("until", String(24), nullable=False),
+    Column("fence", _Big, nullable=False, comment="grows with each election"),
+    Column(
+        "anchored", String(24), nullable=False, server_default="", comment="when the anchor was last given a head"
+    ),
+)
+
 segment = Table(
     "segment",
     metadata,
-    Column("number", Integer, primary_key=True),
-    Column("first", Integer, nullable=False),
-    Column("last", Integer, nullable=False),
+    Column("number", _Big, primary_key=True, autoincrement=False),
+    Column("first", _Big, nullable=False),
+    Column("last", _Big, nullable=False),
     Column("name", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("at", String(24), nullable=False),
+    Column("peaks", Text, nullable=False, server_default="", comment="the tree of headers up to this one, folded"),
 )
 
 noun = Table(
@@ -47,11 +79,12 @@ noun = Table(
     Column("state", String(32), nullable=False),
     Column("act", String(32), nullable=False),
     Column("at", String(24), nullable=False),
-    Column("number", Integer, nullable=False),
+    Column("number", _Big, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
 Index("noun_number", noun.c.number, unique=True)
 Index("noun_kind", noun.c.account, noun.c.kind, noun.c.number)
+Index("noun_act", noun.c.act)
 
 noun_from = Table(
     "noun_from",

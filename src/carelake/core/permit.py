@@ -32,6 +32,10 @@ class ActLog(Protocol):
         """Note nouns that were written."""
         ...
 
+    def patients(self, *refs: str) -> None:
+        """Note whose records were touched, as ``patient:HEX``; `audit.patients` makes these from ids."""
+        ...
+
     def count(self, **numbers: int) -> None:
         """Add to the act's counters, for example ``stored=1000``."""
         ...
@@ -108,10 +112,13 @@ def check(permit: Permit, grant: str, *, now: datetime, account: str | None = No
     """Let pass a genuine, unexpired permit that covers ``grant`` in ``account``.
 
     Raises:
-        Refused: ``permit.forged``, ``permit.expired``, ``permit.account`` or ``permit.grant``.
+        Refused: ``permit.forged``, ``permit.ended``, ``permit.expired``, ``permit.account`` or ``permit.grant``.
     """
     if not isinstance(permit, Permit) or not hmac.compare_digest(permit.seal, _seal(permit)):
         raise Refused("permit.forged", "This permit was not made by the gate of this process.")
+    # The log is bound by the seal; the gate marks it when the block is left, and its act has been told by then.
+    if getattr(permit.log, "ended", False):
+        raise Refused("permit.ended", "The permit was for one act, which is over; enter the gate again.")
     if now >= permit.expires:
         raise Refused("permit.expired", "The permit has expired; enter the gate again.", action=permit.action)
     if account is not None and account != permit.account:

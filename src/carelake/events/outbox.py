@@ -1,8 +1,7 @@
-"""Events leave with the data they tell of (decision D12).
+"""Events leave with the data they tell of (decision D12): a row in the same transaction as its cause.
 
-An event is a row in the same transaction as its cause: CloudEvents 1.0 attributes, data without clinical values.
-A consumer reads after its durable offset and moves it when its work is done: at least once, so work must be
-idempotent. https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
+Writers of a database are served one after another, whatever the database (decision 0021): the order of sequences is
+the order of commits, and a consumer that has passed a sequence never finds a lower one later.
 """
 
 from __future__ import annotations
@@ -10,81 +9,55 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Column, Connection, Integer, String, Table, Text, insert, select
+from sqlalchemy import Connection, insert, select
 
 from carelake.core import canonical
 from carelake.core.clock import Clock, iso
 from carelake.core.ids import Ids
-from carelake.vault.database import metadata
+from carelake.events.tables import event, stream
 
-__all__ = ["Outbox", "event", "event_offset"]
-
-event = Table(
-    "event",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("id", String(32), nullable=False, unique=True),
-    Column("type", String(128), nullable=False),
-    Column("account", String(64), nullable=False),
-    Column("subject", String(128), nullable=False),
-    Column("time", String(24), nullable=False),
-    Column("data", Text, nullable=False),
-    sqlite_autoincrement=True,
-)
-
-event_offset = Table(
-    "event_offset",
-    metadata,
-    Column("consumer", String(64), primary_key=True),
-    Column("seq", Integer, nullable=False),
-)
+__all__ = ["Outbox", "known_streams"]
 
 
 class Outbox:
-    """Publishes in the caller's transaction; consumers follow in order."""
+    """Publishes in the caller's transaction."""
 
     def __init__(self, clock: Clock, ids: Ids, *, workspace: str) -> None:
         self._clock = clock
         self._ids = ids
-        self._source = f"urn:carelake:{workspace}"
+        self.source = f"urn:carelake:{workspace}"
 
-    def publish(self, tx: Connection, account: str, kind: str, subject: str, data: Mapping[str, Any]) -> None:
-        """Append an event of type ``carelake.KIND``; ``subject`` is a ref, ``data`` counts and refs."""
-        tx.execute(
-            insert(event).values(
-                id=self._ids.new(),
-                type="carelake." + kind,
-                account=account,
-                subject=subject,
-                time=iso(self._clock.now()),
-                data=canonical.dump(dict(data)).decode(),
-            )
-        )
+    def publish(self, tx: Connection, account: str, kind: str, subject: str, data: Mapping[str, Any]) -> int:
+        """Append an event of type ``carelake.KIND``; ``subject`` is a ref, ``data`` counts and refs.
 
-    def read(self, tx: Connection, consumer: str, limit: int = 1000) -> list[dict[str, Any]]:
-        """The next events after the consumer's offset, as CloudEvents JSON with the extension ``sequence``."""
-        offset = tx.execute(select(event_offset.c.seq).where(event_offset.c.consumer == consumer)).scalar() or 0
-        rows = tx.execute(select(event).where(event.c.seq > offset).order_by(event.c.seq).limit(limit)).mappings()
-        return [
-            {
-                "specversion": "1.0",
-                "id": row["id"],
-                "source": self._source,
-                "type": row["type"],
-                "subject": row["subject"],
-                "time": row["time"],
-                "datacontenttype": "application/json",
-                "data": canonical.load(row["data"]),
-                "account": row["account"],
-                "sequence": row["seq"],
-            }
-            for row in rows
-        ]
+        Returns:
+            Its sequence.
+        """
+        named = {"account": account, "type": "carelake." + kind}
+        _enter(tx, named)
+        row = {
+            **named,
+            "id": self._ids.new(),
+            "subject": subject,
+            "time": iso(self._clock.now()),
+            "data": canonical.dump(dict(data)).decode(),
+        }
+        return int(tx.execute(insert(event).values(**row)).inserted_primary_key[0])  # type: ignore[index]
 
-    def done(self, tx: Connection, consumer: str, sequence: int) -> None:
-        """Move the consumer's offset, in the transaction of the work that the events caused."""
-        tx.exec_driver_sql(
-            "INSERT INTO event_offset (consumer, seq) VALUES (?, ?) "
-            "ON CONFLICT (consumer) DO UPDATE SET seq = max(seq, excluded.seq)",
-            (consumer, sequence),
-        )
+
+def _enter(tx: Connection, named: Mapping[str, str]) -> None:
+    own = (stream.c.account == named["account"]) & (stream.c.type == named["type"])
+    if tx.execute(select(stream.c.type).where(own)).first() is None:
+        tx.execute(insert(stream).values(**named, trimmed=0, trimmed_time=""))
+
+
+def known_streams(tx: Connection) -> None:
+    """Enter the streams of events that were published before there was a table of streams."""
+    there = {(row.account, row.type) for row in tx.execute(select(stream.c.account, stream.c.type))}
+    rows = [
+        {"account": account, "type": kind, "trimmed": 0, "trimmed_time": ""}
+        for account, kind in tx.execute(select(event.c.account, event.c.type).distinct())
+        if (account, kind) not in there
+    ]
+    if rows:
+        tx.execute(insert(stream), rows)

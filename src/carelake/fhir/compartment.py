@@ -10,7 +10,7 @@ from carelake.fhir.references import target
 from carelake.fhir.search.expression import Step
 from carelake.fhir.search.registry import parameters
 
-__all__ = ["owner", "patients"]
+__all__ = ["owner", "patients", "tells_of_patients"]
 
 
 # In no patient compartment of R4, though they tell of one patient: what is forgotten with a patient holds them too.
@@ -38,6 +38,11 @@ def patients(resource: dict[str, Any]) -> set[str]:
     for path in _paths(resource["resourceType"]):
         _follow(resource, path, 0, found)
     return found
+
+
+def tells_of_patients(resource_type: str) -> bool:
+    """Whether resources of this type can belong to patients' records at all."""
+    return resource_type == "Patient" or bool(_paths(resource_type))
 
 
 def _follow(value: Any, path: tuple[str, ...], at: int, found: set[str]) -> None:

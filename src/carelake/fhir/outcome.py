@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from carelake.fhir.validate import Issue
+from carelake.fhir.issues import Issue
 
 __all__ = ["error_outcome", "operation_outcome"]
 

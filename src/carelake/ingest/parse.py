@@ -15,7 +15,7 @@ from carelake.core.errors import CarelakeError
 from carelake.core.ids import derived_uuid
 from carelake.core.records import Parsed, Rejected
 from carelake.fhir import compartment, definitions, references, search
-from carelake.fhir.validate import check
+from carelake.fhir.structure import check
 from carelake.ingest.batches import Batch, Entry, Outcome
 from carelake.ingest.keys import DUPLICATE, quotes, repeats
 

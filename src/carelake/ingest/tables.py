@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint
 
 from carelake.vault.database import metadata
 
 __all__ = ["landing", "quarantine"]
+
+_Big = BigInteger().with_variant(Integer, "sqlite")
 
 landing = Table(
     "landing",
@@ -20,7 +22,7 @@ landing = Table(
     # The path may be a patient's name: it lies here, encrypted, and nowhere else.
     Column("source", Text, nullable=False),
     Column("object", String(96), nullable=False),
-    Column("size", Integer, nullable=False),
+    Column("size", _Big, nullable=False),
     Column("format", String(16), nullable=False),
     Column("fault", String(32), nullable=False),
     # The bounds and the parser's version it is read under; another set of rules reads it again.
@@ -29,12 +31,12 @@ landing = Table(
     Column("state", String(16), nullable=False),
     Column("at", String(24), nullable=False),
     # Progress: entries committed, and where the next line starts.
-    Column("entries", Integer, nullable=False),
-    Column("offset", Integer, nullable=False),
-    Column("line", Integer, nullable=False),
-    Column("stored", Integer, nullable=False),
-    Column("unchanged", Integer, nullable=False),
-    Column("quarantined", Integer, nullable=False),
+    Column("entries", _Big, nullable=False),
+    Column("offset", _Big, nullable=False),
+    Column("line", _Big, nullable=False),
+    Column("stored", _Big, nullable=False),
+    Column("unchanged", _Big, nullable=False),
+    Column("quarantined", _Big, nullable=False),
     UniqueConstraint("account", "ref"),
 )
 Index("landing_packed", landing.c.account, landing.c.packed)
@@ -42,14 +44,14 @@ Index("landing_packed", landing.c.account, landing.c.packed)
 quarantine = Table(
     "quarantine",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("number", _Big, primary_key=True, autoincrement=True),
     Column("account", String(64), nullable=False),
     Column("landing", String(32), nullable=False),
     Column("source", Text, nullable=False),
-    Column("offset", Integer, nullable=False),
-    Column("length", Integer, nullable=False),
-    Column("line", Integer, nullable=False),
-    Column("position", Integer, nullable=False),
+    Column("offset", _Big, nullable=False),
+    Column("length", _Big, nullable=False),
+    Column("line", _Big, nullable=False),
+    Column("position", _Big, nullable=False),
     Column("path", Text, nullable=False),
     Column("code", String(64), nullable=False),
     Column("message", Text, nullable=False),

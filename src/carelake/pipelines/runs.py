@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from carelake.audit.acts import alive, this_process
+from carelake.audit.processes import alive, this_process
 from carelake.core import canonical
 from carelake.core.clock import iso
 from carelake.core.errors import Conflict

@@ -16,6 +16,7 @@ import numpy as np
 from sqlalchemy import Connection, delete, insert, select
 
 from carelake.audit.nouns import Nouns
+from carelake.audit.patients import note
 from carelake.core.clock import iso
 from carelake.core.errors import Gone
 from carelake.core.nouns import Noun
@@ -99,6 +100,7 @@ def capture(
     if not rows:
         return
     keys = vault.sealer.keys_for(permit, tx, [prediction.subject for prediction, *_ in rows])
+    note(permit, vault.keyring, (prediction.subject for prediction, *_ in rows))
     entries = []
     keep(permit, tx, [resource for _, _, resource, _ in rows])
     for prediction, said, _, sources in rows:
@@ -138,6 +140,7 @@ def replay(
     vectors, risks, owners, erased = [], [], [], 0
     for page in _pages(tx, permit.account, endpoint, since, until, most):
         keys = vault.sealer.keys_for(permit, tx, [row.owner for row in page], create=False)
+        note(permit, vault.keyring, (row.owner for row in page))
         for row in page:
             try:
                 said = keys.open(row.owner, _context(row.ref), row.sealed)

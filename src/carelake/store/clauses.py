@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, false, func, not_, or_, select
+from sqlalchemy import Boolean, ColumnElement, Select, Table, and_, false, not_, or_, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from carelake.fhir.query import (
     Condition,
@@ -20,7 +22,7 @@ from carelake.fhir.query import (
     TokenValue,
     UriValue,
 )
-from carelake.store.tables import ix_date, ix_quantity, ix_reference, ix_string, ix_token, ix_uri
+from carelake.store.tables import HEAD, ix_date, ix_quantity, ix_reference, ix_string, ix_token, ix_uri
 
 __all__ = ["SORT_COLUMNS", "Term", "matching", "table_of"]
 
@@ -41,6 +43,48 @@ SORT_COLUMNS = {"token": "code", "string": "value", "date": "low", "number": "lo
 """What each type is sorted by."""
 
 _LAST = chr(0x10FFFF)
+
+
+class _Head(FunctionElement[bool]):
+    """What the head of a text is too, so that PostgreSQL finds it by its index; nothing on SQLite."""
+
+    type = Boolean()
+    inherit_cache = True
+    name = "head"
+
+
+class _Holds(FunctionElement[bool]):
+    """Whether a text holds another one."""
+
+    type = Boolean()
+    inherit_cache = True
+    name = "holds"
+
+
+@compiles(_Head)
+def _no_head(element: _Head, compiler: Any, **kwargs: Any) -> str:
+    return "1"
+
+
+@compiles(_Head, "postgresql")
+def _head_between(element: _Head, compiler: Any, **kwargs: Any) -> str:
+    column, low, high = (compiler.process(clause, **kwargs) for clause in element.clauses)
+    return f"left({column}, {HEAD}) BETWEEN {low} AND {high}"
+
+
+@compiles(_Holds)
+def _instr(element: _Holds, compiler: Any, **kwargs: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **kwargs)}) > 0"
+
+
+@compiles(_Holds, "postgresql")
+def _strpos(element: _Holds, compiler: Any, **kwargs: Any) -> str:
+    return f"strpos({compiler.process(element.clauses, **kwargs)}) > 0"
+
+
+def _equal(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+    head = text[:HEAD]
+    return and_(column == text, _Head(column, head, head))
 
 
 def table_of(kind: str) -> Table:
@@ -72,14 +116,14 @@ def _test(condition: Condition, value: Any, term: Term) -> ColumnElement[bool]:
         case ReferenceValue():
             return _reference(value, term)
         case UriValue():
-            return ix_uri.c.value == value.value
+            return _equal(ix_uri.c.value, value.value)
     raise TypeError(f"no clause for {type(value).__name__}")
 
 
 def _token(value: TokenValue, term: Term) -> ColumnElement[bool]:
     tests = []
     if value.code is not None:
-        tests.append(ix_token.c.code == value.code)
+        tests.append(_equal(ix_token.c.code, value.code))
     if value.system is not None:
         tests.append(ix_token.c.system == term(value.system))
     return and_(*tests)
@@ -88,13 +132,14 @@ def _token(value: TokenValue, term: Term) -> ColumnElement[bool]:
 def _string(value: StringValue, modifier: str) -> ColumnElement[bool]:
     column = ix_string.c.value
     if modifier == "exact":
-        return and_(column == value.folded, ix_string.c.given == value.text)
+        return and_(_equal(column, value.folded), ix_string.c.given == value.text)
     if not value.folded:
         # Only signs that the index folds away: nothing can start with them, and nothing is not everything.
         return false()
     if modifier == "contains":
-        return func.instr(column, value.folded) > 0
-    return and_(column >= value.folded, column < value.folded + _LAST)
+        return _Holds(column, value.folded)
+    head = _Head(column, value.folded[:HEAD], value.folded[:HEAD] + _LAST)
+    return and_(column >= value.folded, column < value.folded + _LAST, head)
 
 
 def _date(value: DateValue) -> ColumnElement[bool]:
@@ -138,7 +183,7 @@ def _quantity(value: NumberValue, term: Term) -> ColumnElement[bool]:
 def _reference(value: ReferenceValue, term: Term) -> ColumnElement[bool]:
     row = ix_reference.c
     if value.url:
-        return and_(row.target == value.url, row.type == 0)
+        return and_(_equal(row.target, value.url), row.type == 0)
     if value.type:
-        return and_(row.target == value.id, row.type == term(value.type))
-    return and_(row.target == value.id, row.type != 0)
+        return and_(_equal(row.target, value.id), row.type == term(value.type))
+    return and_(_equal(row.target, value.id), row.type != 0)

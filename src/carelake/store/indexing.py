@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Text, bindparam, delete
 
 from carelake.core.records import IndexValues
 from carelake.store.symbols import TERM, Space, Symbols, params_of
-from carelake.store.tables import INDEXES
+from carelake.store.tables import HEAD, INDEXES
 from carelake.vault.database import bulk
 
 __all__ = ["LAST_UPDATED", "IndexRows", "clear"]
@@ -21,16 +21,25 @@ Row = tuple[Any, ...]
 
 
 def _insert(name: str, columns: list[str]) -> str:
-    return f"INSERT OR IGNORE INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' for _ in columns)})"
+    return f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' for _ in columns)})"
 
 
 def _delete(name: str, columns: list[str]) -> str:
     return f"DELETE FROM {name} WHERE " + " AND ".join(f"{column} = ?" for column in columns)
 
 
+def _delete_by_head(name: str, columns: list[str]) -> str:
+    """As `_delete`, with the head of each text once more: that is what PostgreSQL has an index on."""
+    heads = [f" AND left({column}, {HEAD}) = ?" for column in _TEXTS[name].values()]
+    return _delete(name, columns) + "".join(heads)
+
+
+_TEXTS = {t.name: {i: c.name for i, c in enumerate(t.columns) if isinstance(c.type, Text)} for t in INDEXES}
 _COLUMNS = {table.name: [column.name for column in table.columns] for table in INDEXES}
 _INSERTS = {name: _insert(name, columns) for name, columns in _COLUMNS.items()}
 _DELETES = {name: _delete(name, columns) for name, columns in _COLUMNS.items()}
+_DELETES_BY_HEAD = {name: _delete_by_head(name, columns) for name, columns in _COLUMNS.items()}
+_CLEARS = [delete(table).where(table.c.seq == bindparam("old")) for table in INDEXES]
 
 
 class IndexRows:
@@ -77,11 +86,18 @@ class IndexRows:
 
     def write(self) -> int:
         """Insert the rows, sorted: neighbours in the tree are written together. Returns their number."""
+        for rows in self._rows.values():
+            rows[:] = dict.fromkeys(rows)  # a resource may say the same twice
         return self._run(_INSERTS)
 
     def remove(self) -> int:
         """Delete the rows."""
-        return self._run(_DELETES)
+        if self._tx.dialect.name == "sqlite":
+            return self._run(_DELETES)
+        for name, rows in self._rows.items():
+            places = tuple(_TEXTS[name])
+            rows[:] = [(*row, *(row[place][:HEAD] for place in places)) for row in rows]
+        return self._run(_DELETES_BY_HEAD)
 
     def _run(self, statements: dict[str, str]) -> int:
         count = 0
@@ -99,5 +115,5 @@ class IndexRows:
 
 def clear(tx: Connection, seq: int) -> None:
     """Delete a version's rows without knowing them: a scan of every index, for bodies that cannot be opened."""
-    for name in _COLUMNS:
-        tx.exec_driver_sql(f"DELETE FROM {name} WHERE seq = ?", (seq,))
+    for statement in _CLEARS:
+        tx.execute(statement, {"old": seq})

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, insert, select, update
 
+from carelake.audit.patients import note
 from carelake.core import canonical
 from carelake.core.errors import CarelakeError
 from carelake.core.permit import Permit
 from carelake.core.records import Parsed
+from carelake.fhir.compartment import tells_of_patients
 from carelake.fhir.search import extract
 from carelake.store import bodies
 from carelake.store.indexing import IndexRows, clear
 from carelake.store.rows import read_versions
 from carelake.store.symbols import Symbols, kinds_of, origins_of, patients_of
-from carelake.store.tables import resource
+from carelake.store.tables import counter, origin_run, resource, resource_version
 from carelake.vault.database import bulk
 from carelake.vault.workspace import Vault
 
@@ -33,6 +35,10 @@ _Key = tuple[int, str]
 _CURRENT = select(resource.c.id, resource.c.seq, resource.c.version, resource.c.deleted, resource.c.digest).where(
     resource.c.kind == bindparam("k"), resource.c.id.in_(bindparam("ids", expanding=True))
 )
+
+_V = resource_version.c
+_CAME_FROM = select(_V.previous, _V.version, _V.origin, _V.offset, _V.digest).where(_V.seq == bindparam("of"))
+_COUNTED = update(counter).where(counter.c.name == "seq").values(last=bindparam("to"))
 
 _VERSION = (
     "INSERT INTO resource_version (seq, kind, id, version, previous, deleted, owner, updated, origin, "
@@ -77,6 +83,12 @@ def ref_of(seq: int, digest: bytes) -> str:
     return f"resource:{seq:016x}{digest.hex()}"
 
 
+def _named(page: Sequence[Parsed]) -> set[str]:
+    """Patients that resources of no one patient point to."""
+    shared = (one for one in page if not one.owner and tells_of_patients(one.type))
+    return {key for one in shared for _, kind, key, _ in one.index.references if kind == "Patient"}
+
+
 class Writer:
     """Writes pages."""
 
@@ -119,6 +131,7 @@ class _Work:
         kinds = self._symbols.make(tx, kinds_of(permit.account), {one.type for one in page})
         names = {one.owner for one in page}
         owners = self._symbols.make(tx, patients_of(permit.account), names)
+        note(permit, self._vault.keyring, names | _named(page))
         self._seal = self._vault.sealer.keys_for(permit, tx, names).seal
         current = self._current(kinds, page)
         before = seq = self._last()
@@ -157,9 +170,8 @@ class _Work:
 
     def _came_before(self, one: Parsed, seq: int) -> bool:
         """Whether some version of this id came from the same place of the same landing, with the same content."""
-        sql = 'SELECT previous, version, origin, "offset", digest FROM resource_version WHERE seq = ?'
         while seq:
-            seq, version, origin, offset, digest = self._tx.exec_driver_sql(sql, (seq,)).one()
+            seq, version, origin, offset, digest = self._tx.execute(_CAME_FROM, {"of": seq}).one()
             if (origin, offset) == (self._origin, one.offset) and digest == self._digest(one, version):
                 return True
         return False
@@ -187,9 +199,12 @@ class _Work:
 
     def _write(self, seq: int, current: dict[_Key, _Current], owners: dict[str, int]) -> None:
         tx = self._tx
-        tx.exec_driver_sql("UPDATE counter SET last = ? WHERE name = 'seq'", (seq,))
+        tx.execute(_COUNTED, {"to": seq})
         self._unindex()
         bulk(tx, _VERSION, self._versions)
+        if self._origin:
+            run = {"origin": self._origin, "first": seq - len(self._versions) + 1, "last": seq}
+            tx.execute(insert(origin_run), run)
         pointers = sorted((*key, *current[key]) for key in self._newest)
         bulk(tx, _POINTER, pointers)
         rows = IndexRows(self._symbols, tx)

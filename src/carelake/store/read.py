@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, false, select
 
+from carelake.audit.patients import note
 from carelake.core.errors import CarelakeError, Gone, NotFound
 from carelake.core.permit import Permit
 from carelake.store import bodies
@@ -84,6 +85,7 @@ class Readings:
             )
             for key, seq, digest in tx.execute(query):
                 found[keys[key]].append(ref_of(seq, digest))
+        note(permit, self._vault.keyring, (one for one, refs in found.items() if refs))
         permit.log.read(*(ref for refs in found.values() for ref in refs))
         return found
 

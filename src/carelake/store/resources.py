@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -14,7 +14,7 @@ from carelake.core.records import Parsed
 from carelake.fhir.query import Query
 from carelake.store.feed import Change, Feed, page_ref
 from carelake.store.keep import Kept, Writer
-from carelake.store.lineage import resolver
+from carelake.store.lineage import Family
 from carelake.store.read import Readings
 from carelake.store.search import Searches, SearchResult
 from carelake.store.symbols import Symbols
@@ -116,11 +116,11 @@ class Resources:
         with self._vault.database.reading(permit) as tx:
             return self._feed.last(permit, tx)
 
-    def resolver(self, permit: Permit) -> Callable[[Connection, str], Noun | None]:
-        """For `audit.nouns.Nouns.lineage`: the noun of a resource's ref."""
-        return resolver(permit, self._symbols)
+    def resolver(self, permit: Permit) -> Family:
+        """For `audit.nouns.Nouns`: resource versions as nouns, and which of them came from a landing."""
+        return Family(permit, self._symbols)
 
     def lineage(self, permit: Permit, ref: str) -> Noun | None:
         """The noun of a resource's ref, with the byte range in its landing; None where there is none."""
         with self._vault.database.reading(permit) as tx:
-            return self.resolver(permit)(tx, ref)
+            return next(iter(self.resolver(permit).find(tx, [ref])), None)

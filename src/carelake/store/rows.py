@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, select
 
+from carelake.audit.patients import note
+from carelake.core import canonical
 from carelake.core.errors import Gone
 from carelake.core.permit import Permit
+from carelake.fhir.compartment import patients, tells_of_patients
 from carelake.store import bodies
 from carelake.store.symbols import Symbols
 from carelake.store.tables import resource_version
@@ -52,9 +55,10 @@ class Version(NamedTuple):
 def open_rows(
     permit: Permit, tx: Connection, vault: Vault, symbols: Symbols, rows: Sequence[Any]
 ) -> Iterator[Version]:
-    """Open rows of `COLUMNS`, in their order."""
+    """Open rows of `COLUMNS`, in their order; whose they are is noted for the permit's act."""
     texts = symbols.texts(tx, {row[1] for row in rows} | {row[5] for row in rows})
     open_ = vault.sealer.keys_for(permit, tx, {texts.get(row[5], "") for row in rows}, create=False).open
+    note(permit, vault.keyring, {texts.get(row[5], "") for row in rows})
     context, unpack = bodies.context, bodies.unpack
     for seq, kind, key, version, deleted, owner_key, updated, digest, body in rows:
         type_, owner = texts[kind], texts.get(owner_key, "")
@@ -64,6 +68,8 @@ def open_rows(
             text = b"" if deleted else unpack(packed)
         except Gone:
             erased = True
+        if not owner and text and tells_of_patients(type_):
+            note(permit, vault.keyring, patients(canonical.load(text)))
         yield Version(seq, kind, type_, key, version, bool(deleted), owner_key, owner, updated, digest, text, erased)
 
 

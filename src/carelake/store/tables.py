@@ -7,7 +7,8 @@ numbers of ``symbol``. A type's and a parameter's symbol belong to one account, 
 one belongs to it too: an account can not even name another's rows.
 
 Index tables have no key but the whole row: it is the order in which searches read, there is no second B-tree to
-write, and the rows of a replaced version are found again by extracting them from its body.
+write, and the rows of a replaced version are found again by extracting them from its body. On PostgreSQL they are
+indexed by the heads of their texts, since an entry of an index has a bound there and a text has none.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from sqlalchemy import (
     Boolean,
     Column,
     Float,
+    Index,
     Integer,
     LargeBinary,
     String,
     Table,
     Text,
     UniqueConstraint,
+    func,
 )
 
 from carelake.vault.database import metadata
 
 __all__ = [
+    "HEAD",
     "INDEXES",
     "counter",
     "ix_date",
@@ -37,6 +41,7 @@ __all__ = [
     "ix_string",
     "ix_token",
     "ix_uri",
+    "origin_run",
     "resource",
     "resource_version",
     "symbol",
@@ -44,15 +49,21 @@ __all__ = [
 
 _Big = BigInteger().with_variant(Integer, "sqlite")
 
+HEAD = 200
+"""PostgreSQL bounds an index entry to a third of a page: of texts it indexes this many characters."""
+
 symbol = Table(
     "symbol",
     metadata,
     Column("key", _Big, primary_key=True, autoincrement=True),
     Column("space", String(96), nullable=False),
     Column("text", Text, nullable=False),
-    UniqueConstraint("space", "text"),
+    UniqueConstraint("space", "text").ddl_if(dialect="sqlite"),
     sqlite_autoincrement=True,
 )
+# A text has no bound. That a symbol is made once is due to writers being served one after another.
+Index("symbol_text", symbol.c.text, postgresql_using="hash").ddl_if(dialect="postgresql")
+Index("symbol_space", symbol.c.space).ddl_if(dialect="postgresql")
 
 counter = Table(
     "counter",
@@ -65,7 +76,7 @@ counter = Table(
 resource = Table(
     "resource",
     metadata,
-    Column("kind", Integer, primary_key=True, autoincrement=False, comment="symbol of account and type"),
+    Column("kind", _Big, primary_key=True, autoincrement=False, comment="symbol of account and type"),
     Column("id", String(64), primary_key=True),
     Column("seq", _Big, nullable=False),
     Column("version", Integer, nullable=False),
@@ -78,14 +89,14 @@ resource_version = Table(
     "resource_version",
     metadata,
     Column("seq", _Big, primary_key=True, autoincrement=False),
-    Column("kind", Integer, nullable=False),
+    Column("kind", _Big, nullable=False),
     Column("id", String(64), nullable=False),
     Column("version", Integer, nullable=False),
     Column("previous", _Big, nullable=False, comment="seq of the version before, 0 for none"),
     Column("deleted", Boolean, nullable=False),
-    Column("owner", Integer, nullable=False, comment="symbol of the patient it is sealed for, 0 for the zone"),
+    Column("owner", _Big, nullable=False, comment="symbol of the patient it is sealed for, 0 for the zone"),
     Column("updated", _Big, nullable=False, comment="microseconds since 1970 UTC"),
-    Column("origin", Integer, nullable=False, comment="symbol of the landing's ref, 0 for none"),
+    Column("origin", _Big, nullable=False, comment="symbol of the landing's ref, 0 for none"),
     Column("offset", _Big, nullable=False),
     Column("length", _Big, nullable=False),
     Column("line", _Big, nullable=False),
@@ -94,9 +105,24 @@ resource_version = Table(
     Column("body", LargeBinary, nullable=False, comment="sealed, zstd, canonical JSON"),
 )
 
+origin_run = Table(
+    "origin_run",
+    metadata,
+    Column("origin", _Big, primary_key=True, autoincrement=False, comment="symbol of the landing's ref"),
+    Column("first", _Big, primary_key=True, autoincrement=False, comment="seq of the first version of a run from it"),
+    Column("last", _Big, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 
 def _index(name: str, *columns: Column[object]) -> Table:
-    return Table(name, metadata, *columns, sqlite_with_rowid=False)
+    table = Table(name, metadata, *columns, sqlite_with_rowid=False)
+    if any(isinstance(column.type, Text) for column in columns):
+        table.primary_key.ddl_if(dialect="sqlite")
+        searched = [column for column in table.columns if column.name != "given"]
+        heads = [func.left(c, HEAD) if isinstance(c.type, Text) else c for c in searched]
+        Index(f"{name}_row", *heads).ddl_if(dialect="postgresql")
+    return table
 
 
 def _number(name: str) -> Column[object]:

@@ -10,7 +10,7 @@ from carelake.core.errors import Invalid
 from carelake.core.records import IndexValues, Parsed
 from carelake.fhir import compartment
 from carelake.fhir.search import extract
-from carelake.fhir.validate import check
+from carelake.fhir.structure import check
 from carelake.store import bodies
 
 __all__ = ["parsed", "tombstone"]

@@ -29,12 +29,14 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from carelake.core.errors import Corrupt, Invalid
-from carelake.vault.disk import full_disk
+from carelake.vault.blobs import HEADER_BYTES
+from carelake.vault.drivers.local import FileSink, FileSource
 from carelake.vault.wrapping import TAG_BYTES, bind, new_key, unwrap, wrap
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+    from carelake.vault.blobs import Sink, Source
     from carelake.vault.keyring import Key
 
 __all__ = ["CHUNK_BYTES", "HEADER_BYTES", "ChunkReader", "ChunkWriter", "Place", "stored_size"]
@@ -43,7 +45,7 @@ CHUNK_BYTES = 1 << 20
 _MAX_CHUNK_BYTES = 16 << 20
 _HEAD = struct.Struct(">4sHHIIQ7sx")
 _WRAPPED_BYTES = 60
-HEADER_BYTES = _HEAD.size + _WRAPPED_BYTES
+assert _HEAD.size + _WRAPPED_BYTES == HEADER_BYTES
 _MAGIC = b"CLKO"
 _FORMAT = 1
 
@@ -93,16 +95,26 @@ def _altered(reason: str) -> Corrupt:
     )
 
 
-def _write_all(handle: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(handle, data) :]
-
-
 class ChunkWriter:
-    """Encrypts a stream into an open, empty file; `finish` makes the file whole."""
+    """Encrypts a stream into a blob; `finish` makes it whole.
 
-    def __init__(self, handle: int, place: Place, chunk: int = CHUNK_BYTES) -> None:
-        self._handle = handle
+    Up to the end of the first chunk nothing is written: an object that is not longer than ``inline`` bytes never
+    asks for a sink, and its sealed bytes are in `inline` after `finish`.
+    """
+
+    def __init__(
+        self, sink: Callable[[], Sink] | int, place: Place, chunk: int = CHUNK_BYTES, *, inline: int = 0
+    ) -> None:
+        """Make a writer.
+
+        Args:
+            sink: makes the sink when it is needed; or the handle of an open, empty file.
+            inline: longest plaintext that needs no sink.
+        """
+        self._open_sink = (lambda: FileSink(sink)) if isinstance(sink, int) else sink
+        self._sink: Sink | None = None
+        self._inline_bytes = inline
+        self.inline: bytes | None = None
         self._place = place
         self._chunk = chunk
         self._data_key = new_key()
@@ -115,7 +127,6 @@ class ChunkWriter:
         self._hasher: ThreadPoolExecutor | None = None
         self._hashing: Future[None] | None = None
         self.size = 0
-        os.lseek(handle, HEADER_BYTES, os.SEEK_SET)
 
     def write(self, data: ReadableBuffer) -> int:
         """Take bytes. One full chunk is held back, since only the end tells which one is the last."""
@@ -136,23 +147,32 @@ class ChunkWriter:
             view = view[room:]
             if not view:
                 return
-            self._seal(self._held, last=False)
+            self._seal(self._held)
             self._held = bytearray()
         while len(view) > self._chunk:
-            self._seal(view[: self._chunk], last=False)
+            self._seal(view[: self._chunk])
             view = view[self._chunk :]
         self._held += view
 
     def finish(self, key: Key) -> str:
-        """Write the last chunk and the header, and sync. Returns the SHA-256 of the plaintext, in hex."""
-        self._seal(self._held, last=True)
+        """Write the last chunk and the header, durably. Returns the SHA-256 of the plaintext, in hex."""
         head = _HEAD.pack(_MAGIC, _FORMAT, 0, key.version, self._chunk, self.size, self._prefix)
-        wrapped = wrap(key.secret, self._data_key, self._place.bound + head)
-        with full_disk():
-            os.pwrite(self._handle, head + wrapped, 0)
-            os.fsync(self._handle)
+        head += wrap(key.secret, self._data_key, self._place.bound + head)
+        last = self._encrypted(self._held, last=True)
+        if self._sink is None and 0 < self._inline_bytes >= self.size:
+            self.inline = head + last
+        else:
+            sink = self._needed()
+            sink.append(last)
+            sink.finish(head)
         self.release()
         return self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Leave nothing of what was not finished."""
+        self.release()
+        if self._sink is not None:
+            self._sink.discard()
 
     def release(self) -> None:
         """End the hashing thread, if there is one."""
@@ -161,15 +181,22 @@ class ChunkWriter:
             self._hasher.shutdown()
             self._hasher = None
 
-    def _seal(self, plain: bytearray | memoryview, *, last: bool) -> None:
+    def _seal(self, plain: bytearray | memoryview) -> None:
+        self._needed().append(self._encrypted(plain, last=False))
+
+    def _needed(self) -> Sink:
+        if self._sink is None:
+            self._sink = self._open_sink()
+        return self._sink
+
+    def _encrypted(self, plain: bytearray | memoryview, *, last: bool) -> memoryview:
         need = len(plain) + TAG_BYTES
         if len(self._sealed) < need:
             self._sealed = memoryview(bytearray(need))
         nonce, bound = self._cipher.names(self._index, last)
         self._index += 1
         self._cipher.aead.encrypt_into(nonce, plain, bound, self._sealed[:need])
-        with full_disk():
-            _write_all(self._handle, self._sealed[:need])
+        return self._sealed[:need]
 
     def _hash(self, view: memoryview) -> None:
         # SHA-256 costs ten times what AES does; for a large piece it runs beside encryption and disk.
@@ -187,14 +214,15 @@ class ChunkWriter:
 
 
 class ChunkReader(io.RawIOBase):
-    """Reads an encrypted file; seeks freely and decrypts only the chunks it is asked for.
+    """Reads an encrypted blob; seeks freely and decrypts only the chunks it is asked for.
 
-    Closes ``handle``. Raises `Corrupt` ``vault.altered`` for anything that is not exactly what was written.
+    Closes its source, which may be given as the handle of a file. Raises `Corrupt` ``vault.altered`` for
+    anything that is not exactly what was written.
     """
 
-    def __init__(self, handle: int, place: Place, key_of: Callable[[int], Key]) -> None:
+    def __init__(self, source: Source | int, place: Place, key_of: Callable[[int], Key]) -> None:
         super().__init__()
-        self._handle = handle
+        self._source: Source = FileSource(source) if isinstance(source, int) else source
         self._at = 0
         try:
             self._open(place, key_of)
@@ -203,10 +231,10 @@ class ChunkReader(io.RawIOBase):
             raise
 
     def _open(self, place: Place, key_of: Callable[[int], Key]) -> None:
-        header = os.pread(self._handle, HEADER_BYTES, 0)
-        if len(header) < HEADER_BYTES:
+        header = bytearray(HEADER_BYTES)
+        if self._source.read_at(0, memoryview(header)) < HEADER_BYTES:
             raise _altered("its header is cut")
-        head, wrapped = header[: _HEAD.size], header[_HEAD.size :]
+        head, wrapped = bytes(header[: _HEAD.size]), bytes(header[_HEAD.size :])
         magic, number, _, version, chunk, size, prefix = _HEAD.unpack(head)
         if magic != _MAGIC or number != _FORMAT or not 0 < chunk <= _MAX_CHUNK_BYTES:
             raise _altered("its header is not one of this format")
@@ -217,7 +245,7 @@ class ChunkReader(io.RawIOBase):
         self.size: int = size
         self._chunk: int = chunk
         self._last = _chunk_count(size, chunk) - 1
-        if os.fstat(self._handle).st_size != stored_size(size, chunk):
+        if self._source.size != stored_size(size, chunk):
             raise _altered("its length is not the one in the header")
         self._cipher = _Cipher(data_key, prefix, place.bound)
         self._stored = memoryview(bytearray(min(chunk, size) + TAG_BYTES))
@@ -273,7 +301,7 @@ class ChunkReader(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            os.close(self._handle)
+            self._source.close()
         super().close()
 
     def _check_open(self) -> None:
@@ -293,12 +321,8 @@ class ChunkReader(io.RawIOBase):
         length = len(out) + TAG_BYTES
         stored = self._stored[:length]
         start = HEADER_BYTES + index * (self._chunk + TAG_BYTES)
-        got = 0
-        while got < length:
-            read = os.preadv(self._handle, [stored[got:]], start + got)
-            if not read:
-                raise _altered("it is cut")
-            got += read
+        if self._source.read_at(start, stored) < length:
+            raise _altered("it is cut")
         nonce, bound = self._cipher.names(index, index == self._last)
         try:
             self._cipher.aead.decrypt_into(nonce, stored, bound, out)

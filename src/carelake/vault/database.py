@@ -1,8 +1,8 @@
-"""The SQL database of a workspace: SQLAlchemy Core over SQLite under SQLCipher.
+"""The SQL database of a workspace: SQLAlchemy Core over SQLite under SQLCipher, or PostgreSQL (`vault.sql`).
 
-One connection per thread at a time, from a pool; write transactions start with ``BEGIN IMMEDIATE``, so that two
-writers queue instead of failing half-way; a reading is one consistent snapshot. Nothing is ever written in the
-clear: pages, WAL and rollback data are encrypted, temporary tables and sorts stay in memory.
+One connection per thread at a time, from a pool. Write transactions are served one after another: they queue at
+their beginning instead of failing half-way, and their order is the order of their commits. A reading is one
+consistent snapshot.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.pool import QueuePool
-from sqlcipher3 import dbapi2
 
+from carelake import __version__
 from carelake.core.clock import Clock
 from carelake.core.errors import CarelakeError, Conflict, Corrupt, Invalid, Unavailable
 from carelake.core.permit import Permit, check
+from carelake.vault.formats import FORMAT, SCHEMA, check_format, check_not_newer, check_schema
+from carelake.vault.sql.driver import READ_ONLY, WRITE, Driver
 
-__all__ = ["Database", "Scope", "bulk", "metadata", "scope_of"]
+__all__ = ["Database", "Scope", "Told", "bulk", "metadata", "schema_version", "scope_of", "vault_workspace"]
 
 metadata = sqlalchemy.MetaData()
-"""Every room's ``tables.py`` hangs its tables here; `Database.create_all` makes them."""
+"""Every room's ``tables.py`` hangs its tables here; `Database.create` makes them."""
 
 _epoch = sqlalchemy.Table(
     "vault_epoch",
@@ -39,10 +39,25 @@ _epoch = sqlalchemy.Table(
     comment="Counts erasures of keys: a cached key is good for the epoch it was read in only.",
 )
 
-_BUSY_SECONDS = 30.0
+vault_workspace = sqlalchemy.Table(
+    "vault_workspace",
+    metadata,
+    sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True),
+    sqlalchemy.Column("workspace", sqlalchemy.String(64), nullable=False),
+    sqlalchemy.Column("format", sqlalchemy.Integer, nullable=False),
+    sqlalchemy.Column("version", sqlalchemy.String(32), nullable=False),
+    comment="One row: whose rows these are, their format, and the carelake that wrote the format.",
+)
+
+schema_version = sqlalchemy.Table(
+    "schema_version",
+    metadata,
+    sqlalchemy.Column("version_num", sqlalchemy.String(32), primary_key=True),
+)
+"""Alembic's own: one row, the newest migration."""
+
 _SCOPE = "carelake.scope"
-_WRITE = "carelake_write"
-_READ_ONLY = "carelake.read_only"
+_DRIVER = "carelake.driver"
 
 
 @dataclass(slots=True)
@@ -73,6 +88,19 @@ class Scope:
         self.generation += 1
 
 
+class Told(NamedTuple):
+    """What a database says of itself.
+
+    Attributes:
+        schema: its newest migration.
+    """
+
+    workspace: str
+    format: int
+    version: str
+    schema: str
+
+
 _open_scopes: ContextVar[tuple[tuple[int, Scope], ...]] = ContextVar("carelake_vault_scopes", default=())
 
 
@@ -85,28 +113,30 @@ def scope_of(connection: sqlalchemy.Connection) -> Scope:
 
 
 def bulk(connection: sqlalchemy.Connection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """``executemany`` with ``?`` placeholders, past SQLAlchemy's per-row work."""
+    """Run one statement for many rows, past SQLAlchemy's per-row work.
+
+    Args:
+        sql: with ``?`` placeholders, whatever the database; a plain ``INSERT INTO t (...) VALUES (?, ...)`` is the
+            quickest on each.
+    """
     if rows:
-        connection.exec_driver_sql(sql, list(rows))
+        driver: Driver = connection.info[_DRIVER]
+        driver.many(connection, sql, rows)
 
 
 class Database:
     """The one database of an open workspace."""
 
-    def __init__(self, path: Path, key: bytes, clock: Clock) -> None:
-        if not path.exists():
-            raise Unavailable(
-                "vault.database_missing", "The database of the workspace is missing; restore it from a backup."
-            )
+    def __init__(self, driver: Driver, clock: Clock) -> None:
         self._clock = clock
-        self._engine = _engine(path, key)
+        self._driver = driver
+        self._engine = _engine(driver)
         _forget_in_children(self._engine)
 
-    @staticmethod
-    def make(path: Path) -> None:
-        """Make an empty file for a new database. SQLite would make it with the umask's mode."""
-        # Only ever with O_EXCL: closing a descriptor of an open database would drop SQLite's locks on it (POSIX).
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self._driver.dialect
 
     @contextmanager
     def transaction(self, permit: Permit) -> Iterator[sqlalchemy.Connection]:
@@ -117,6 +147,7 @@ class Database:
             Conflict: ``vault.nested``, when this thread is in a write transaction already.
             Unavailable: ``vault.busy`` after 30 s behind another writer; ``vault.disk_full``.
             Corrupt: ``vault.database``.
+            Unavailable: ``vault.database_down``: PostgreSQL went away; the write is there whole or not at all.
         """
         check(permit, "rows:write", now=self._clock.now())
         with self.writing(permit) as connection:
@@ -146,25 +177,63 @@ class Database:
             yield connection
 
     def damage(self, permit: Permit) -> str:
-        """What is wrong with the pages of the file, in a sentence, or "": SQLite itself looks at those that it needs.
+        """What is wrong with the stored pages, in a sentence, or "": a query itself looks at those that it needs.
 
         Raises:
             Refused: the permit has no grant ``vault:verify``.
         """
         check(permit, "vault:verify", now=self._clock.now())
-        with self.snapshot() as connection:
-            found = _damaged(connection)
-        if found:
-            # Read while another process moved pages from the WAL, perhaps; nobody does while we hold the lock.
-            with self._scope(writing=True) as scope:
-                found = _damaged(scope.connection)
-        return f"{len(found)} of its pages fail their authentication. Restore a backup." if found else ""
+        return self.damaged()
 
-    def create_all(self) -> None:
-        """Make the tables of `metadata` that are not there yet."""
+    def create(self, workspace: str) -> None:
+        """Make all tables of `metadata` for a new workspace.
+
+        Raises:
+            Conflict: ``vault.exists``: the database holds a workspace already.
+        """
         with self._scope(writing=True, epoch=False) as scope:
-            metadata.create_all(scope.connection)
-            scope.connection.exec_driver_sql("INSERT OR IGNORE INTO vault_epoch (id, epoch) VALUES (1, 0)")
+            tx = scope.connection
+            if sqlalchemy.inspect(tx).has_table(_epoch.name):
+                raise Conflict("vault.exists", "The database holds a workspace already; name an empty one.")
+            metadata.create_all(tx)
+            tx.execute(sqlalchemy.insert(_epoch).values(id=1, epoch=0))
+            tx.execute(sqlalchemy.insert(schema_version).values(version_num=SCHEMA))
+            said = {"workspace": workspace, "format": FORMAT, "version": __version__}
+            tx.execute(sqlalchemy.insert(vault_workspace).values(id=1, **said))
+
+    def check_workspace(self, workspace: str, *, upgrading: bool = False) -> None:
+        """Let pass the database of that workspace, in the format and with the schema of this version.
+
+        Args:
+            upgrading: let older ones pass too.
+
+        Raises:
+            Conflict: ``vault.upgrade_needed``. Unsupported: ``vault.format``, a later version wrote it.
+            Corrupt: ``vault.workspace_mismatch``, it is another workspace's.
+        """
+        found = self.told()
+        if found.workspace not in ("", workspace):
+            raise Corrupt(
+                "vault.workspace_mismatch",
+                f"The database is not that of workspace {workspace}; look at [database] url, or restore a backup.",
+            )
+        (check_not_newer if upgrading else check_format)(found.format, found.version)
+        if not upgrading or found.schema > SCHEMA:
+            check_schema(found.schema, found.version)
+
+    def told(self) -> Told:
+        """What the database says of itself; format 1 said nothing."""
+        with self.snapshot() as connection:
+            inspected = sqlalchemy.inspect(connection)
+            schema = (
+                connection.scalar(sqlalchemy.select(schema_version))
+                if inspected.has_table(schema_version.name)
+                else None
+            )
+            if not inspected.has_table(vault_workspace.name):
+                return Told("", 1, "", schema or "")
+            row = connection.execute(sqlalchemy.select(vault_workspace)).one()
+            return Told(row.workspace, row.format, row.version, schema or "")
 
     def engine_for(self, permit: Permit) -> sqlalchemy.Engine:
         """The engine itself, for a library that runs its own transactions (pyiceberg's catalog, decision D11).
@@ -181,6 +250,16 @@ class Database:
         self._engine.dispose()
 
     # -- inside the room ------------------------------------------------------------------------------------------
+
+    def damaged(self) -> str:
+        """As `damage`, for modules of the vault."""
+        with self.snapshot() as connection:
+            found = self._driver.damage(connection)
+        if found:
+            # Read while another process moved pages from the WAL, perhaps; nobody does while we hold the lock.
+            with self._scope(writing=True) as scope:
+                found = self._driver.damage(scope.connection)
+        return found
 
     @contextmanager
     def writing(self, permit: Permit, *, join: bool = False) -> Iterator[sqlalchemy.Connection]:
@@ -229,25 +308,59 @@ class Database:
             )
         scope = None
         try:
-            with self._engine.connect() as connection:
-                connection = connection.execution_options(**{_WRITE: writing})
-                with connection.begin():
-                    # The first read pins the snapshot here rather than at the caller's first query.
-                    seen = connection.exec_driver_sql("SELECT epoch FROM vault_epoch").scalar() if epoch else 0
-                    scope = Scope(connection, writing, seen or 0)
-                    with _entered(id(self), scope):
-                        yield scope
-        except BaseException:
-            for call in scope.undo if scope else ():
-                call()
+            with self._begun(writing=writing, epoch=epoch) as (connection, seen):
+                scope = Scope(connection, writing, seen)
+                with _entered(id(self), scope):
+                    yield scope
+        except BaseException as error:
+            if scope is not None:
+                self._settle(scope, error)
+                for call in scope.undo:
+                    call()
             raise
         for call in scope.after:
             call()
 
+    def _settle(self, scope: Scope, error: BaseException) -> None:
+        """Let a commit whose answer was lost come to its end, so that those who undo can see whether it happened."""
+        if scope.writing and isinstance(error, Unavailable) and self._driver.unreachable(error):
+            # The server may still be at it; it lets the next writer begin when it is done.
+            with suppress(CarelakeError), self._begun(writing=True, epoch=False):
+                pass
+
+    @contextmanager
+    def _begun(self, *, writing: bool, epoch: bool) -> Iterator[tuple[sqlalchemy.Connection, int]]:
+        """A connection in a transaction, which commits on a clean exit, and the erasure epoch that it sees."""
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(self._engine.connect())
+                begun = self._begin(connection, writing=writing, epoch=epoch)
+            except Unavailable as error:
+                if not self._driver.unreachable(error):
+                    raise
+                # A pooled connection of a server that was restarted since; nothing was done on it yet.
+                stack.close()
+                connection = stack.enter_context(self._engine.connect())
+                begun = self._begin(connection, writing=writing, epoch=epoch)
+            transaction, seen = begun
+            with transaction:
+                yield connection, seen
+
+    @staticmethod
+    def _begin(
+        connection: sqlalchemy.Connection, *, writing: bool, epoch: bool
+    ) -> tuple[sqlalchemy.RootTransaction, int]:
+        connection.execution_options(**{WRITE: writing})
+        transaction = connection.begin()
+        # The first read pins the snapshot here rather than at the caller's first query.
+        seen = connection.exec_driver_sql("SELECT epoch FROM vault_epoch").scalar() if epoch else 0
+        return transaction, seen or 0
+
 
 @contextmanager
 def _entered(owner: int, scope: Scope) -> Iterator[None]:
-    scope.connection.info[_SCOPE] = scope
+    info = scope.connection.info  # asked of a connection that was lost meanwhile, it would raise
+    info[_SCOPE] = scope
     _open_scopes.set((*_still_open(), (owner, scope)))
     try:
         yield
@@ -257,67 +370,29 @@ def _entered(owner: int, scope: Scope) -> Iterator[None]:
         scope.closed = True
         scope.generation += 1
         _open_scopes.set(_still_open())
-        scope.connection.info.pop(_SCOPE, None)
+        info.pop(_SCOPE, None)
 
 
 def _still_open() -> tuple[tuple[int, Scope], ...]:
     return tuple(entry for entry in _open_scopes.get() if not entry[1].closed)
 
 
-def _engine(path: Path, key: bytes) -> sqlalchemy.Engine:
-    def connect() -> Any:
-        return _connect(path, key)
+def _engine(driver: Driver) -> sqlalchemy.Engine:
+    engine = driver.engine()
 
-    engine = sqlalchemy.create_engine(
-        "sqlite://",
-        module=dbapi2,
-        creator=connect,
-        poolclass=QueuePool,
-        pool_size=16,
-        max_overflow=-1,
-        pool_use_lifo=True,
-        hide_parameters=True,
-    )
-    event.listen(engine, "begin", _begin)
-    event.listen(engine, "handle_error", _handle_error)
+    def handle_error(context: sqlalchemy.engine.ExceptionContext) -> None:
+        ours = driver.translate(context.original_exception, reads_only=_reads_only(context.connection))
+        if ours is not None:
+            raise ours from None
+
+    def know(connection: Any, record: Any) -> None:
+        record.info[_DRIVER] = driver
+
+    event.listen(engine, "connect", know)
+    event.listen(engine, "begin", driver.begin)
+    event.listen(engine, "handle_error", handle_error)
     event.listen(engine, "rollback_savepoint", _drop_fresh)
     return engine
-
-
-def _damaged(connection: sqlalchemy.Connection) -> list[Any]:
-    return list(connection.exec_driver_sql("PRAGMA cipher_integrity_check").all())
-
-
-def _connect(path: Path, key: bytes) -> Any:
-    connection = dbapi2.connect(
-        str(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
-    )
-    try:
-        for pragma in (
-            "cipher_log_level = NONE",
-            f"key = \"x'{key.hex()}'\"",
-            "cipher_memory_security = OFF",
-            "temp_store = MEMORY",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-            "secure_delete = ON",
-            "cache_size = -32768",
-        ):
-            connection.execute(f"PRAGMA {pragma}").close()
-    except dbapi2.Error as error:
-        connection.close()
-        raise translate(error) or error from None
-    return connection
-
-
-def _begin(connection: sqlalchemy.Connection) -> None:
-    write = connection.get_execution_options().get(_WRITE)
-    read_only = write is False
-    if connection.info.get(_READ_ONLY, False) != read_only:
-        connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
-        connection.info[_READ_ONLY] = read_only
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def _drop_fresh(connection: sqlalchemy.Connection, name: str, context: None) -> None:
@@ -327,44 +402,12 @@ def _drop_fresh(connection: sqlalchemy.Connection, name: str, context: None) -> 
         scope.drop_fresh()
 
 
-def _handle_error(context: sqlalchemy.engine.ExceptionContext) -> None:
-    ours = translate(context.original_exception)
-    if ours is not None and ours.code == "vault.read_only" and not _reads_only(context.connection):
-        # So SQLCipher answers each write after it has met a page that fails its authentication.
-        ours = Corrupt("vault.database", "The database takes no writes: altered, or not writable. Restore a backup.")
-    if ours is not None:
-        raise ours from None
-
-
 def _reads_only(connection: sqlalchemy.Connection | None) -> bool:
-    return connection is not None and bool(connection.info.get(_READ_ONLY))
-
-
-def translate(error: BaseException) -> CarelakeError | None:
-    """Our error for a driver's, or None when it is not about the state of the database file."""
-    text = str(error) if isinstance(error, dbapi2.Error) else ""
-    if text.startswith(("database is locked", "database table is locked")):
-        return Unavailable(
-            "vault.busy", "The database was held by another writer for 30 s; try again when it is done."
-        )
-    if text.startswith(("file is not a database", "database disk image is malformed")):
-        return Corrupt(
-            "vault.database",
-            "The database fails its integrity check: altered, or under another key. Restore a backup.",
-        )
-    if text.startswith("database or disk is full"):
-        return Unavailable("vault.disk_full", "The disk of the workspace is full; nothing was kept. Free space.")
-    if text.startswith("disk I/O error"):
-        return Unavailable("vault.disk", "The disk of the workspace failed a read or a write; look after the disk.")
-    if text.startswith("unable to open database"):
-        return Unavailable("vault.database_missing", "The database file cannot be opened; restore it from a backup.")
-    if text.startswith("attempt to write a readonly"):
-        return Invalid("vault.read_only", "A write was tried in a reading; use Database.transaction.")
-    return None
+    return connection is not None and not connection.invalidated and bool(connection.info.get(READ_ONLY))
 
 
 def _forget_in_children(engine: sqlalchemy.Engine) -> None:
-    # SQLite connections must not cross a fork; the child starts with an empty pool.
+    # Connections must not cross a fork; the child starts with an empty pool.
     known = weakref.ref(engine)
 
     def in_child() -> None:

@@ -6,15 +6,25 @@ import errno
 import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from carelake.core.errors import Unavailable
 
-__all__ = ["full_disk", "private_folder", "publish", "sync_folder", "write_atomic"]
+__all__ = [
+    "ABANDONED_SECONDS",
+    "copy_durably",
+    "full_disk",
+    "private_folder",
+    "publish",
+    "sync_folder",
+    "write_atomic",
+]
 
-_ABANDONED_SECONDS = 60.0
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+ABANDONED_SECONDS = 60.0
 """A small file is written in far less: what is older was left by a process that was killed."""
 
 
@@ -45,6 +55,19 @@ def publish(temporary: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
+def copy_durably(source: Path, target: Path) -> None:
+    """Copy a file, perhaps to another disk, synced; ``target`` is there whole or not at all."""
+    temporary = target.with_name(target.name + ".tmp")
+    try:
+        with source.open("rb") as old, os.fdopen(os.open(temporary, _NEW, 0o600), "wb") as new:
+            shutil.copyfileobj(old, new, 1 << 20)
+            new.flush()
+            os.fsync(new.fileno())
+        publish(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, data: bytes, *, new: bool = False) -> None:
     """Write a small file whole or not at all, mode 0600, synced.
 
@@ -59,7 +82,7 @@ def write_atomic(path: Path, data: bytes, *, new: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
             now = os.fstat(file.fileno()).st_mtime
-        _sweep(path, before=now - _ABANDONED_SECONDS)
+        _sweep(path, before=now - ABANDONED_SECONDS)
         if new:
             os.link(temporary, path)
             sync_folder(path.parent)

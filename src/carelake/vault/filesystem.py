@@ -48,7 +48,7 @@ class VaultFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
         if mode in ("wb", "xb"):
             if mode == "xb" and self.exists(path):
                 raise FileExistsError("The object is there already.")
-            return self._objects.create(self._permit, zone, name)
+            return self._objects.create(self._permit, zone, name, if_none_match=mode == "xb")
         raise Unsupported("vault.mode", f"Objects are written whole: mode {mode} is not offered, only rb, wb and xb.")
 
     def info(self, path: str, **_: Any) -> Info:
@@ -103,10 +103,10 @@ class VaultFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
     modified = created
 
     def rm_file(self, path: str) -> None:
-        """Delete one object."""
+        """Delete one object: in the lake with its bytes, elsewhere by a delete marker."""
         zone, name = self._split(path)
         try:
-            self._objects.delete(self._permit, zone, name)
+            self._objects.remove(self._permit, zone, name)
         except NotFound as error:
             raise FileNotFoundError(error.message) from None
 

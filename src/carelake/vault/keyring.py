@@ -4,83 +4,44 @@
 what is sealed names the version it was sealed under. The file as a whole is under a MAC derived from the root key.
 Keys are named ``ACCOUNT``, ``ACCOUNT/ZONE``, ``ACCOUNT/reference``, ``ACCOUNT/patient``, ``ACCOUNT/models``...; the
 trail says ``production/clinical/v1`` when one was used.
+
+The file is the one truth for all processes: each use looks whether it was replaced (a ``stat``), so a rotation or a
+hold in one process is seen by the others at once. A change is made under a lock, and is there whole or not at all.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import Literal
+from threading import RLock
+from typing import NoReturn, TypeVar
 
-import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from carelake.core.clock import Clock
-from carelake.core.errors import Corrupt, Invalid, Unavailable, Unsupported
+from carelake.core.clock import Clock, iso
+from carelake.core.errors import Corrupt, Invalid
 from carelake.core.permit import Permit, check
 from carelake.vault.disk import write_atomic
+from carelake.vault.drafting import Draft
+from carelake.vault.forgotten import Forgotten, RingNote
+from carelake.vault.locking import locked
 from carelake.vault.places import ACCOUNTS, ZONES, account_of
-from carelake.vault.roots import Argon2Costs, Root
-from carelake.vault.wrapping import bind, new_key, unwrap, wrap
+from carelake.vault.ring import FORMAT, ROOT, Entry, Read, RingFile, check_value, encode, mac_of, read_ring, stamp_of
+from carelake.vault.roots import Root, RootSettings
+from carelake.vault.unlocked import Key, Unlocked
 
-__all__ = ["Key", "Keyring", "genuine", "read_root_settings"]
+__all__ = ["Key", "Keyring", "Notice", "RootChooser", "genuine", "read_root_settings"]
 
-FORMAT = 1
-ROOT = "root"
-_MAX_BYTES = 16 << 20
 _NOTED_MAX = 65536
-
-State = Literal["active", "retired"]
-
-
-class RootSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the root key is had; not secret."""
-
-    provider: str = "file"
-    argon2: Argon2Costs | None = None
-
-
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One version of one key, wrapped by the newest version of ``parent`` at the time."""
-
-    name: str
-    parent: str
-    parent_version: int
-    version: int
-    state: State
-    wrapped: bytes
-
-
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    format: int
-    workspace: str
-    root: RootSettings
-    check: bytes
-    keys: list[_Entry]
-    mac: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """An unwrapped key, for use inside this room only."""
-
-    name: str
-    version: int
-    secret: bytes = field(repr=False)
-    aead: AESGCM = field(repr=False)
-
-    @property
-    def label(self) -> str:
-        """How the trail names it: ``production/clinical/v1``."""
-        return f"{self.name}/v{self.version}"
+RootChooser = Callable[[RootSettings], Root]
+_Result = TypeVar("_Result")
 
 
 def genuine(permit: Permit, clock: Clock) -> None:
@@ -101,126 +62,184 @@ def _plan() -> Iterator[tuple[str, str]]:
 _SIGNING = frozenset({"models", "trail", "tokens"})
 
 
-def _fresh_secret(name: str) -> bytes:
-    if not name.rpartition("/")[2].startswith("sign-"):
-        return new_key()
-    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _bound(workspace: str, name: str, version: int, parent: str, parent_version: int) -> bytes:
-    return bind("carelake-key-1", workspace, name, version, parent, parent_version)
-
-
-def _mac(root: bytes, file: _File) -> bytes:
-    bare = msgspec.structs.replace(file, mac=b"")
-    return hmac.digest(
-        hmac.digest(root, b"carelake-keyring-mac-1", hashlib.sha256), msgspec.json.encode(bare), "sha256"
-    )
-
-
-def _check_value(root: bytes, workspace: str) -> bytes:
-    return hmac.digest(root, bind("carelake-root-check-1", workspace), hashlib.sha256)[:16]
-
-
-def _read(path: Path) -> _File:
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES)
-    except FileNotFoundError:
-        raise Unavailable(
-            "vault.no_workspace",
-            f"{path.name} is not in {path.parent}: this is no workspace, or its key ring is lost; restore it.",
-        ) from None
-    try:
-        found = msgspec.json.decode(text, type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Corrupt("vault.keyring", f"{path.name} is not a key ring; restore it from a backup.") from None
-    if found.format != FORMAT:
-        raise Unsupported("vault.format", f"The key ring has format {found.format}; this version reads {FORMAT}.")
-    return found
-
-
 def read_root_settings(path: Path) -> RootSettings:
     """How the workspace's root key is had, read before it is."""
-    return _read(path).root
+    return read_ring(path).file.root
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that opening the key ring found or did, for the trail to tell.
+
+    Attributes:
+        kind: ``put_back`` (an older file was there), ``destroyed`` (due, or replayed), ``erased_again`` (patients).
+    """
+
+    kind: str
+    keys: tuple[str, ...] = ()
+    generation: int = 0
+    newest: int = 0
+    count: int = 0
 
 
 class Keyring:
     """The keys of one open workspace; unwrapped when first used, and kept in memory only."""
 
-    def __init__(self, file: _File, root: bytes, clock: Clock) -> None:
-        self._workspace = file.workspace
-        self._root = root
+    def __init__(self, path: Path, chooser: RootChooser, key_dir: Path, clock: Clock, now: Unlocked) -> None:
+        self._path = path
+        self.chooser = chooser
         self._clock = clock
-        self._entries = {(entry.name, entry.version): entry for entry in file.keys}
-        self._newest = {entry.name: entry.version for entry in file.keys if entry.state == "active"}
-        self._keys: dict[tuple[str, int], Key] = {}
-        self._signers: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self._now = now
         self._noted: dict[tuple[bytes, str], None] = {}
-        self._lock = Lock()
+        self._lock = RLock()
+        self.forgotten = Forgotten(key_dir, now.file.workspace, now.key("security/reference", 1).secret)
+        self.notices: list[Notice] = []
+        _no_core_dumps()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a key ring stays in its process")
 
     @classmethod
-    def create(cls, path: Path, *, workspace: str, provider: Root, clock: Clock) -> Keyring:
+    def create(
+        cls, path: Path, *, workspace: str, provider: Root, chooser: RootChooser, key_dir: Path, clock: Clock
+    ) -> Keyring:
         """Make all keys of a new workspace and write the file."""
-        root = provider.make()
-        costs = getattr(provider, "costs", None)
-        file = _File(FORMAT, workspace, RootSettings(provider.name, costs), _check_value(root, workspace), [])
-        secrets = {ROOT: root}
+        made = iso(clock.now())
+        root, settings = provider.make(1, made, first=True)
+        draft = Draft(RingFile(FORMAT, workspace, 0, settings, check_value(root, workspace), ()), root, made)
         for name, parent in _plan():
-            secrets[name] = _fresh_secret(name)
-            parent_version = 0 if parent == ROOT else 1
-            wrapped = wrap(secrets[parent], secrets[name], _bound(workspace, name, 1, parent, parent_version))
-            file.keys.append(_Entry(name, parent, parent_version, 1, "active", wrapped))
-        file.mac = _mac(root, file)
-        write_atomic(path, msgspec.json.format(msgspec.json.encode(file), indent=1))
-        return cls(file, root, clock)
+            draft.add(name, parent)
+        file = draft.finish()
+        write_atomic(path, encode(file))
+        return cls(path, chooser, key_dir, clock, Unlocked(file, root, stamp_of(path)))
 
     @classmethod
-    def open(cls, path: Path, *, workspace: str, provider: Root, clock: Clock) -> Keyring:
+    def open(cls, path: Path, *, workspace: str, chooser: RootChooser, key_dir: Path, clock: Clock) -> Keyring:
         """Read the file and prove that root key, workspace id and file belong together.
 
+        Then what the list outside tells beyond this file is applied: keys destroyed since, and, where an older file
+        was put back, what was disabled in the newest one.
+
         Raises:
-            Corrupt: ``vault.wrong_key``, ``vault.keyring``, ``vault.workspace_mismatch``.
+            Corrupt: ``vault.wrong_key``, ``vault.keyring``, ``vault.workspace_mismatch``, ``vault.forgotten``.
             Unavailable: ``vault.root_key_missing``, ``vault.no_workspace``.
         """
-        file = _read(path)
-        if file.workspace != workspace:
+        read = read_ring(path)
+        if read.file.workspace != workspace:
             raise Corrupt(
                 "vault.workspace_mismatch",
                 f"The settings are of workspace {workspace}, the key ring is not; they do not belong together.",
             )
-        root = provider.fetch()
-        if not hmac.compare_digest(_check_value(root, workspace), file.check):
-            raise Corrupt(
-                "vault.wrong_key",
-                f"The root key is not the one of workspace {workspace}; nothing was opened; give the right one.",
-            )
-        if not hmac.compare_digest(_mac(root, file), file.mac):
-            raise Corrupt("vault.keyring", f"{path.name} was altered after it was written; restore it from a backup.")
-        return cls(file, root, clock)
+        root = chooser(read.file.root).fetch(read.file.root)
+        ring = cls(path, chooser, key_dir, clock, _unlocked(read, root, path.name))
+        ring._catch_up()
+        return ring
 
     # -- inside the room ------------------------------------------------------------------------------------------
 
     def use(self, permit: Permit, grant: str, name: str, version: int | None = None) -> Key:
-        """A key by name, for a permit with ``grant``; the use is noted once for the permit's act."""
+        """A key by name, for a permit with ``grant``; the use is noted once for the permit's act.
+
+        Raises:
+            Refused: the permit lacks the grant; ``vault.key_disabled``, ``vault.key_policy``.
+            Gone: ``vault.key_destroyed``.
+        """
         check(permit, grant, now=self._clock.now())
-        key = self._key(name, version)
+        ring = self.current()
+        ring.allow(permit, name)
+        key = ring.readable(name) if version is None and not grant.endswith(":write") else ring.key(name, version)
         self._note(permit, key.label)
         return key
 
     def inner(self, name: str, version: int | None = None) -> Key:
         """A key by name, for modules of this room that have checked the permit."""
-        return self._key(name, version)
+        return self.current().key(name, version)
 
     def versions(self, name: str) -> list[Key]:
-        """Every version of a key, for modules of this room that have checked the permit."""
-        return [self._key(name, number) for found, number in self._entries if found == name]
+        """Every version of a key that may be used, for modules of this room that have checked the permit."""
+        ring = self.current()
+        return [
+            ring.key(name, each.version) for each in ring.versions(name) if ring.why_not(name, each.version) is None
+        ]
 
     def database_key(self) -> bytes:
         """The raw key of the SQL database; `workspace` hands it to `database`, no one else asks."""
-        return self._key("security/database").secret
+        return self._now.key("security/database").secret
+
+    def current(self) -> Unlocked:
+        """The ring as it is now, whichever process changed it last.
+
+        Raises:
+            Corrupt: ``vault.keyring``, ``vault.keyring_put_back``. Unavailable: ``vault.root_key_missing``.
+        """
+        now = self._now
+        try:
+            if stamp_of(self._path) == now.stamp:
+                return now
+        except FileNotFoundError:
+            pass
+        with self._lock:
+            self._now = self._reread()
+            return self._now
+
+    def change(self, edit: Callable[[Draft], _Result], *, tell: bool = True) -> _Result:
+        """Make a change on the newest file: one at a time over all processes, there whole or not at all.
+
+        Args:
+            tell: note it in the list outside, once it is made.
+        """
+        with self._lock, locked(self._path.parent):
+            before = self._now = self._reread()
+            draft = Draft(before.file, before.root, iso(self._clock.now()))
+            result = edit(draft)
+            file = draft.finish()
+            write_atomic(self._path, encode(file))
+            self._now = before.followed_by(file, draft.root, stamp_of(self._path))
+            if tell:
+                self._tell_outside()
+        return result
+
+    def _reread(self) -> Unlocked:
+        read = read_ring(self._path)
+        if read.stamp == self._now.stamp:
+            return self._now
+        before = self._now
+        root = before.root
+        if read.file.check != before.file.check:
+            root = self.chooser(read.file.root).fetch(read.file.root)
+        found = _unlocked(read, root, self._path.name)
+        if found.file.generation < before.file.generation:
+            raise Corrupt(
+                "vault.keyring_put_back",
+                f"An older {self._path.name} was put in place of the newer one while the workspace was open; "
+                "close it, put the newest one back, and open it again.",
+            )
+        return before.followed_by(found.file, root, found.stamp)
+
+    def _catch_up(self) -> None:
+        lines = self.forgotten.lines()
+        rings = [line.ring for line in lines if line.kind == "ring" and line.ring is not None]
+        newest = max(reversed(rings), key=lambda ring: ring.generation, default=None)
+        file = self._now.file
+        gone = {line.id for line in lines if line.kind == "key"}
+        missing = tuple(entry.label for entry in file.keys if entry.mark in gone and entry.state != "destroyed")
+        older = newest is not None and newest.generation > file.generation
+        if missing or older:
+            self.change(lambda draft: _apply(draft, missing, newest if older else None), tell=False)
+            if missing:
+                self.notices.append(Notice("destroyed", missing))
+            if older and newest is not None:
+                self.notices.append(Notice("put_back", (), file.generation, newest.generation))
+        elif any(entry.state == "destroyed" and entry.mark not in gone for entry in file.keys) or (
+            file.generation > (newest.generation if newest else 1)
+        ):
+            self._tell_outside()
+
+    def _tell_outside(self) -> None:
+        file, at = self._now.file, iso(self._clock.now())
+        destroyed = [entry.mark for entry in file.keys if entry.state == "destroyed"]
+        note = RingNote(file.generation, file.holds, file.policies)
+        self.forgotten.note_ring(at, file.mac.hex()[:32], note, destroyed)
 
     def _note(self, permit: Permit, label: str) -> None:
         once = (permit.seal, label)
@@ -230,32 +249,16 @@ class Keyring:
             self._noted[once] = None
             permit.log.key(label)
 
-    def _key(self, name: str, version: int | None = None) -> Key:
-        number = self._newest[name] if version is None else version
-        found = self._keys.get((name, number))
-        if found is None:
-            secret = self._unwrap(name, number)
-            # A signing key is no AES key; its Key is made by `_signer` and never comes here.
-            found = self._keys[(name, number)] = Key(name, number, secret, AESGCM(secret))
-        return found
-
-    def _unwrap(self, name: str, version: int) -> bytes:
-        entry = self._entries.get((name, version))
-        if entry is None:
-            raise Corrupt("vault.key_version", f"The key ring has no version {version} of the key {name}.")
-        above = self._root if entry.parent == ROOT else self._key(entry.parent, entry.parent_version).secret
-        bound = _bound(self._workspace, name, version, entry.parent, entry.parent_version)
-        return unwrap(above, entry.wrapped, bound)
-
-    def _signer(self, name: str) -> ec.EllipticCurvePrivateKey:
-        with self._lock:
-            if name not in self._signers:
-                loaded = serialization.load_der_private_key(self._unwrap(name, self._newest[name]), None)
-                assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-                self._signers[name] = loaded
-            return self._signers[name]
+    def take_notices(self) -> list[Notice]:
+        """What opening found or did by itself, once; `audit` puts it on the trail."""
+        told, self.notices = self.notices, []
+        return told
 
     # -- for all rooms --------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """The names of all keys, and of the root: no secrets."""
+        return [ROOT, *dict.fromkeys(entry.name for entry in self.current().file.keys)]
 
     def reference(self, permit: Permit, kind: str, content: bytes) -> str:
         """``KIND:HEX64``, an HMAC-SHA256 under the reference key of the permit's account (decision D4).
@@ -263,7 +266,9 @@ class Keyring:
         Any genuine permit will do: the name tells nothing about the content.
         """
         genuine(permit, self._clock)
-        key = self._key(f"{permit.account}/reference")
+        ring = self.current()
+        ring.allow(permit, f"{permit.account}/reference")
+        key = ring.key(f"{permit.account}/reference")
         self._note(permit, key.label)
         digest = hmac.digest(key.secret, kind.encode() + b"\x1f" + content, "sha256")
         return f"{kind}:{digest.hex()}"
@@ -278,39 +283,106 @@ class Keyring:
             raise Invalid("vault.signing_purpose", "A permit signs for the purpose 'models' only.")
         check(permit, "models:write", now=self._clock.now())
         name = _signing_name(permit.account, purpose)
-        self._note(permit, f"{name}/v{self._newest[name]}")
-        return self._signer(name).sign(data, ec.ECDSA(hashes.SHA256()))
+        ring = self.current()
+        ring.allow(permit, name)
+        signer, label = ring.signer(name)
+        self._note(permit, label)
+        return signer.sign(data, ec.ECDSA(hashes.SHA256()))
 
-    def verify(self, data: bytes, signature: bytes, *, account: str, purpose: str) -> bool:
-        """Was this signed by that account's key for that purpose? Public keys only: takes no permit."""
-        public = self._signer(_signing_name(account, purpose)).public_key()
-        try:
-            public.verify(signature, data, ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature:
-            return False
-        return True
+    def verify(
+        self, data: bytes, signature: bytes, *, account: str, purpose: str, version: int | None = None
+    ) -> bool:
+        """Was this signed by that account's key for that purpose? Public keys only: takes no permit.
 
-    def public_key_pem(self, account: str, purpose: str) -> bytes:
-        """The public half, as SubjectPublicKeyInfo in PEM."""
-        public = self._signer(_signing_name(account, purpose)).public_key()
-        return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        Every version counts, the newest first: what was signed before a rotation still verifies, also when the
+        private half is destroyed.
+
+        Args:
+            version: this one only.
+        """
+        for entry in reversed(self._signing(account, purpose)):
+            if version in (None, entry.version) and _signed(entry.public, data, signature):
+                return True
+        return False
+
+    def public_key_pem(self, account: str, purpose: str, version: int | None = None) -> bytes:
+        """The public half, as SubjectPublicKeyInfo in PEM; of the newest version, unless another one is named."""
+        found = {entry.version: entry.public for entry in self._signing(account, purpose)}
+        if version is not None and version not in found:
+            raise Corrupt("vault.key_version", f"The key ring has no version {version} of that signing key.")
+        return _pem(found[max(found) if version is None else version])
+
+    def public_keys_pem(self, account: str, purpose: str) -> dict[int, bytes]:
+        """The public halves of all versions, newest first."""
+        return {entry.version: _pem(entry.public) for entry in reversed(self._signing(account, purpose))}
 
     def sign_trail(self, data: bytes) -> bytes:
         """ECDSA P-256 with SHA-256 (DER) by the trail's key; for `audit` alone."""
-        return self._signer("security/sign-trail").sign(data, ec.ECDSA(hashes.SHA256()))
+        return self.current().signer("security/sign-trail")[0].sign(data, ec.ECDSA(hashes.SHA256()))
 
     def trail_public_key(self) -> bytes:
-        """PEM of the trail's public key."""
+        """PEM of the trail's public key, the newest one."""
         return self.public_key_pem("security", "trail")
 
     def sign_token(self, data: bytes) -> bytes:
         """An ES256 signature as JOSE has it (r and s, 64 bytes; RFC 7518 section 3.4); for `access` alone."""
-        r, s = decode_dss_signature(self._signer("security/sign-tokens").sign(data, ec.ECDSA(hashes.SHA256())))
+        signer, _ = self.current().signer("security/sign-tokens")
+        r, s = decode_dss_signature(signer.sign(data, ec.ECDSA(hashes.SHA256())))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
     def token_public_key(self) -> bytes:
-        """PEM of the tokens' public key."""
+        """PEM of the tokens' public key, the newest one."""
         return self.public_key_pem("security", "tokens")
+
+    def token_public_keys(self) -> list[bytes]:
+        """PEM of every version that tokens may be signed with, the newest first: not of what is disabled or gone."""
+        ring, name = self.current(), "security/sign-tokens"
+        fit = [entry for entry in ring.versions(name) if ring.why_not(name, entry.version) is None]
+        return [_pem(entry.public) for entry in reversed(fit)]
+
+    def _signing(self, account: str, purpose: str) -> list[Entry]:
+        return self.current().versions(_signing_name(account, purpose))
+
+
+def _no_core_dumps() -> None:
+    # A crash must not leave this process's memory, and so keys, in a file.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _unlocked(read: Read, root: bytes, name: str) -> Unlocked:
+    file = read.file
+    if not hmac.compare_digest(check_value(root, file.workspace), file.check):
+        raise Corrupt(
+            "vault.wrong_key",
+            f"The root key is not the one of workspace {file.workspace}; nothing was opened; give the right one.",
+        )
+    if not hmac.compare_digest(mac_of(root, read.written), read.written.mac):
+        raise Corrupt("vault.keyring", f"{name} was altered after it was written; restore it from a backup.")
+    return Unlocked.of(file, root, read.stamp)
+
+
+def _apply(draft: Draft, missing: tuple[str, ...], newest: RingNote | None) -> None:
+    for entry in [entry for entry in draft.file.keys if entry.label in missing]:
+        draft.destroy(entry)
+    if newest is not None:
+        # As new as the newest one seen, and with nothing enabled that it had disabled.
+        draft.set(generation=newest.generation - 1, holds=newest.holds, policies=newest.policies)
+
+
+def _signed(public: bytes, data: bytes, signature: bytes) -> bool:
+    key = serialization.load_der_public_key(public)
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    try:
+        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _pem(public: bytes) -> bytes:
+    key = serialization.load_der_public_key(public)
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _signing_name(account: str, purpose: str) -> str:

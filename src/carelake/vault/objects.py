@@ -1,32 +1,46 @@
-"""Encrypted, versioned objects in zones (decision D5).
+"""Encrypted, versioned objects in zones (decisions D5, 0017, 0018).
 
-A file's name on disk is random; what it is called, and in which zone and account, stands only in the encrypted table
-``object_version``. A write goes to a temporary name, is synced, renamed and then entered in the table, so an object
-is there whole or not at all; what a crash leaves behind has no row and is swept at the next open.
+A blob's name on disk or in a bucket is random; what it is called, and in which zone and account, stands only in the
+encrypted table ``object_version``. Bytes are made durable first and then entered in the table, so an object is there
+whole or not at all; what a crash leaves behind has no row and is swept.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import update
+
 from carelake.core.clock import Clock, iso
-from carelake.core.errors import Conflict, Corrupt
+from carelake.core.errors import Corrupt
 from carelake.core.ids import Ids
 from carelake.core.permit import Permit
-from carelake.vault.catalogue import Catalogue, ObjectVersion, check_name, locked, path_of, tags_json
-from carelake.vault.chunks import ChunkReader, ChunkWriter, Place, stored_size
+from carelake.core.settings import Settings
+from carelake.vault.catalogue import ANY, Catalogue, Condition
 from carelake.vault.database import Database
-from carelake.vault.disk import private_folder, publish
+from carelake.vault.depot import Depot
+from carelake.vault.disk import private_folder
+from carelake.vault.drivers.choice import blobs_for
+from carelake.vault.keeping import Keeping
 from carelake.vault.keyring import Keyring
-from carelake.vault.places import LOCKED, ZONES, zone_of
+from carelake.vault.lifecycle import Lifecycle
+from carelake.vault.multipart import Uploads
+from carelake.vault.places import LOCKED, UNVERSIONED
 from carelake.vault.presence import Presence
-from carelake.vault.verification import Fault, verify
+from carelake.vault.reading import Reader, open_version, readall
+from carelake.vault.report import Report
+from carelake.vault.restoring import restore
+from carelake.vault.retention import locked
+from carelake.vault.space import sweep
+from carelake.vault.tables import object_version
+from carelake.vault.verification import Fault, look, verify
+from carelake.vault.versions import ObjectVersion, check_name, check_tags, sealed_tags
+from carelake.vault.writing import ObjectWriter
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -37,21 +51,34 @@ _READ_AHEAD = 128 * 1024
 
 
 class Objects:
-    """The objects of one open workspace."""
+    """The objects of one open workspace.
+
+    Attributes:
+        uploads: large objects in parts, resumable.
+        keeping: retention, legal hold, purge.
+        lifecycle: what happens with age.
+        report: usage and inventory.
+    """
 
     def __init__(
-        self, folder: Path, *, workspace: str, keyring: Keyring, database: Database, clock: Clock, ids: Ids
+        self, folder: Path, *, settings: Settings, keyring: Keyring, database: Database, clock: Clock, ids: Ids
     ) -> None:
         private_folder(folder)
-        self._folder = folder
-        self._workspace = workspace
-        self._keyring = keyring
-        self._database = database
-        self._clock = clock
-        self._ids = ids
-        self._catalogue = Catalogue(database, workspace, folder)
-        self._presence = Presence(folder)
-        self._writing = 0
+        self._depot = Depot(
+            workspace=settings.workspace,
+            settings=settings,
+            keyring=keyring,
+            database=database,
+            clock=clock,
+            ids=ids,
+            blobs=blobs_for(folder, settings),
+            presence=Presence(folder),
+        )
+        self._catalogue = Catalogue(self._depot)
+        self.uploads = Uploads(self._depot, self._catalogue)
+        self.keeping = Keeping(self._depot, self._catalogue)
+        self.lifecycle = Lifecycle(self._depot, self._catalogue, self.uploads)
+        self.report = Report(self._depot)
 
     # -- write ----------------------------------------------------------------------------------------------------
 
@@ -63,17 +90,25 @@ class Objects:
         data: ReadableBuffer,
         *,
         tags: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+        if_match: str | None = None,
     ) -> ObjectVersion:
         """Write an object whole.
 
         In the lake an overwrite replaces; elsewhere it makes a new version; in a locked zone it is refused. Inside a
         write transaction of this thread the object appears when that one commits.
 
+        Args:
+            if_none_match: write only where there is no such object (RFC 9110 ``If-None-Match: *``).
+            if_match: write only where this is its current version (``If-Match``).
+
         Raises:
-            Refused: the permit has no grant ``ZONE:write``; ``vault.locked``.
+            Conflict: ``vault.precondition``.
+            Refused: the permit has no grant ``ZONE:write``; ``vault.locked``; in the lake ``vault.held``,
+                ``vault.retained``.
             Invalid: ``vault.name``, ``vault.tags``, ``vault.zone``.
         """
-        writer = self.create(permit, zone, name, tags=tags)
+        writer = self.create(permit, zone, name, tags=tags, if_none_match=if_none_match, if_match=if_match)
         try:
             writer.write(data)
             return writer.commit()
@@ -93,34 +128,112 @@ class Objects:
         finally:
             writer.discard()
 
-    def create(self, permit: Permit, zone: str, name: str, *, tags: Mapping[str, str] | None = None) -> ObjectWriter:
+    def create(
+        self,
+        permit: Permit,
+        zone: str,
+        name: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectWriter:
         """As `writer`, for callers that cannot use ``with``: ``close`` commits, `ObjectWriter.discard` does not."""
-        self._keyring.use(permit, f"{zone_of(zone)}:write", f"{permit.account}/{zone}")
+        self._depot.writer(permit, zone)
         check_name(name)
-        tags_json(tags)
-        self._catalogue.check_unlocked(permit.account, zone, name)
-        self._presence.mark()
-        return ObjectWriter(self, permit, zone, name, dict(tags or {}))
+        check_tags(tags)
+        condition = Condition(if_none_match, if_match)
+        self._catalogue.check(permit.account, zone, name, condition)
+        return ObjectWriter(self._depot, self._catalogue, permit, zone, name, dict(tags or {}), condition)
+
+    def remove(
+        self, permit: Permit, zone: str, name: str, *, version: str | None = None, if_match: str | None = None
+    ) -> ObjectVersion | None:
+        """Delete an object as S3 does: it is marked as deleted, and `restore` brings it back.
+
+        In the lake, which has no versions, its bytes go. With ``version`` that one version goes with its bytes; of a
+        delete marker, the marker.
+
+        Returns the delete marker, if one was made.
+
+        Raises:
+            NotFound, Gone: there is none.
+            Refused: ``vault.locked``; ``vault.held``, ``vault.retained`` where bytes would go.
+        """
+        self._depot.writer(permit, zone)
+        check_name(name)
+        if zone in LOCKED:
+            raise locked(zone)
+        if version is not None:
+            self._catalogue.delete_version(permit, permit.account, zone, name, version)
+            return None
+        if zone in UNVERSIONED:
+            self._catalogue.delete(permit, permit.account, zone, name, forget=True)
+            return None
+        depot = self._depot
+        now = iso(depot.clock.now())
+        marker = ObjectVersion(name, zone, permit.account, depot.ids.new(), 0, "", now, {}, marker=True)
+        self._catalogue.mark(permit, marker, Condition(match=if_match) if if_match else ANY)
+        return marker
 
     def delete(self, permit: Permit, zone: str, name: str) -> None:
         """Remove an object with all its versions; their bytes go once the deletion is committed.
 
         Raises:
-            Refused: ``vault.locked``, or the permit has no grant ``ZONE:write``.
+            Refused: ``vault.locked``, ``vault.held``, ``vault.retained``, or the permit has no grant ``ZONE:write``.
             NotFound: there is none, or it was deleted before.
         """
-        self._keyring.use(permit, f"{zone_of(zone)}:write", f"{permit.account}/{zone}")
+        self._depot.writer(permit, zone)
         if zone in LOCKED:
             raise locked(zone)
-        self._presence.mark()
-        self._catalogue.delete(permit, permit.account, zone, name)
+        self._catalogue.delete(permit, permit.account, zone, name, forget=False)
+
+    def restore(self, permit: Permit, zone: str, name: str, version: str | None = None) -> ObjectVersion:
+        """Make an old version the current one again, as a new version; no bytes are copied.
+
+        Args:
+            version: the one to restore; None for the one that a delete marker hides.
+
+        Raises:
+            Conflict: ``vault.not_deleted``: nothing is hidden, so a version must be named.
+            NotFound, Gone: there is none. Refused: ``vault.locked``.
+        """
+        self._depot.writer(permit, zone)
+        return restore(self._depot, self._catalogue, permit, zone, name, version)
+
+    def tag(
+        self,
+        permit: Permit,
+        zone: str,
+        name: str,
+        tags: Mapping[str, str],
+        *,
+        remove: tuple[str, ...] = (),
+        version: str | None = None,
+    ) -> ObjectVersion:
+        """Set some tags of a version and remove others.
+
+        Raises:
+            Invalid: ``vault.tags``. NotFound, Gone. Refused: ``vault.locked``.
+        """
+        self._depot.writer(permit, zone)
+        if zone in LOCKED:
+            raise locked(zone)
+        with self._depot.database.writing(permit, join=True) as connection:
+            row = self._catalogue.exact(connection, permit.account, zone, name, version)
+            old = self._catalogue.told(row)
+            kept = {name: text for name, text in old.tags.items() if name not in remove}
+            new = replace(old, tags=kept | dict(tags))
+            text = sealed_tags(self._depot, permit.account, zone, new.version, new.tags)
+            connection.execute(update(object_version).where(object_version.c.seq == row.seq).values(tags=text))
+        return new
 
     # -- read -----------------------------------------------------------------------------------------------------
 
     def stat(self, permit: Permit, zone: str, name: str, version: str | None = None) -> ObjectVersion:
         """What is known of an object without its bytes; `NotFound` or `Gone` where there is none."""
-        self._keyring.use(permit, f"{zone_of(zone)}:read", f"{permit.account}/{zone}")
-        return self._catalogue.find(permit.account, zone, name, version)[0]
+        self._depot.reader(permit, zone)
+        return self._catalogue.find(permit.account, zone, name, version).told
 
     def open(self, permit: Permit, zone: str, name: str, version: str | None = None) -> io.BufferedReader:
         """A seekable binary file; only the chunks that are read are decrypted.
@@ -135,163 +248,56 @@ class Objects:
     def get(self, permit: Permit, zone: str, name: str, version: str | None = None) -> bytes:
         """An object's bytes, whole. See `open`."""
         with self._reader(permit, zone, name, version) as reader:
-            return reader.readall()
+            return readall(reader)
+
+    def versions(self, permit: Permit, zone: str, name: str) -> list[ObjectVersion]:
+        """Every version of an object, and its delete markers, newest first; `NotFound` where there never was one."""
+        self._depot.reader(permit, zone)
+        return self._catalogue.versions(permit.account, zone, name)
 
     def list(self, permit: Permit, zone: str, prefix: str = "") -> list[ObjectVersion]:
-        """The newest version of each object whose name starts so, by name."""
-        self._keyring.use(permit, f"{zone_of(zone)}:read", f"{permit.account}/{zone}")
+        """The current version of each object whose name starts so, by name."""
+        self._depot.reader(permit, zone)
         return self._catalogue.list(permit.account, zone, prefix)
 
     def any(self, permit: Permit, zone: str, prefix: str) -> bool:
         """Is there an object whose name starts so?"""
-        self._keyring.use(permit, f"{zone_of(zone)}:read", f"{permit.account}/{zone}")
+        self._depot.reader(permit, zone)
         return self._catalogue.any(permit.account, zone, prefix)
+
+    def check(self, permit: Permit, zone: str, name: str, version: str | None = None) -> Fault | None:
+        """Read a version whole and compare it with the digest it was entered with; what is wrong, or None."""
+        self._depot.reader(permit, zone)
+        return look(self._depot, self._catalogue.find(permit.account, zone, name, version).row)
 
     def verify(self, permit: Permit) -> Iterator[Fault]:
         """Read and authenticate every object of every account and zone; see `verification.verify`."""
-        return verify(permit, self._database, self._keyring, self._clock, self._folder, self._workspace)
+        return verify(permit, self._depot)
+
+    def _reader(self, permit: Permit, zone: str, name: str, version: str | None) -> Reader:
+        self._depot.reader(permit, zone)
+        found = self._catalogue.find(permit.account, zone, name, version)
+        while True:
+            try:
+                return open_version(self._depot, found.row, found.sealed)
+            except Corrupt as error:
+                # It may have been replaced or moved, by rights, after its row was read: then there is a newer row.
+                again = self._catalogue.find(permit.account, zone, name, version)
+                if error.code != "vault.missing" or _same(again.row, found.row):
+                    raise
+                found = again
 
     # -- housekeeping ---------------------------------------------------------------------------------------------
 
     def sweep(self) -> int:
-        """At open: remove files without a row, if an earlier process was killed and no other one is here.
-
-        Returns the number of files removed.
-        """
-        swept = 0
-        if self._presence.alone() and (marks := self._presence.left_behind()):
-            for folder in self._zone_folders():
-                swept += self._sweep_zone(folder)
-            for mark in marks:
-                mark.unlink(missing_ok=True)
-        self._presence.share()
-        return swept
+        """At open: remove what was given up and set aside what a killed process left; the number of blobs."""
+        return sweep(self._depot)
 
     def close(self) -> None:
         """Say that this process has left nothing half-done."""
-        self._presence.leave(clean=self._writing == 0)
-
-    def _zone_folders(self) -> Iterator[Path]:
-        for account in self._folder.iterdir():
-            if account.is_dir():
-                yield from (account / zone for zone in ZONES if (account / zone).is_dir())
-
-    def _sweep_zone(self, folder: Path) -> int:
-        known = self._catalogue.alive(folder.parent.name, folder.name)
-        swept = 0
-        for path in folder.glob("*/*"):
-            if path.name not in known:
-                path.unlink(missing_ok=True)
-                swept += 1
-        return swept
-
-    # -- inside ---------------------------------------------------------------------------------------------------
-
-    def _reader(self, permit: Permit, zone: str, name: str, version: str | None) -> ChunkReader:
-        key_name = f"{permit.account}/{zone}"
-        self._keyring.use(permit, f"{zone_of(zone)}:read", key_name)
-        told, place = self._catalogue.find(permit.account, zone, name, version)
-        try:
-            handle = os.open(path_of(self._folder, place), os.O_RDONLY)
-        except FileNotFoundError:
-            raise Corrupt(
-                "vault.missing", "The bytes of an object are missing; restore them from a backup."
-            ) from None
-        reader = ChunkReader(handle, place, lambda number: self._keyring.inner(key_name, number))
-        if reader.size != told.size:
-            reader.close()
-            raise Corrupt("vault.altered", "A stored object has another length than was entered for it.")
-        return reader
-
-    def _enter(self, permit: Permit, place: Place, told: ObjectVersion) -> None:
-        unsure = self._catalogue.enter(permit, place, told, stored_size(told.size))
-        # Then the next open has to look for files without a row.
-        self._writing += unsure
+        self._depot.presence.leave(clean=self._depot.unsure == 0)
 
 
-class ObjectWriter(io.RawIOBase):
-    """A stream to a new object. `commit` (or a clean ``with``, or ``close`` where that commits) makes it visible."""
-
-    def __init__(self, objects: Objects, permit: Permit, zone: str, name: str, tags: Mapping[str, str]) -> None:
-        super().__init__()
-        self.commit_on_close = True
-        self.version: ObjectVersion | None = None
-        self._objects = objects
-        self._permit = permit
-        self._name = name
-        self._tags = tags
-        self._place = Place(objects._workspace, permit.account, zone, secrets.token_hex(16), objects._ids.new())
-        self._path = path_of(objects._folder, self._place)
-        self._temporary = self._path.with_suffix(".tmp")
-        private_folder(self._path.parent)
-        self._handle: int | None = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        objects._writing += 1
-        self._chunks = ChunkWriter(self._handle, self._place)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: ReadableBuffer) -> int:
-        """Take bytes; all of them, always."""
-        if self._handle is None:
-            raise ValueError("I/O operation on closed file")
-        return self._chunks.write(data)
-
-    def tell(self) -> int:
-        return self._chunks.size
-
-    def commit(self) -> ObjectVersion:
-        """Finish the file, give it its name and enter it in the table."""
-        if self.version is not None:
-            return self.version
-        if self._handle is None:
-            raise Conflict("vault.discarded", "This writer was discarded; nothing of it is kept.")
-        place, objects = self._place, self._objects
-        key = objects._keyring.use(self._permit, f"{place.zone}:write", f"{place.account}/{place.zone}")
-        sha256 = self._chunks.finish(key)
-        told = ObjectVersion(
-            name=self._name,
-            zone=place.zone,
-            account=place.account,
-            version=place.version,
-            size=self._chunks.size,
-            sha256=sha256,
-            created=iso(objects._clock.now()),
-            tags=self._tags,
-        )
-        publish(self._temporary, self._path)
-        try:
-            objects._enter(self._permit, place, told)
-        except BaseException:
-            self._path.unlink(missing_ok=True)
-            raise
-        self.version = told
-        self.discard()
-        return told
-
-    def discard(self) -> None:
-        """Drop what was not committed. Does nothing after `commit`."""
-        if self._handle is not None:
-            self._chunks.release()
-            os.close(self._handle)
-            self._handle = None
-            self._temporary.unlink(missing_ok=True)
-            self._objects._writing -= 1
-        super().close()
-
-    def close(self) -> None:
-        if self.commit_on_close and self._handle is not None:
-            try:
-                self.commit()
-            finally:
-                self.discard()
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        if kind is not None:
-            self.discard()
-        self.close()
-
-    def __del__(self) -> None:
-        # io would close, and so commit, a writer that was merely forgotten.
-        if getattr(self, "_handle", None) is not None:
-            self.discard()
+def _same(one: object, other: object) -> bool:
+    names = ("version", "object", "storage", "form")
+    return all(getattr(one, name) == getattr(other, name) for name in names)

@@ -11,7 +11,7 @@ import os
 import secrets
 from pathlib import Path
 
-from carelake.vault.disk import sync_folder
+from carelake.vault.disk import full_disk, sync_folder
 
 __all__ = ["Presence"]
 
@@ -44,8 +44,9 @@ class Presence:
     def mark(self) -> None:
         """About to write or remove files."""
         if not self._marked:
-            os.close(os.open(self._mark, os.O_WRONLY | os.O_CREAT, 0o600))
-            sync_folder(self._folder)
+            with full_disk():
+                os.close(os.open(self._mark, os.O_WRONLY | os.O_CREAT, 0o600))
+                sync_folder(self._folder)
             self._marked = True
 
     def leave(self, *, clean: bool) -> None:

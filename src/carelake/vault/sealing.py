@@ -21,11 +21,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from carelake.core.clock import Clock, iso
-from carelake.core.errors import Corrupt, Gone, Invalid, Refused
-from carelake.core.permit import Permit
+from carelake.core.errors import CarelakeError, Corrupt, Gone, Invalid, Refused
+from carelake.core.permit import Permit, check
 from carelake.vault.database import Scope, scope_of
+from carelake.vault.forgotten import forgotten_name, raise_epoch
 from carelake.vault.keyring import Key, Keyring
-from carelake.vault.tables import patient_key
+from carelake.vault.tables import forgotten_patient, patient_key
 from carelake.vault.wrapping import NONCE_BYTES, TAG_BYTES, bind, new_key, unwrap, wrap
 
 __all__ = ["PageKeys", "Sealer"]
@@ -57,8 +58,28 @@ class _SealKey:
             raise _tampered() from None
 
 
-_Versions = dict[int, _SealKey]
+@dataclass(frozen=True, slots=True)
+class _Blocked:
+    """A key that is not to be had, since one above it is disabled or destroyed: each use says why."""
+
+    why: CarelakeError
+
+    def seal(self, context: bytes, data: bytes) -> bytes:
+        raise self._again()
+
+    def open(self, context: bytes, sealed: bytes) -> bytes:
+        raise self._again()
+
+    def _again(self) -> CarelakeError:
+        return type(self.why)(self.why.code, self.why.message, **self.why.facts)
+
+
+_Versions = dict[int, _SealKey | _Blocked]
 """A patient's keys by version; the highest one seals."""
+
+
+_CacheKey = tuple[int, int, str, str]
+"""Generation of the key ring, erasure epoch, account, owner."""
 
 
 @dataclass(slots=True)
@@ -69,10 +90,10 @@ class _Cache:
     """
 
     limit: int
-    young: dict[tuple[int, str, str], _Versions] = field(default_factory=dict)
-    old: dict[tuple[int, str, str], _Versions] = field(default_factory=dict)
+    young: dict[_CacheKey, _Versions] = field(default_factory=dict)
+    old: dict[_CacheKey, _Versions] = field(default_factory=dict)
 
-    def get(self, key: tuple[int, str, str]) -> _Versions | None:
+    def get(self, key: _CacheKey) -> _Versions | None:
         found = self.young.get(key)
         if found is None:
             found = self.old.get(key)
@@ -80,7 +101,7 @@ class _Cache:
                 self.put(key, found)
         return found
 
-    def put(self, key: tuple[int, str, str], versions: _Versions) -> None:
+    def put(self, key: _CacheKey, versions: _Versions) -> None:
         if len(self.young) * 2 >= self.limit:
             self.old, self.young = self.young, {}
         self.young[key] = versions
@@ -152,20 +173,35 @@ class Sealer:
 
         Needs the grant ``rows:erase``. Returns the number of keys deleted.
         """
-        self._keyring.use(permit, "rows:erase", f"{permit.account}/patient")
+        # Erasing unwraps nothing: it goes on where the key above is disabled or destroyed.
+        check(permit, "rows:erase", now=self._clock.now())
         scope = scope_of(tx)
         gone = tx.execute(
             delete(patient_key).where(patient_key.c.account == permit.account, patient_key.c.patient == owner)
         ).rowcount
-        tx.exec_driver_sql("UPDATE vault_epoch SET epoch = epoch + 1")
+        raise_epoch(tx)
+        self._note_forgotten(permit, tx, scope, owner)
         # From here this transaction reads keys from their table: the new epoch is not real until it has committed.
         scope.epoch = None
         scope.drop_fresh()
         return gone
 
+    def _note_forgotten(self, permit: Permit, tx: Connection, scope: Scope, owner: str) -> None:
+        # The row goes with the transaction; the list outside follows the commit, at the latest at the next open.
+        listed, account = self._keyring.forgotten, permit.account
+        entry, at = os.urandom(16).hex(), iso(self._clock.now())
+        name = forgotten_name(listed.secret, account, owner)
+        tx.execute(insert(forgotten_patient).values(id=entry, account=account, name=name, at=at))
+        scope.after.append(lambda: listed.note_patient(entry, account, name, at))
+
     def _zone(self, permit: Permit, grant: str) -> _Versions:
         key = self._keyring.use(permit, grant, f"{permit.account}/clinical")
-        return {each.version: self._ready(each, permit.account) for each in self._keyring.versions(key.name)}
+        ring = self._keyring.current()
+        found: _Versions = {}
+        for version in (entry.version for entry in ring.versions(key.name)):
+            why = ring.why_not(key.name, version)
+            found[version] = _Blocked(why) if why else self._ready(ring.key(key.name, version), permit.account)
+        return found
 
     def _ready(self, key: Key, account: str) -> _SealKey:
         found = self._zone_keys.get((key.name, key.version))
@@ -179,7 +215,11 @@ class Sealer:
             found: _Versions | None = scope.fresh.get((account, owner))
             if found is not None:
                 return found
-        return None if scope.epoch is None else self._cache.get((scope.epoch, account, owner))
+        return None if scope.epoch is None else self._cache.get((self._ring(), scope.epoch, account, owner))
+
+    def _ring(self) -> int:
+        # What was unwrapped before a key was disabled or destroyed is not found after it.
+        return self._keyring.current().file.generation
 
     def _fill(
         self,
@@ -193,39 +233,48 @@ class Sealer:
     ) -> None:
         found = self._load(scope.connection, account, owners)
         if create:
-            found |= self._make(scope.connection, account, above, [owner for owner in owners if owner not in found])
+            wanted = {owner: 1 for owner in owners if owner not in found}
+            # A patient whose key went with the one above it gets a new one for what is new.
+            wanted |= {owner: max(v) + 1 for owner, v in found.items() if _lost(v[max(v)])}
+            for owner, made in self._make(scope.connection, account, above, wanted).items():
+                found[owner] = found.get(owner, {}) | made
         for owner, versions in found.items():
             keys[owner] = versions
             if not scope.writing and scope.epoch is not None:
-                self._cache.put((scope.epoch, account, owner), versions)
+                self._cache.put((self._ring(), scope.epoch, account, owner), versions)
         if scope.writing:
             if not scope.fresh:
-                scope.after.append(lambda: self._keep(scope))
+                ring = self._ring()
+                scope.after.append(lambda: self._keep(scope, ring))
             scope.fresh.update({(account, owner): versions for owner, versions in found.items()})
 
-    def _keep(self, scope: Scope) -> None:
+    def _keep(self, scope: Scope, ring: int) -> None:
         if scope.epoch is not None:
             for (account, owner), versions in scope.fresh.items():
-                self._cache.put((scope.epoch, account, owner), versions)
+                self._cache.put((ring, scope.epoch, account, owner), versions)
         scope.fresh.clear()
 
     def _load(self, tx: Connection, account: str, owners: Iterable[str]) -> dict[str, _Versions]:
         out: dict[str, _Versions] = {}
-        names = list(owners)
+        names, ring = list(owners), self._keyring.current()
         for start in range(0, len(names), _LOOKUP):
             for row in tx.execute(_FIND, {"account": account, "patients": names[start : start + _LOOKUP]}):
-                above = self._keyring.inner(f"{account}/patient", row.parent_version)
+                why = ring.why_not(f"{account}/patient", row.parent_version)
+                if why is not None:
+                    out.setdefault(row.patient, {})[row.version] = _Blocked(why)
+                    continue
+                above = ring.key(f"{account}/patient", row.parent_version)
                 secret = unwrap(above.secret, row.wrapped, self._wrap_bound(account, row.patient, row.version, above))
                 out.setdefault(row.patient, {})[row.version] = self._patient(
                     account, row.patient, row.version, secret
                 )
         return out
 
-    def _make(self, tx: Connection, account: str, above: Key, owners: list[str]) -> dict[str, _Versions]:
+    def _make(self, tx: Connection, account: str, above: Key, owners: dict[str, int]) -> dict[str, _Versions]:
         out: dict[str, _Versions] = {}
         rows = []
         created = iso(self._clock.now())
-        for owner in owners:
+        for owner, version in owners.items():
             if len(owner) > _MAX_OWNER:
                 raise Invalid("vault.owner", f"An owner's id is longer than {_MAX_OWNER} characters.")
             secret = new_key()
@@ -233,13 +282,13 @@ class Sealer:
                 {
                     "account": account,
                     "patient": owner,
-                    "version": 1,
+                    "version": version,
                     "parent_version": above.version,
-                    "wrapped": wrap(above.secret, secret, self._wrap_bound(account, owner, 1, above)),
+                    "wrapped": wrap(above.secret, secret, self._wrap_bound(account, owner, version, above)),
                     "created": created,
                 }
             )
-            out[owner] = {1: self._patient(account, owner, 1, secret)}
+            out[owner] = {version: self._patient(account, owner, version, secret)}
         if rows:
             tx.execute(insert(patient_key), rows)
         return out
@@ -292,6 +341,10 @@ class PageKeys:
         if versions is None:
             raise Gone("vault.erased", "The patient's key is gone: the record was erased and cannot be read again.")
         return versions
+
+
+def _lost(key: _SealKey | _Blocked) -> bool:
+    return isinstance(key, _Blocked) and isinstance(key.why, Gone)
 
 
 def _head(version: int) -> bytes:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Row, select
 
-from carelake.core.clock import Clock
-from carelake.core.errors import Corrupt
+from carelake.core.errors import CarelakeError, Corrupt, Gone, Refused
 from carelake.core.permit import Permit, check
 from carelake.vault.chunks import ChunkReader, Place
-from carelake.vault.database import Database
-from carelake.vault.keyring import Keyring
+from carelake.vault.depot import Depot
+from carelake.vault.parts import composite, read_manifest
+from carelake.vault.reading import Reader, open_piece, open_version
 from carelake.vault.tables import object_version
 
-__all__ = ["Fault", "verify"]
+__all__ = ["Fault", "look", "verify"]
 
 _PAGE = 1000
 _READ = 4 << 20
@@ -31,12 +30,13 @@ class Fault:
     """One object that is not what was written.
 
     Attributes:
+        kind: ``unread`` where its key is disabled, so that nothing could be looked at.
         name: as the writer called it. In ``landing`` this can be a patient's name: show it, never log it.
         object: the opaque path below the vault's folder, safe to log.
         reason: a sentence without content.
     """
 
-    kind: Literal["missing", "altered"]
+    kind: Literal["missing", "altered", "unread"]
     name: str
     reason: str
     account: str
@@ -45,9 +45,7 @@ class Fault:
     object: str
 
 
-def verify(
-    permit: Permit, database: Database, keyring: Keyring, clock: Clock, folder: Path, workspace: str
-) -> Iterator[Fault]:
+def verify(permit: Permit, depot: Depot) -> Iterator[Fault]:
     """Read every object of every account and zone, and yield a `Fault` for each that fails.
 
     The one place where a permit opens objects of an account that is not its own; it yields no bytes.
@@ -55,56 +53,83 @@ def verify(
     Raises:
         Refused: the permit has no grant ``vault:verify``. At the call, not at the first step.
     """
-    check(permit, "vault:verify", now=clock.now())
-    return _walk(permit, database, keyring, folder, workspace)
+    check(permit, "vault:verify", now=depot.clock.now())
+    return _walk(permit, depot)
 
 
-def _walk(permit: Permit, database: Database, keyring: Keyring, folder: Path, workspace: str) -> Iterator[Fault]:
-    seen = 0
+def _walk(permit: Permit, depot: Depot) -> Iterator[Fault]:
     buffer = memoryview(bytearray(_READ))
-    page = _page(database, 0)
+    page = _page(depot, 0)
     while page:
+        seen = 0
         for row in page:
             seen = row.seq
-            keyring.use(permit, "vault:verify", f"{row.account}/{row.zone}")
-            place = Place(workspace, row.account, row.zone, row.object, row.version)
-            fault = _look(folder, place, row, keyring, buffer)
-            if fault is not None and _still_there(database, row.seq):
+            with suppress(Gone, Refused):  # a key that was destroyed or is disabled: `look` tells
+                depot.keyring.use(permit, "vault:verify", f"{row.account}/{row.zone}")
+            fault = look(depot, row, buffer)
+            if fault is not None and _still_so(depot, row):
                 yield fault
-        page = _page(database, seen)
+        page = _page(depot, seen)
 
 
-def _page(database: Database, after: int) -> list[Row[Any]]:
+def _page(depot: Depot, after: int) -> list[Row[Any]]:
     query = select(object_version).where(_T.seq > after, ~_T.deleted).order_by(_T.seq).limit(_PAGE)
-    with database.snapshot() as connection:
+    with depot.database.snapshot() as connection:
         return list(connection.execute(query))
 
 
-def _still_there(database: Database, seq: int) -> bool:
-    # It may have been deleted, by rights, while we were on our way to it.
-    with database.snapshot() as connection:
-        return connection.execute(select(_T.seq).where(_T.seq == seq, ~_T.deleted)).first() is not None
+def _still_so(depot: Depot, row: Row[Any]) -> bool:
+    # It may have been deleted or moved, by rights, while we were on our way to it.
+    with depot.database.snapshot() as connection:
+        now = connection.execute(select(object_version).where(_T.seq == row.seq, ~_T.deleted)).first()
+    if now is None:
+        return False
+    return now.storage == row.storage or look(depot, now) is not None
 
 
-def _look(folder: Path, place: Place, row: Row[Any], keyring: Keyring, buffer: memoryview) -> Fault | None:
-    opaque = f"{place.account}/{place.zone}/{place.object[:2]}/{place.object}"
+def look(depot: Depot, row: Row[Any], buffer: memoryview | None = None) -> Fault | None:
+    """Read one version whole; what is wrong with it, or None.
 
-    def fault(kind: Literal["missing", "altered"], reason: str) -> Fault:
+    Args:
+        row: of ``object_version``.
+        buffer: room to read into.
+    """
+
+    def fault(kind: Literal["missing", "altered", "unread"], reason: str) -> Fault:
+        opaque = f"{row.account}/{row.zone}/{row.object[:2]}/{row.object}"
         return Fault(kind, row.name, reason, row.account, row.zone, row.version, opaque)
 
     try:
-        handle = os.open(folder / opaque, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return fault("missing", "The file is missing or cannot be opened.")
-    try:
-        with ChunkReader(handle, place, lambda number: keyring.inner(f"{row.account}/{row.zone}", number)) as reader:
-            if reader.size != row.size:
-                return fault("altered", "The file has another length than was entered for it.")
-            digest = hashlib.sha256()
-            while got := reader.readinto(buffer):
-                digest.update(buffer[:got])
-    except (Corrupt, OSError) as error:
+        digest = _digest(depot, row, memoryview(bytearray(_READ)) if buffer is None else buffer)
+    except Gone as error:
+        # Destroyed by rights, and the trail tells of it: nobody can say more about these bytes.
+        return None if error.code == "vault.key_destroyed" else fault("altered", error.message)
+    except Refused as error:
+        return fault("unread", error.message)
+    except Corrupt as error:
+        return fault("missing" if error.code == "vault.missing" else "altered", error.message)
+    except (CarelakeError, OSError) as error:
         return fault("altered", str(error))
-    if digest.hexdigest() != row.sha256:
+    if digest != row.sha256:
         return fault("altered", "The content has another digest than was entered for it.")
     return None
+
+
+def _digest(depot: Depot, row: Row[Any], buffer: memoryview) -> str:
+    with open_version(depot, row) as reader:
+        if not row.parts:
+            return _read(reader, buffer)
+    place = Place(depot.workspace, row.account, row.zone, row.object, row.version)
+    pieces = read_manifest(depot, place)
+    found = []
+    for index in range(len(pieces)):
+        with open_piece(depot, place, pieces, index) as part:
+            found.append(_read(part, buffer))
+    return composite(found)
+
+
+def _read(reader: Reader | ChunkReader, buffer: memoryview) -> str:
+    digest = hashlib.sha256()
+    while got := reader.readinto(buffer):
+        digest.update(buffer[:got])
+    return digest.hexdigest()

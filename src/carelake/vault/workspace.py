@@ -2,10 +2,11 @@
 
 DIR/carelake.toml                            settings; written by `apps`
 DIR/keyring.json                             wrapped keys
-DIR/carelake.db                              SQLCipher
+DIR/carelake.db                              SQLCipher; none where rows are in PostgreSQL
 DIR/vault/<account>/<zone>/<2 hex>/<32 hex>  sealed objects
 KEY_DIR/<workspace id>.key                   root key      (outside DIR, decision D1)
 KEY_DIR/<workspace id>.head                  signed head of the trail (outside DIR, decision D3)
+KEY_DIR/<workspace id>.forgotten             destroyed keys and erased patients (outside DIR, decision 0020)
 """
 
 from __future__ import annotations
@@ -13,20 +14,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from carelake.core.clock import Clock
-from carelake.core.errors import Conflict, Invalid, Unsupported
+from carelake.core.errors import Conflict, Invalid
 from carelake.core.ids import Ids
 from carelake.core.settings import Settings
 from carelake.vault.database import Database
+from carelake.vault.destruction import destroy_due
 from carelake.vault.disk import private_folder
-from carelake.vault.keyring import Keyring, read_root_settings
+from carelake.vault.forgotten import Forgotten, replay
+from carelake.vault.formats import check_format, check_not_newer
+from carelake.vault.keyring import Keyring, Notice
 from carelake.vault.objects import Objects
 from carelake.vault.places import ACCOUNTS, ZONES
-from carelake.vault.roots import HeadFile, KeyFileRoot, PassphraseRoot, Root, check_workspace_id, new_costs
+from carelake.vault.roots import HeadFile, Roots, check_workspace_id
 from carelake.vault.sealing import Sealer
+from carelake.vault.sql.driver import Driver
+from carelake.vault.sql.postgres import Postgres
+from carelake.vault.sql.sqlcipher import Sqlcipher
 
 __all__ = ["ACCOUNTS", "ZONES", "Vault"]
 
-_FORMAT = 1
 _KEYRING = "keyring.json"
 _DATABASE = "carelake.db"
 
@@ -42,10 +48,10 @@ class Vault:
         self.clock = clock
         self.ids = ids
         self.keyring = keyring
-        self.database = Database(root / _DATABASE, keyring.database_key(), clock)
+        self.database = Database(_driver(root, settings, keyring), clock)
         self.objects = Objects(
             root / "vault",
-            workspace=settings.workspace,
+            settings=settings,
             keyring=keyring,
             database=self.database,
             clock=clock,
@@ -56,13 +62,24 @@ class Vault:
 
     @classmethod
     def create(
-        cls, root: Path, *, settings: Settings, key_dir: Path, clock: Clock, ids: Ids, passphrase: str | None = None
+        cls,
+        root: Path,
+        *,
+        settings: Settings,
+        key_dir: Path,
+        clock: Clock,
+        ids: Ids,
+        passphrase: str | None = None,
+        provider: str | None = None,
+        kms_key: str | None = None,
     ) -> Vault:
         """Make a workspace and open it, with the tables that are known by now.
 
         Args:
             key_dir: folder for the root key and the trail's head; never inside ``root``.
             passphrase: stretch this into the root key instead of making a key file.
+            provider: of the root key, one of `roots.PROVIDERS`; default a passphrase if there is one, else a file.
+            kms_key: for the provider ``kms``.
 
         Raises:
             Conflict: ``vault.exists``, ``vault.root_key_exists``.
@@ -75,36 +92,64 @@ class Vault:
             )
         private_folder(root)
         root.chmod(0o700)
-        provider: Root = KeyFileRoot(key_dir, settings.workspace)
-        if passphrase is not None:
-            provider = PassphraseRoot(passphrase, new_costs())
-        keyring = Keyring.create(root / _KEYRING, workspace=settings.workspace, provider=provider, clock=clock)
-        Database.make(root / _DATABASE)
+        name = provider or ("file" if passphrase is None else "passphrase")
+        choose = Roots(settings.workspace, key_dir, passphrase)
+        keyring = Keyring.create(
+            root / _KEYRING,
+            workspace=settings.workspace,
+            provider=choose.named(name, kms_key=kms_key),
+            chooser=choose,
+            key_dir=key_dir,
+            clock=clock,
+        )
+        if not settings.database.url:
+            Sqlcipher.make(root / _DATABASE)
         vault = cls(root, settings=settings, key_dir=key_dir, keyring=keyring, clock=clock, ids=ids)
-        vault.database.create_all()
-        vault.objects.sweep()
+        try:
+            vault.database.create(settings.workspace)
+            vault.objects.sweep()
+        except BaseException:
+            vault.close()
+            raise
         return vault
 
     @classmethod
     def open(
-        cls, root: Path, *, settings: Settings, key_dir: Path, clock: Clock, ids: Ids, passphrase: str | None = None
+        cls,
+        root: Path,
+        *,
+        settings: Settings,
+        key_dir: Path,
+        clock: Clock,
+        ids: Ids,
+        passphrase: str | None = None,
+        upgrading: bool = False,
     ) -> Vault:
         """Open a workspace; sweep what a killed process left behind.
 
+        Args:
+            upgrading: open an older one too, to upgrade it and for nothing else.
+
         Raises:
+            Conflict: ``vault.upgrade_needed``. Unsupported: ``vault.format``.
             Unavailable: ``vault.root_key_missing``, ``vault.no_workspace``.
             Corrupt: ``vault.wrong_key``, ``vault.keyring``, ``vault.database``.
         """
-        _check(root, settings, key_dir)
-        path = root / _KEYRING
-        said = read_root_settings(path)
-        provider: Root = KeyFileRoot(key_dir, settings.workspace)
-        if said.provider == "passphrase" and said.argon2 is not None:
-            provider = PassphraseRoot(passphrase, said.argon2)
-        keyring = Keyring.open(path, workspace=settings.workspace, provider=provider, clock=clock)
+        _check(root, settings, key_dir, upgrading=upgrading)
+        choose = Roots(settings.workspace, key_dir, passphrase)
+        keyring = Keyring.open(
+            root / _KEYRING, workspace=settings.workspace, chooser=choose, key_dir=key_dir, clock=clock
+        )
+        if gone := destroy_due(keyring, clock):
+            keyring.notices.append(Notice("destroyed", gone))
         vault = cls(root, settings=settings, key_dir=key_dir, keyring=keyring, clock=clock, ids=ids)
         try:
+            vault.database.check_workspace(settings.workspace, upgrading=upgrading)
+            if upgrading:
+                return vault
             vault.objects.sweep()
+            if again := replay(vault):
+                keyring.notices.append(Notice("erased_again", count=again))
         except BaseException:
             vault.close()
             raise
@@ -121,6 +166,16 @@ class Vault:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def forgotten(self) -> Forgotten:
+        """The list of destroyed keys and erased patients, outside the workspace; a backup takes it along."""
+        return self.keyring.forgotten
+
+    @property
+    def head_folder(self) -> Path:
+        """Where the head is kept, beside the root key; for `audit`."""
+        return self._head.path.parent
+
     def read_head(self) -> bytes | None:
         """The trail's signed head as kept outside the workspace, or None; for `audit`."""
         return self._head.read()
@@ -130,12 +185,15 @@ class Vault:
         self._head.write(head)
 
 
-def _check(root: Path, settings: Settings, key_dir: Path) -> None:
+def _driver(root: Path, settings: Settings, keyring: Keyring) -> Driver:
+    if settings.database.url:
+        return Postgres(settings.database)
+    return Sqlcipher(root / _DATABASE, keyring.database_key())
+
+
+def _check(root: Path, settings: Settings, key_dir: Path, *, upgrading: bool = False) -> None:
     check_workspace_id(settings.workspace)
-    if settings.format != _FORMAT:
-        raise Unsupported(
-            "vault.format", f"The workspace has format {settings.format}; this version of carelake reads {_FORMAT}."
-        )
+    (check_not_newer if upgrading else check_format)(settings.format, settings.version)
     if key_dir.resolve().is_relative_to(root.resolve()):
         raise Invalid(
             "vault.key_dir_inside", "The root key must not lie inside the workspace; name a key folder outside it."

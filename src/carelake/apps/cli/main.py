@@ -10,7 +10,20 @@ import typer
 
 from carelake import __version__
 from carelake.apps.cli.arguments import hoist
-from carelake.apps.cli.commands import learn, prove, record, start, use, who
+from carelake.apps.cli.commands import (
+    backup,
+    events,
+    keys,
+    learn,
+    objects,
+    prove,
+    record,
+    rights,
+    start,
+    upkeep,
+    use,
+    who,
+)
 from carelake.apps.cli.grouping import JourneyGroup
 from carelake.apps.cli.session import Options, answers_only
 
@@ -48,7 +61,7 @@ def options(
     context.obj = Options(workspace, as_, purpose, account)
 
 
-for _shelf in (start, record, learn, use, prove, who):
+for _shelf in (start, record, learn, use, prove, who, keys, rights, upkeep, events, objects, backup):
     app.add_typer(_shelf.commands)
 
 

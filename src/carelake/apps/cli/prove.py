@@ -1,25 +1,29 @@
-"""``lineage``, ``nouns``, ``audit``: what was made from what, and what happened."""
+"""``lineage``, ``nouns``, ``audit verify``: what was made from what, and whether the evidence is whole."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carelake.apps.cli.session import Options, Session, answer, note
-from carelake.apps.cli.tables import show
-from carelake.audit.acts import Acts
+from carelake.apps.cli.tables import progress, show
+from carelake.audit.nouns import LIMIT
 from carelake.audit.trail import Problem, Verdict
 from carelake.core.errors import Corrupt, Unavailable
 from carelake.core.nouns import Noun, kind_of
 
-__all__ = ["acts", "lineage", "noun_json", "nouns", "verify", "verify_all"]
+if TYPE_CHECKING:
+    from carelake.access.identity import Caller
+    from carelake.apps.wiring import Workspace
+
+__all__ = ["lineage", "noun_json", "nouns", "verify", "verify_all", "verify_workspace"]
 
 _NOT_INTACT = 6
 
 
-def verify(options: Options, *, json_out: bool, trail_only: bool) -> int:
+def verify(options: Options, *, json_out: bool, trail_only: bool, since: str | None = None) -> int:
     """Verify the trail and every object; exit code 6 when something is not intact.
 
     A workspace that cannot even be opened since a part of it is damaged or gone gets a verdict too.
@@ -27,7 +31,7 @@ def verify(options: Options, *, json_out: bool, trail_only: bool) -> int:
     found = None
     try:
         with contextlib.closing(Session(options)) as session:
-            found = verify_all(session, trail_only=trail_only)
+            found = verify_workspace(session.workspace, session.caller(), trail_only=trail_only, since=since or "")
     except (Corrupt, Unavailable) as error:
         if isinstance(error, Unavailable) and error.code != "vault.no_workspace":
             raise
@@ -38,6 +42,10 @@ def verify(options: Options, *, json_out: bool, trail_only: bool) -> int:
         answer(found)
     elif found["intact"]:
         note(f"Intact: {found['acts']} acts, {found['segments']} segments, {found['objects']} objects.")
+        if since:
+            note(f"Compared: {found['verified']} acts sealed since then; the chain before them is taken on trust.")
+        for finding in found["findings"]:
+            note(f"Worth a look: {finding['name']}: {finding['reason']}.")
     else:
         note("NOT INTACT:")
         show(["kind", "name", "reason"], found["problems"])
@@ -46,8 +54,13 @@ def verify(options: Options, *, json_out: bool, trail_only: bool) -> int:
 
 def verify_all(session: Session, *, trail_only: bool = False) -> dict[str, Any]:
     """Seal what is pending, then verify; ``first_bad`` names the first thing that does not verify."""
-    workspace = session.workspace
-    caller = session.caller()
+    return verify_workspace(session.workspace, session.caller(), trail_only=trail_only)
+
+
+def verify_workspace(
+    workspace: Workspace, caller: Caller, *, trail_only: bool = False, since: str = ""
+) -> dict[str, Any]:
+    """As `verify_all`, for a workspace that no session opened."""
     with contextlib.suppress(Corrupt):
         # A trail that cannot be sealed any more is what the verdict below tells of.
         workspace.trail.seal(workspace.gate.sealing())
@@ -57,12 +70,21 @@ def verify_all(session: Session, *, trail_only: bool = False) -> dict[str, Any]:
             # What else is not as it was cannot be told from rows that cannot be read.
             permit.log.count(problems=1)
             return _verdict(Verdict(0, 0, 0, (Problem("database", "carelake.db", damage),), 0))
-        verdict = workspace.trail.verify(workspace.gate.sealing())
+        with progress() as bars:
+            task = bars.add_task("Acts verified", total=None)
+            verdict = workspace.trail.verify(
+                workspace.gate.sealing(),
+                since=since,
+                progress=lambda done, total: bars.update(task, completed=done, total=total),
+            )
+            bars.update(task, completed=verdict.acts, total=verdict.acts)
         problems = [] if trail_only else [asdict(f) for f in workspace.vault.objects.verify(permit)]
         with workspace.vault.database.reading(permit) as connection:
             objects = connection.exec_driver_sql("SELECT count(*) FROM object_version").scalar_one()
         permit.log.count(acts=verdict.acts, problems=len(verdict.problems) + len(problems))
-    return _verdict(verdict, problems, objects=0 if trail_only else objects)
+    found = _verdict(verdict, problems, objects=0 if trail_only else objects)
+    found["findings"] += [{"kind": "settings", "name": one.name, "reason": one.reason} for one in workspace.changed]
+    return found
 
 
 def _verdict(verdict: Verdict, more: Sequence[Mapping[str, Any]] = (), *, objects: int = 0) -> dict[str, Any]:
@@ -77,25 +99,10 @@ def _verdict(verdict: Verdict, more: Sequence[Mapping[str, Any]] = (), *, object
         "segments": verdict.segments,
         "objects": objects,
         "unfinished": verdict.unfinished,
+        "verified": verdict.verified,
+        "findings": [asdict(one) for one in verdict.findings],
         "problems": problems,
     }
-
-
-def acts(
-    session: Session, *, json_out: bool, limit: int, principal: str | None, action: str | None, phase: str | None
-) -> None:
-    """List acts."""
-    workspace = session.workspace
-    wanted = {"principal": principal, "action": action, "phase": phase}
-    with (
-        workspace.enter(session.caller(), "audit:read", "trail") as permit,
-        workspace.vault.database.reading(permit) as connection,
-    ):
-        found = Acts(connection).find(limit=limit, **{k: v for k, v in wanted.items() if v is not None})
-    if json_out:
-        answer(found)
-    else:
-        show(["seq", "at", "principal", "account", "purpose", "action", "target", "phase"], found)
 
 
 def nouns(session: Session, *, json_out: bool, kind: str | None) -> None:
@@ -113,7 +120,9 @@ def nouns(session: Session, *, json_out: bool, kind: str | None) -> None:
         show(["ref", "state"], found)
 
 
-def lineage(session: Session, *, json_out: bool, ref: str, forward: bool) -> None:
+def lineage(
+    session: Session, *, json_out: bool, ref: str, forward: bool, depth: int | None = None, limit: int = LIMIT
+) -> None:
     """Follow a noun back to its bytes, or forward."""
     workspace = session.workspace
     kind_of(ref)
@@ -121,11 +130,9 @@ def lineage(session: Session, *, json_out: bool, ref: str, forward: bool) -> Non
         workspace.enter(session.caller(), "lineage:read", ref) as permit,
         workspace.vault.database.reading(permit) as connection,
     ):
-        if forward:
-            found = workspace.nouns.descendants(connection, ref, account=permit.account)
-        else:
-            resolvers = {"resource": workspace.resources.resolver(permit)}
-            found = workspace.nouns.lineage(connection, ref, resolvers, account=permit.account)
+        kin = {"resource": workspace.resources.resolver(permit)}
+        walk = workspace.nouns.lineage if not forward else workspace.nouns.descendants
+        found = walk(connection, ref, kin=kin, account=permit.account, depth=depth, limit=limit)
     if json_out:
         answer([noun_json(n) for n in found])
     else:

@@ -35,6 +35,8 @@ class Session:
 
         self.options = options
         self.workspace = Workspace.open(self.root(options), os.environ)
+        for one in self.workspace.changed:
+            note(f"carelake: {one.reason}.")
 
     @staticmethod
     def root(options: Options) -> Path:

@@ -18,16 +18,34 @@ from carelake.core.errors import Invalid
 __all__ = ["init", "status", "synth"]
 
 
-def init(options: Options, *, json_out: bool, folder: Path) -> None:
+def init(
+    options: Options,
+    *,
+    json_out: bool,
+    folder: Path,
+    root: str | None,
+    kms_key: str | None,
+    database: str | None = None,
+    password_file: Path | None = None,
+) -> None:
     """Make a workspace."""
-    workspace = Workspace.create(folder.absolute(), os.environ)
+    environment = dict(os.environ)
+    if database is not None:
+        environment["CARELAKE_DATABASE__URL"] = database
+    if password_file is not None:
+        environment["CARELAKE_DATABASE__PASSWORD_FILE"] = str(password_file.absolute())
+    workspace = Workspace.create(folder.absolute(), environment, provider=root, kms_key=kms_key)
+    provider = workspace.vault.keyring.current().file.root.provider
     workspace.close()
     keys = key_folder(os.environ)
-    said = {"workspace": str(folder), "id": workspace.settings.workspace, "keys": str(keys)}
+    said = {"workspace": str(folder), "id": workspace.settings.workspace, "keys": str(keys), "root": provider}
     if json_out:
         answer(said)
     else:
-        note(f"Made a workspace in {folder}. Its root key is in {keys}: without it the workspace cannot be read,")
+        where = (
+            str(keys) if provider == "file" else {"kms": "AWS KMS", "keyring": "your keyring"}.get(provider, provider)
+        )
+        note(f"Made a workspace in {folder}. Its root key is in {where}: without it the workspace cannot be read,")
         note("so keep a copy of it apart from copies of the workspace.")
 
 

@@ -87,6 +87,7 @@ def check(session: Session, caller: Any, endpoint: str, since: datetime) -> Chec
 
 def serve(session: Session, *, json_out: bool, port: int, host: str) -> None:
     """Serve over HTTP until it is ended."""
+    from carelake.apps.courier import Courier
     from carelake.apps.http.server import serve as serve_http
 
     caller = session.caller()
@@ -94,4 +95,9 @@ def serve(session: Session, *, json_out: bool, port: int, host: str) -> None:
         note(f"Serving as {caller.principal.name}'s workspace; end with Ctrl-C.")
     # Learning's libraries take seconds to import: the first prediction should not wait for them.
     threading.Thread(target=lambda: session.workspace.platform.endpoints, daemon=True).start()
-    serve_http(session.workspace, host=host, port=port, started=lambda url: note(f"Listening on {url}"))
+    deliver = Courier(session.workspace, caller).round
+
+    def started(url: str) -> None:
+        note(f"Listening on {url}")
+
+    serve_http(session.workspace, host=host, port=port, started=started, deliver=deliver)

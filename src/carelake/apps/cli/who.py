@@ -1,57 +1,150 @@
-"""``principal``, ``token``, ``access``: who may do what."""
+"""``principal``, ``token``, ``account``: who there is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from sqlalchemy import Connection
+
+from carelake.access.groups import Group, Groups
 from carelake.access.principals import Principal, Principals
+from carelake.access.standing import Register
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import show
+from carelake.core.clock import iso
+from carelake.core.errors import Invalid
+from carelake.core.permit import Permit
+from carelake.vault.places import ACCOUNTS, ZONES, account_of
 
-__all__ = ["add", "disable", "explain", "principals", "token"]
+__all__ = [
+    "account",
+    "accounts",
+    "add",
+    "change",
+    "changing",
+    "group",
+    "groups",
+    "looking",
+    "member",
+    "principals",
+    "show_one",
+    "token",
+]
+
+
+@contextmanager
+def looking(session: Session, target: str) -> Iterator[Connection]:
+    """A reading of who there is and what they hold."""
+    workspace = session.workspace
+    with (
+        workspace.enter(session.caller(), "access:read", target) as permit,
+        workspace.vault.database.reading(permit) as connection,
+    ):
+        yield connection
+
+
+@contextmanager
+def changing(session: Session, caller: Any, action: str, target: str) -> Iterator[tuple[Permit, Connection]]:
+    """A change of who there is and what they hold."""
+    workspace = session.workspace
+    with (
+        workspace.enter(caller, action, target) as permit,
+        workspace.vault.database.transaction(permit) as tx,
+    ):
+        yield permit, tx
 
 
 def principals(session: Session, *, json_out: bool) -> None:
     """List principals."""
-    workspace = session.workspace
-    with (
-        workspace.enter(session.caller(), "access:manage", "principals") as permit,
-        workspace.vault.database.reading(permit) as connection,
-    ):
-        found = [_plain(who) for who in Principals(connection).all()]
+    with looking(session, "principals") as connection:
+        found = [_plain(connection, who) for who in Principals(connection).all()]
     if json_out:
         answer(found)
     else:
-        show(["name", "kind", "roles", "accounts", "disabled"], found)
+        show(["name", "kind", "roles", "groups", "accounts", "disabled"], found)
 
 
-def add(session: Session, *, json_out: bool, name: str, roles: list[str], accounts: list[str]) -> None:
-    """Add a principal."""
-    workspace, caller = session.workspace, session.caller()
-    who = Principal(name, "person", tuple(roles), tuple(accounts))
-    with (
-        workspace.enter(caller, "access:manage", f"principal/{name}") as permit,
-        workspace.vault.database.transaction(permit) as tx,
-    ):
-        Principals(tx).add(who, by=caller.principal)
+def show_one(session: Session, *, json_out: bool, name: str) -> None:
+    """Show a principal and what it was given for a time."""
+    now = session.workspace.vault.clock.now()
+    with looking(session, f"principal/{name}") as connection:
+        own = Principals(connection).get(name)
+        standing = Register(session.workspace.vault).seen(connection, name)
+        assert standing is not None
+        said = {
+            **_plain(connection, own),
+            "effective_roles": list(standing.principal.roles),
+            "grants": [{"id": one.id, "action": one.action, "state": one.state(now)} for one in standing.grants],
+            "break_glass": [{"id": one.id, "state": one.state(now)} for one in standing.glasses],
+        }
     if json_out:
-        answer(_plain(who))
+        answer(said)
     else:
-        note(f"Added {name}.")
+        show(["what", "value"], [{"what": key, "value": _words(value)} for key, value in said.items()])
 
 
-def disable(session: Session, *, json_out: bool, name: str) -> None:
-    """Disable a principal."""
-    workspace, caller = session.workspace, session.caller()
-    with (
-        workspace.enter(caller, "access:manage", f"principal/{name}") as permit,
-        workspace.vault.database.transaction(permit) as tx,
-    ):
-        Principals(tx).disable(name, by=caller.principal)
+def add(
+    session: Session,
+    *,
+    json_out: bool,
+    name: str,
+    roles: list[str],
+    accounts: list[str],
+    kind: str,
+    groups: list[str],
+) -> None:
+    """Add a principal. Who adds it acts in the account that it will belong to."""
+    caller = session.caller()
+    who = Principal(name, kind, tuple(dict.fromkeys(roles)), tuple(dict.fromkeys(accounts or [caller.account])))
+    if not roles and not groups:
+        raise Invalid("access.no_role", "A principal needs a role or a group; give --role or --group.")
+    at = session.workspace.vault.clock.now()
+    with changing(session, caller, "access:manage", f"principal/{name}") as (_, tx):
+        Principals(tx).add(who, by=caller.principal, at=at)
+        for group in groups:
+            Groups(tx).join(group, name, by=caller.principal)
+        said = _plain(tx, who)
+    _said(said, json_out, f"Added {name}.")
+
+
+def change(session: Session, *, json_out: bool, name: str, change: str, role: str | None = None) -> None:
+    """Disable or enable a principal, give or take a role."""
+    caller = session.caller()
+    with changing(session, caller, "access:manage", f"principal/{name}") as (_, tx):
+        work = getattr(Principals(tx), change)
+        work(name, *([role] if role is not None else []), by=caller.principal)
+        said = _plain(tx, Principals(tx).get(name))
+    _said(said, json_out, f"{name}: {change.replace('_', ' ')} {role or ''}".strip())
+
+
+def groups(session: Session, *, json_out: bool) -> None:
+    """List groups."""
+    with looking(session, "principals") as connection:
+        found = [_group(one) for one in Groups(connection).all()]
     if json_out:
-        answer({"name": name, "disabled": True})
+        answer(found)
     else:
-        note(f"Disabled {name}.")
+        show(["name", "roles", "members"], found)
+
+
+def group(session: Session, *, json_out: bool, name: str, roles: list[str]) -> None:
+    """Make or change a group."""
+    with changing(session, session.caller(), "access:manage", f"group/{name}") as (_, tx):
+        Groups(tx).add(name, roles, at=session.workspace.vault.clock.now())
+        said = next(_group(one) for one in Groups(tx).all() if one.name == name)
+    _said(said, json_out, f"The group {name} gives {', '.join(roles) or 'no role'}.")
+
+
+def member(session: Session, *, json_out: bool, name: str, group: str, joins: bool) -> None:
+    """Begin or end a membership."""
+    caller = session.caller()
+    with changing(session, caller, "access:manage", f"principal/{name}") as (_, tx):
+        work = Groups(tx).join if joins else Groups(tx).leave
+        work(group, name, by=caller.principal)
+        said = _plain(tx, Principals(tx).get(name))
+    _said(said, json_out, f"{name} {'joined' if joins else 'left'} {group}.")
 
 
 def token(session: Session, *, json_out: bool, role: str | None, seconds: int | None) -> None:
@@ -61,46 +154,81 @@ def token(session: Session, *, json_out: bool, role: str | None, seconds: int | 
     lifetime = seconds or workspace.settings.access.token_seconds
     with workspace.gate.enter(
         speaker, "token:issue", f"principal/{caller.principal.name}", caller.purpose, account=caller.account
-    ):
-        text = workspace.identity.issue(
+    ) as permit:
+        text, claims = workspace.identity.tokens.issue(
             caller.principal, purpose=caller.purpose, account=caller.account, seconds=lifetime, role=role
         )
-    if json_out:
-        answer({"token": text, "principal": caller.principal.name, "purpose": caller.purpose, "seconds": lifetime})
-    else:
+        permit.log.wrote(f"token:{claims.id}")
+    if not json_out:
         print(text)  # noqa: T201 - the answer itself, for $(carelake token ...)
+        return
+    answer(
+        {
+            "token": text,
+            "id": claims.id,
+            "principal": caller.principal.name,
+            "roles": [role] if role else list(caller.principal.roles),
+            "purpose": caller.purpose,
+            "account": caller.account,
+            "seconds": lifetime,
+            "expires": iso(claims.expires),
+        }
+    )
 
 
-def explain(session: Session, *, json_out: bool, name: str, action: str, target: str, purpose: str) -> None:
-    """Say what the gate would decide."""
-    workspace, caller = session.workspace, session.caller()
-    with (
-        workspace.enter(caller, "access:manage", f"principal/{name}") as permit,
-        workspace.vault.database.reading(permit) as connection,
-    ):
-        who = Principals(connection).get(name)
-    decision = workspace.gate.explain(who, action, caller.account, purpose)
-    said = {
-        "principal": name,
-        "action": action,
-        "target": target,
-        "purpose": purpose,
-        "account": caller.account,
-        "allowed": decision.allowed,
-        "reasons": list(decision.reasons),
-        "scope": list(decision.scope),
-    }
+def accounts(session: Session, *, json_out: bool) -> None:
+    """List accounts."""
+    with looking(session, "principals") as connection:
+        everyone = Principals(connection).all()
+    found = [_account(session, name, everyone) for name in ACCOUNTS]
+    if json_out:
+        answer(found)
+    else:
+        show(["name", "jurisdiction", "principals"], found)
+
+
+def account(session: Session, *, json_out: bool, name: str) -> None:
+    """Show an account."""
+    account_of(name)
+    with looking(session, "principals") as connection:
+        everyone = Principals(connection).all()
+    said = {**_account(session, name, everyone), "zones": list(ZONES)}
     if json_out:
         answer(said)
     else:
-        note(f"{'allowed' if decision.allowed else 'refused'}: {'; '.join(decision.reasons)}")
+        show(["what", "value"], [{"what": key, "value": _words(value)} for key, value in said.items()])
 
 
-def _plain(who: Principal) -> dict[str, Any]:
+def _account(session: Session, name: str, everyone: list[Principal]) -> dict[str, Any]:
+    told = session.workspace.settings.accounts.get(name)
+    return {
+        "name": name,
+        "jurisdiction": told.jurisdiction if told else "",
+        "principals": [who.name for who in everyone if name in who.accounts],
+    }
+
+
+def _said(said: dict[str, Any], json_out: bool, words: str) -> None:
+    if json_out:
+        answer(said)
+    else:
+        note(words)
+
+
+def _plain(connection: Connection, who: Principal) -> dict[str, Any]:
     return {
         "name": who.name,
         "kind": who.kind,
         "roles": list(who.roles),
+        "groups": [group.name for group in Groups(connection).of(who.name)],
         "accounts": list(who.accounts),
         "disabled": who.disabled,
     }
+
+
+def _group(one: Group) -> dict[str, Any]:
+    return {"name": one.name, "roles": list(one.roles), "members": list(one.members)}
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

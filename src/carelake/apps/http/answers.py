@@ -48,10 +48,18 @@ def is_fhir(path: str) -> bool:
     return path == _FHIR_ROOT or path.startswith(_FHIR_ROOT + "/")
 
 
+def _challenge(error: Unauthenticated) -> dict[str, str]:
+    """What a client must do to be let in (RFC 6750 section 3); without credentials, nothing is wrong yet."""
+    wrong = "" if error.code == "http.no_token" else ', error="invalid_token"'
+    headers = {"WWW-Authenticate": f'Bearer realm="carelake"{wrong}'}
+    wait = error.facts.get("retry_after")
+    return headers | {"Retry-After": str(wait)} if wait is not None else headers
+
+
 def failure(error: BaseException, path: str, status: int | None = None) -> Response:
     """An error as the caller's protocol says it: OperationOutcome below /fhir, RFC 9457 problem elsewhere."""
     status = status or status_of(error)
-    headers = {"WWW-Authenticate": 'Bearer realm="carelake"'} if isinstance(error, Unauthenticated) else {}
+    headers = _challenge(error) if isinstance(error, Unauthenticated) else {}
     reasons = error.facts.get("reasons") if isinstance(error, Refused) else None
     if is_fhir(path):
         outcome = outcome_of(error)

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from carelake.apps.http import answers
 from carelake.apps.http.calls import Call
+from carelake.apps.http.delivering import Round, keep_delivering
 from carelake.apps.http.metrics import Metrics
 from carelake.apps.http.openapi import document
 from carelake.apps.http.ports import Door
@@ -37,11 +38,12 @@ _FORM = "application/x-www-form-urlencoded"
 _MAX_FIELDS = 1000
 
 
-def create_app(workspace: Door, *, log: Any = None) -> Starlette:
+def create_app(workspace: Door, *, log: Any = None, deliver: Round | None = None) -> Starlette:
     """The application over one open workspace; whoever opened it closes it.
 
     Args:
         log: a structlog logger for the one line per request; default: JSON on standard error.
+        deliver: one round of deliveries of events, made again and again while the server runs.
     """
     metrics = Metrics()
     table = operations(metrics)
@@ -50,7 +52,11 @@ def create_app(workspace: Door, *, log: Any = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with keep_sealed(workspace, metrics, workspace.settings.serve.seal_seconds):
+        told = workspace.settings
+        async with (
+            keep_sealed(workspace, metrics, told.serve.seal_seconds),
+            keep_delivering(deliver, told.events.poll_seconds),
+        ):
             yield
 
     return Starlette(
@@ -108,6 +114,8 @@ async def _in_thread(work: Callable[[], Response], limiter: anyio.CapacityLimite
 async def _call(workspace: Door, operation: Operation, request: Request) -> Call:
     body = await _body(request)
     pairs = _pairs(request.scope["query_string"])
+    if any(name == "X-Amz-Signature" for name, _ in pairs):
+        pairs = [(name, value) for name, value in pairs if not name.startswith("X-Amz-")]  # read by `access.sigv4`
     if operation.body_type == _FORM:
         pairs += _form(request, body)
     elif operation.body is not None and not _is_json(request):
@@ -122,7 +130,16 @@ async def _call(workspace: Door, operation: Operation, request: Request) -> Call
         request.headers,
         body,
         request.client.host if request.client else "",
+        *_raw(request),
     )
+
+
+def _raw(request: Request) -> tuple[str, str, list[tuple[str, str]]]:
+    """The target and the headers as they came, for the verification of signatures."""
+    scope = request.scope
+    path = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0]
+    headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+    return path.decode("latin-1"), scope["query_string"].decode("latin-1"), headers
 
 
 async def _body(request: Request) -> bytes:

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import msgspec
 
 from carelake.access.identity import Caller
+from carelake.access.sigv4 import SignedRequest, is_signed
 from carelake.apps.http.ports import Door
 from carelake.core.errors import Invalid, Refused, Unauthenticated
 from carelake.core.permit import Permit
@@ -20,6 +22,7 @@ __all__ = ["Call"]
 Shape = TypeVar("Shape")
 
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9a-fA-F:]{2,39}\](:\d{1,5})?")
+_LOCKED = "access.locked"
 _UNNAMED = (
     "This needs an access token; make one with `carelake token --as NAME --purpose TREAT` and send it as "
     "`Authorization: Bearer TOKEN`."
@@ -33,6 +36,7 @@ class Call:
     Attributes:
         path: the parameters that the route took out of the path.
         pairs: the query, and a form's fields after it, in the order given.
+        raw_path, raw_query, raw_headers: as they were received, names of headers in lower case.
         act: id of the act under which the answer is accounted; "" until the gate was entered.
     """
 
@@ -45,23 +49,42 @@ class Call:
     headers: Mapping[str, str]
     body: bytes = b""
     client: str = ""
+    raw_path: str = ""
+    raw_query: str = ""
+    raw_headers: Sequence[tuple[str, str]] = ()
     act: str = field(default="")
 
     def caller(self, action: str, target: str) -> Caller:
-        """Who calls, by the bearer token.
+        """Who calls, by the bearer token or by the signature of the request.
 
         Raises:
-            Unauthenticated: ``http.no_token``, ``access.token``; the refusal is in the trail.
+            Unauthenticated: ``http.no_token``, ``access.token``, ``access.signature``, ``access.locked``; the refusal
+                is in the trail, but for those of a lock that the trail tells of already.
+            Unavailable: ``access.jwks``, ``access.no_aws``.
         """
-        scheme, _, token = self.headers.get("authorization", "").partition(" ")
         try:
-            if scheme.lower() != "bearer" or not token.strip():
-                raise Unauthenticated("http.no_token", _UNNAMED)
-            return self.door.identity.bearer(token.strip())
+            return self._recognised()
         except Unauthenticated as error:
-            nobody = self.door.identity.nobody()
-            self.act = self.door.gate.refuse(nobody, action, target, "production", error)
+            if error.code != _LOCKED:
+                nobody = self.door.identity.nobody()
+                locked = {"locked_until": error.facts["locked_until"]} if "locked_until" in error.facts else {}
+                self.act = self.door.gate.refuse(nobody, action, target, "production", error, **locked)
             raise
+
+    def _recognised(self) -> Caller:
+        if is_signed(self.request):
+            return self.door.identity.signed(self.request, self.door.gate.vouching(), self.client)
+        if len(self.request.all("authorization")) > 1:
+            raise Unauthenticated("http.no_token", _UNNAMED)
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthenticated("http.no_token", _UNNAMED)
+        return self.door.identity.bearer(token.strip(), self.client)
+
+    @cached_property
+    def request(self) -> SignedRequest:
+        """The request as it was received, for those who signed it."""
+        return SignedRequest(self.method, self.raw_path, self.raw_query, self.raw_headers, self.body)
 
     @contextmanager
     def enter(self, action: str, target: str) -> Iterator[Permit]:

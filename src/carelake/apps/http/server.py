@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 
 from carelake.apps.http.app import create_app
+from carelake.apps.http.delivering import Round
 from carelake.apps.http.ports import Door
 from carelake.core.errors import Unavailable, Unsupported
 
@@ -46,6 +47,7 @@ def make_server(
     port: int = 8080,
     started: Callable[[str], None] = lambda _url: None,
     log: Any = None,
+    deliver: Round | None = None,
 ) -> uvicorn.Server:
     """A server that is ready to run; setting its ``should_exit`` ends it.
 
@@ -59,7 +61,7 @@ def make_server(
         )
     workspace.platform  # noqa: B018 - imported now and not by the first request, which would wait for it
     config = uvicorn.Config(
-        create_app(workspace, log=log),
+        create_app(workspace, log=log, deliver=deliver),
         host=host,
         port=port,
         access_log=False,  # it would write the query, and with it names
@@ -75,19 +77,25 @@ def make_server(
 
 
 def serve(
-    workspace: Door, *, host: str = "127.0.0.1", port: int = 8080, started: Callable[[str], None] = lambda _url: None
+    workspace: Door,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    started: Callable[[str], None] = lambda _url: None,
+    deliver: Round | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests that have begun are finished first. The caller closes the workspace.
 
     Args:
         port: 0 takes a free one.
         started: told the server's address when it listens.
+        deliver: one round of deliveries of events, see `create_app`.
 
     Raises:
         Unsupported: ``http.loopback_only``.
         Unavailable: ``http.port``, when the port is taken.
     """
-    server = make_server(workspace, host=host, port=port, started=started)
+    server = make_server(workspace, host=host, port=port, started=started, deliver=deliver)
     try:
         server.run()
     except SystemExit:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, false, func, select
 
 from carelake.apps.http.ports import Door
-from carelake.audit.acts import Acts
+from carelake.audit.readings import Acts
 from carelake.audit.tables import act, noun, segment
 from carelake.core import canonical
 from carelake.core.permit import Permit

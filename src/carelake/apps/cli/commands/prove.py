@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,10 +22,12 @@ def lineage(
     context: typer.Context,
     ref: Annotated[str, typer.Argument(help="Ref of any noun, for example prediction:1f0a...")],
     forward: Annotated[bool, typer.Option("--forward", help="What was made from it, instead.")] = False,
+    depth: Annotated[int | None, typer.Option(help="Follow so many arrows at most.", min=1)] = None,
+    limit: Annotated[int, typer.Option(help="At most this many nouns.", min=1, max=1_000_000)] = 100_000,
     json: JsonOut = False,
 ) -> None:
     """Every noun from REF back to the landing object and its byte range."""
-    run("prove:lineage", options_of(context), json_out=json, ref=ref, forward=forward)
+    run("prove:lineage", options_of(context), json_out=json, ref=ref, forward=forward, depth=depth, limit=limit)
 
 
 @commands.command(rich_help_panel=_PANEL)
@@ -40,26 +43,113 @@ def nouns(
 audit = group(commands, "audit", "The trail of every act.", _PANEL)
 
 
+_Who = Annotated[str | None, typer.Option("--principal", help="Only this principal's acts.")]
+_Action = Annotated[str | None, typer.Option("--action", help="Only this action, for example record:read.")]
+_Target = Annotated[str | None, typer.Option("--target", help="Only acts on this target, for example Patient.")]
+_Phase = Annotated[str | None, typer.Option("--phase", help="Only this phase, for example refused.")]
+_Purpose = Annotated[str | None, typer.Option("--purpose", help="Only acts for this purpose, for example TREAT.")]
+_Account = Annotated[str | None, typer.Option("--account", help="Only acts in this account.")]
+_Patient = Annotated[
+    str | None,
+    typer.Option("--patient", help="Only acts that touched this patient: an id in your account, or patient:HEX."),
+]
+_Ref = Annotated[str | None, typer.Option("--ref", help="Only acts that read, wrote or name this ref.")]
+_Since = Annotated[str | None, typer.Option("--since", help="Only from this time on, for example 2026-11-22.")]
+_Until = Annotated[str | None, typer.Option("--until", help="Only before this time.")]
+
+
 @audit.command("verify")
 def audit_verify(
     context: typer.Context,
     trail_only: Annotated[bool, typer.Option("--trail-only", help="Leave out the stored objects.")] = False,
+    since: Annotated[
+        str | None, typer.Option(help="Leave out segments sealed before this time: quicker, and proves less.")
+    ] = None,
     json: JsonOut = False,
 ) -> None:
     """Verify segments, signatures, rows, the outside head and every stored object; exit 6 when not intact."""
-    run("prove:verify", options_of(context), json_out=json, opens=False, trail_only=trail_only)
+    run("prove:verify", options_of(context), json_out=json, opens=False, trail_only=trail_only, since=since)
 
 
 @audit.command("list")
 def audit_list(
     context: typer.Context,
     limit: Annotated[int, typer.Option(help="At most this many, newest first.", min=1)] = 50,
-    principal: Annotated[str | None, typer.Option(help="Only this principal's acts.")] = None,
-    action: Annotated[str | None, typer.Option(help="Only this action.")] = None,
-    phase: Annotated[str | None, typer.Option(help="Only this phase, for example refused.")] = None,
+    principal: _Who = None,
+    action: _Action = None,
+    target: _Target = None,
+    phase: _Phase = None,
+    purpose: _Purpose = None,
+    account: _Account = None,
+    patient: _Patient = None,
+    ref: _Ref = None,
+    since: _Since = None,
+    until: _Until = None,
     json: JsonOut = False,
 ) -> None:
     """List acts, newest first."""
     run(
-        "prove:acts", options_of(context), json_out=json, limit=limit, principal=principal, action=action, phase=phase
+        "trail:acts",
+        options_of(context),
+        json_out=json,
+        limit=limit,
+        principal=principal,
+        action=action,
+        target=target,
+        phase=phase,
+        purpose=purpose,
+        account=account,
+        patient=patient,
+        ref=ref,
+        since=since,
+        until=until,
+    )
+
+
+@audit.command("show")
+def audit_show(
+    context: typer.Context,
+    act: Annotated[str, typer.Argument(help="An act's id (correlation, X-Request-Id) or the number of a row.")],
+    json: JsonOut = False,
+) -> None:
+    """Show one act: its rows, keys, patients and nouns, and the proof that it is sealed."""
+    run("trail:show_act", options_of(context), json_out=json, act=act)
+
+
+@audit.command("export")
+def audit_export(
+    context: typer.Context,
+    format_: Annotated[
+        str, typer.Option("--format", help="jsonl (with proofs and a verifier), auditevent (FHIR), or ocsf.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    principal: _Who = None,
+    action: _Action = None,
+    target: _Target = None,
+    phase: _Phase = None,
+    purpose: _Purpose = None,
+    account: _Account = None,
+    patient: _Patient = None,
+    ref: _Ref = None,
+    since: _Since = None,
+    until: _Until = None,
+    json: JsonOut = False,
+) -> None:
+    """Export the sealed trail for somebody else to check or to read."""
+    run(
+        "trail:export",
+        options_of(context),
+        json_out=json,
+        format_=format_,
+        out=out,
+        principal=principal,
+        action=action,
+        target=target,
+        phase=phase,
+        purpose=purpose,
+        account=account,
+        patient=patient,
+        ref=ref,
+        since=since,
+        until=until,
     )

@@ -21,10 +21,28 @@ commands = shelf()
 def init(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    root: Annotated[
+        str | None, typer.Option(help="Where the root key is: file, passphrase, keyring or kms; default file.")
+    ] = None,
+    kms_key: Annotated[str | None, typer.Option(help="For --root kms: id, ARN or alias of the KMS key.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="postgresql://USER@HOST:PORT/DATABASE, an empty one; default a file.")
+    ] = None,
+    password_file: Annotated[Path | None, typer.Option(help="File that holds the database's password.")] = None,
     json: JsonOut = False,
 ) -> None:
     """Make a workspace: encrypted, with its root key kept outside of it."""
-    run("start:init", options_of(context), json_out=json, opens=False, folder=folder)
+    rows = {"database": database, "password_file": password_file}
+    run(
+        "start:init",
+        options_of(context),
+        json_out=json,
+        opens=False,
+        folder=folder,
+        root=root,
+        kms_key=kms_key,
+        **rows,
+    )
 
 
 @commands.command(rich_help_panel=_PANEL)

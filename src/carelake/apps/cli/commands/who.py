@@ -1,4 +1,4 @@
-"""Commands about principals and what they may do."""
+"""Commands about principals, their groups and credentials, and accounts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _PANEL = "Who may"
 
 commands = shelf()
 
+Role = Annotated[str | None, typer.Option(help="Only this role of the principal's.")]
 
 principal_group = group(commands, "principal", "People and services that may act.", _PANEL)
 
@@ -25,49 +26,169 @@ def principal_list(context: typer.Context, json: JsonOut = False) -> None:
     run("who:principals", options_of(context), json_out=json)
 
 
+@principal_group.command("show")
+def principal_show(context: typer.Context, name: str, json: JsonOut = False) -> None:
+    """Show a principal with its groups, grants and emergency accesses."""
+    run("who:show_one", options_of(context), json_out=json, name=name)
+
+
 @principal_group.command("add")
 def principal_add(
     context: typer.Context,
     name: str,
-    role: Annotated[list[str], typer.Option(help="Role; may be given more than once.")],
-    in_: Annotated[list[str] | None, typer.Option("--in", help="Account it belongs to; default production.")] = None,
+    role: Annotated[list[str] | None, typer.Option(help="Role; may be given more than once.")] = None,
+    in_: Annotated[list[str] | None, typer.Option("--in", help="Account it belongs to, when it is several.")] = None,
+    kind: Annotated[str, typer.Option(help="person or service.")] = "person",
+    group: Annotated[list[str] | None, typer.Option(help="Group to join; may be given more than once.")] = None,
     json: JsonOut = False,
 ) -> None:
-    """Add a principal."""
-    run("who:add", options_of(context), json_out=json, name=name, roles=role, accounts=in_ or ["production"])
+    """Add a principal; it belongs to the account of --account, by default production."""
+    run(
+        "who:add",
+        options_of(context),
+        json_out=json,
+        name=name,
+        roles=role or [],
+        accounts=in_ or [],
+        kind=kind,
+        groups=group or [],
+    )
+
+
+@principal_group.command("add-role")
+def principal_add_role(context: typer.Context, name: str, role: str, json: JsonOut = False) -> None:
+    """Give a principal a role."""
+    run("who:change", options_of(context), json_out=json, name=name, change="add_role", role=role)
+
+
+@principal_group.command("remove-role")
+def principal_remove_role(context: typer.Context, name: str, role: str, json: JsonOut = False) -> None:
+    """Take a role from a principal; it counts at once, in every process."""
+    run("who:change", options_of(context), json_out=json, name=name, change="remove_role", role=role)
 
 
 @principal_group.command("disable")
 def principal_disable(context: typer.Context, name: str, json: JsonOut = False) -> None:
     """Refuse a principal everything from now on."""
-    run("who:disable", options_of(context), json_out=json, name=name)
+    run("who:change", options_of(context), json_out=json, name=name, change="disable")
 
 
-@commands.command(rich_help_panel=_PANEL)
-def token(
+@principal_group.command("enable")
+def principal_enable(context: typer.Context, name: str, json: JsonOut = False) -> None:
+    """Let a disabled principal act again."""
+    run("who:change", options_of(context), json_out=json, name=name, change="enable")
+
+
+@principal_group.command("groups")
+def principal_groups(context: typer.Context, json: JsonOut = False) -> None:
+    """List groups with their roles and members."""
+    run("who:groups", options_of(context), json_out=json)
+
+
+@principal_group.command("group")
+def principal_group_add(
     context: typer.Context,
-    role: Annotated[str | None, typer.Option(help="Only this role of the principal's.")] = None,
-    seconds: Annotated[int | None, typer.Option(help="How long it is valid.", min=1, max=86_400)] = None,
+    name: str,
+    role: Annotated[list[str] | None, typer.Option(help="Role that members hold; may be repeated.")] = None,
     json: JsonOut = False,
 ) -> None:
-    """Issue an access token for the HTTP door: carelake token --as NAME --purpose TREAT."""
-    run("who:token", options_of(context), json_out=json, role=role, seconds=seconds)
+    """Make a group, or change the roles of one."""
+    run("who:group", options_of(context), json_out=json, name=name, roles=role or [])
 
 
-access = group(commands, "access", "Who may do what, and why.", _PANEL)
+@principal_group.command("join")
+def principal_join(context: typer.Context, name: str, group: str, json: JsonOut = False) -> None:
+    """Make a principal a member of a group."""
+    run("who:member", options_of(context), json_out=json, name=name, group=group, joins=True)
 
 
-@access.command("explain")
-def access_explain(
-    context: typer.Context, name: str, action: str, target: str, purpose_code: str, json: JsonOut = False
+@principal_group.command("leave")
+def principal_leave(context: typer.Context, name: str, group: str, json: JsonOut = False) -> None:
+    """End a principal's membership of a group."""
+    run("who:member", options_of(context), json_out=json, name=name, group=group, joins=False)
+
+
+@principal_group.command("link")
+def principal_link(
+    context: typer.Context,
+    name: str,
+    issuer: str,
+    subject: str,
+    remove: Annotated[bool, typer.Option("--remove", help="End the link instead.")] = False,
+    json: JsonOut = False,
 ) -> None:
-    """Say whether NAME may do ACTION on TARGET for PURPOSE, and which policies decide."""
-    run(
-        "who:explain",
-        options_of(context),
-        json_out=json,
-        name=name,
-        action=action,
-        target=target,
-        purpose=purpose_code,
-    )
+    """Say that SUBJECT of the identity provider ISSUER is this principal."""
+    options = options_of(context)
+    run("credentials:link", options, json_out=json, name=name, issuer=issuer, subject=subject, remove=remove)
+
+
+@principal_group.command("links")
+def principal_links(context: typer.Context, json: JsonOut = False) -> None:
+    """List links to identity providers."""
+    run("credentials:links", options_of(context), json_out=json)
+
+
+key_group = group(principal_group, "key", "Access keys for requests signed by AWS Signature Version 4.", _PANEL)
+
+
+@key_group.command("add")
+def key_add(context: typer.Context, name: str, role: Role = None, json: JsonOut = False) -> None:
+    """Make an access key for --purpose in --account; its secret is shown this once."""
+    run("credentials:key_add", options_of(context), json_out=json, name=name, role=role or "")
+
+
+@key_group.command("rotate")
+def key_rotate(context: typer.Context, name: str, key: str, json: JsonOut = False) -> None:
+    """Make another key like KEY, and disable KEY."""
+    run("credentials:key_rotate", options_of(context), json_out=json, name=name, key=key)
+
+
+@key_group.command("disable")
+def key_disable(context: typer.Context, key: str, json: JsonOut = False) -> None:
+    """End an access key."""
+    run("credentials:key_disable", options_of(context), json_out=json, key=key)
+
+
+token_group = typer.Typer(
+    help="Issue an access token for the HTTP door: carelake token --as NAME --role ROLE --purpose TREAT.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+commands.add_typer(token_group, name="token", rich_help_panel=_PANEL)
+
+
+@token_group.callback()
+def token(
+    context: typer.Context,
+    role: Role = None,
+    seconds: Annotated[int | None, typer.Option(help="How long it is valid.", min=1)] = None,
+    json: JsonOut = False,
+) -> None:
+    """Issue an access token for the HTTP door: carelake token --as NAME --role ROLE --purpose TREAT."""
+    if context.invoked_subcommand is None:
+        run("who:token", options_of(context), json_out=json, role=role, seconds=seconds)
+
+
+@token_group.command("revoke")
+def token_revoke(
+    context: typer.Context,
+    token: Annotated[str, typer.Argument(help="The token's id, or - to read the token itself from standard input.")],
+    json: JsonOut = False,
+) -> None:
+    """Make a token worthless before its time."""
+    run("credentials:revoke", options_of(context), json_out=json, token=token)
+
+
+account_group = group(commands, "account", "Accounts, each with its own keys, zones and rows.", _PANEL)
+
+
+@account_group.command("list")
+def account_list(context: typer.Context, json: JsonOut = False) -> None:
+    """List accounts."""
+    run("who:accounts", options_of(context), json_out=json)
+
+
+@account_group.command("show")
+def account_show(context: typer.Context, name: str, json: JsonOut = False) -> None:
+    """Show an account: its jurisdiction, zones, and who belongs to it."""
+    run("who:account", options_of(context), json_out=json, name=name)

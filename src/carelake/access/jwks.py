@@ -1,0 +1,168 @@
+"""Public keys of an identity provider (RFC 7517): from the address in the settings, never from one in a token."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+import msgspec
+
+from carelake.core.clock import Clock
+from carelake.core.errors import Invalid, Unavailable
+from carelake.core.settings import OidcSettings
+
+__all__ = ["KeySource"]
+
+_MAX_KEYS = 100
+_LEAST_RSA_BITS = 2048
+_FAMILY = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC"}
+
+
+class KeySource:
+    """The key set of one issuer: kept for a while, fetched again for an unknown key id, but not at each."""
+
+    def __init__(self, where: str, settings: OidcSettings, clock: Clock) -> None:
+        """Make the source.
+
+        Args:
+            where: a file, or an https address (http on loopback).
+
+        Raises:
+            Invalid: ``access.jwks``, for another kind of address.
+        """
+        self._where = where
+        self._web = _is_web(where)
+        self._settings = settings
+        self._clock = clock
+        self._keys: list[dict[str, Any]] = []
+        self._fetched: datetime | None = None
+        self._tried: datetime | None = None
+        self._lock = Lock()
+
+    def candidates(self, kid: str | None, algorithm: str) -> list[jwt.PyJWK]:
+        """The keys that a token with this key id and algorithm may be signed by; few, mostly one.
+
+        Raises:
+            Unavailable: ``access.jwks``: the set cannot be had, so nothing can be verified.
+        """
+        found = self._matching(kid, algorithm) if self._fresh() else []
+        if not found:
+            self._renew()
+            found = self._matching(kid, algorithm)
+        return found
+
+    def _fresh(self) -> bool:
+        kept = timedelta(seconds=self._settings.cache_seconds)
+        return self._fetched is not None and self._clock.now() - self._fetched < kept
+
+    def _renew(self) -> None:
+        with self._lock:
+            now = self._clock.now()
+            pause = timedelta(seconds=self._settings.refetch_seconds)
+            if self._tried is not None and now - self._tried < pause:
+                if self._fresh():
+                    return  # a storm of unknown key ids costs one request in a while
+                raise self._not_there()
+            self._tried = now
+            text = self._web_text() if self._web else self._file_text()
+            self._keys = self._parsed(text)
+            self._fetched = now
+
+    def _matching(self, kid: str | None, algorithm: str) -> list[jwt.PyJWK]:
+        fitting = [key for key in self._keys if _fits(key, algorithm)]
+        if kid is None:
+            # RFC 7515 section 4.1.4 leaves it out; only a set of one key is then clear.
+            named = fitting if len(fitting) == 1 else []
+        else:
+            named = [key for key in fitting if key.get("kid") == kid]
+        return [made for key in named[:4] if (made := _made(key, algorithm)) is not None]
+
+    def _parsed(self, text: bytes) -> list[dict[str, Any]]:
+        try:
+            said = msgspec.json.decode(text)
+            keys = said["keys"]
+        except (msgspec.DecodeError, KeyError, TypeError, RecursionError, UnicodeDecodeError):
+            raise self._not_there() from None
+        if not isinstance(keys, list) or len(keys) > _MAX_KEYS:
+            raise self._not_there()
+        return [key for key in keys if isinstance(key, dict)]
+
+    def _file_text(self) -> bytes:
+        try:
+            with Path(self._where).open("rb") as file:
+                text = file.read(self._settings.max_bytes + 1)
+        except OSError:
+            raise self._not_there() from None
+        return self._bounded(text)
+
+    def _web_text(self) -> bytes:
+        import httpx
+
+        text = bytearray()
+        try:
+            with (
+                httpx.Client(timeout=self._settings.timeout_seconds, follow_redirects=False) as client,
+                client.stream("GET", self._where, headers={"Accept": "application/json"}) as answer,
+            ):
+                if answer.status_code != httpx.codes.OK:
+                    raise self._not_there()
+                for piece in answer.iter_bytes(65536):
+                    text += piece
+                    self._bounded(text)
+        except httpx.HTTPError:
+            raise self._not_there() from None
+        return bytes(text)
+
+    def _bounded(self, text: bytes | bytearray) -> bytes:
+        if len(text) > self._settings.max_bytes:
+            raise self._not_there()
+        return bytes(text)
+
+    def _not_there(self) -> Unavailable:
+        return Unavailable(
+            "access.jwks",
+            "The identity provider's key set cannot be read, so its tokens cannot be verified; "
+            "check access.oidc.issuers.jwks and that it answers with a JSON Web Key Set in time.",
+        )
+
+
+def _is_web(where: str) -> bool:
+    parts = urlsplit(where)
+    if parts.scheme == "https" and parts.hostname:
+        return True
+    if parts.scheme == "http" and _loopback(parts.hostname or ""):
+        return True
+    if parts.scheme in ("", "file") or len(parts.scheme) == 1:
+        return False
+    raise Invalid("access.jwks", "access.oidc.issuers.jwks is a file or an https address (http on loopback only).")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _fits(key: dict[str, Any], algorithm: str) -> bool:
+    family = _FAMILY.get(algorithm)
+    if family is None or key.get("kty") != family or key.get("use", "sig") != "sig":
+        return False
+    return key.get("alg", algorithm) == algorithm and (family != "EC" or key.get("crv") == "P-256")
+
+
+def _made(key: dict[str, Any], algorithm: str) -> jwt.PyJWK | None:
+    try:
+        made = jwt.PyJWK({name: value for name, value in key.items() if name in _PUBLIC}, algorithm=algorithm)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        return None  # not a key: a point off the curve, a number that is none
+    size = getattr(made.key, "key_size", 0)
+    return None if _FAMILY[algorithm] == "RSA" and size < _LEAST_RSA_BITS else made
+
+
+_PUBLIC = frozenset({"kty", "n", "e", "crv", "x", "y"})

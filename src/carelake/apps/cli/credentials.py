@@ -1,0 +1,139 @@
+"""Access keys, revoked tokens and links to identity providers."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import Any
+
+from carelake.access.keys import AccessKey, AccessKeys, aged
+from carelake.access.oidc import Links
+from carelake.access.principals import Principals
+from carelake.apps.cli.session import Session, answer, note
+from carelake.apps.cli.tables import show
+from carelake.apps.cli.who import changing, looking
+from carelake.core.clock import iso
+from carelake.core.errors import Invalid
+
+__all__ = ["key_add", "key_disable", "key_rotate", "link", "links", "report", "revoke"]
+
+_LONGEST = 20_000
+_STDIN = ("-",)
+
+
+def report(session: Session, *, json_out: bool) -> None:
+    """List access keys, the oldest first."""
+    with looking(session, "access") as connection:
+        found = [_plain(session, key) for key in AccessKeys(session.workspace.vault, connection).all()]
+    if json_out:
+        answer(found)
+    else:
+        show(["id", "principal", "account", "age_days", "last_used", "state"], found)
+
+
+def key_add(session: Session, *, json_out: bool, name: str, role: str) -> None:
+    """Make a key; the secret is the answer, and nobody can read it again."""
+    caller = session.caller()
+    vouching = session.workspace.gate.vouching()
+    with changing(session, caller, "credential:manage", f"principal/{name}") as (permit, tx):
+        keys = AccessKeys(session.workspace.vault, tx)
+        who = Principals(tx).get(name)
+        place = {"account": caller.account, "purpose": caller.purpose, "role": role}
+        key, secret = keys.add(vouching, who, by=caller.principal, **place)
+        permit.log.count(keys=1)
+    _tell(session, json_out, key, secret)
+
+
+def key_rotate(session: Session, *, json_out: bool, name: str, key: str) -> None:
+    """Make another key like it, and disable it, in one transaction."""
+    caller = session.caller()
+    vouching = session.workspace.gate.vouching()
+    with changing(session, caller, "credential:manage", f"principal/{name}") as (permit, tx):
+        keys = AccessKeys(session.workspace.vault, tx)
+        old = keys.get(key)
+        if old.principal != name:
+            raise Invalid("access.key_of_another", "The access key belongs to another principal.")
+        keys.disable(key, by=caller.principal)
+        place = {"account": old.account, "purpose": old.purpose, "role": old.role}
+        made, secret = keys.add(vouching, Principals(tx).get(name), by=caller.principal, **place)
+        permit.log.count(keys=1)
+    _tell(session, json_out, made, secret)
+
+
+def key_disable(session: Session, *, json_out: bool, key: str) -> None:
+    """End a key."""
+    caller = session.caller()
+    with changing(session, caller, "credential:manage", f"access-key/{key}") as (_, tx):
+        found = AccessKeys(session.workspace.vault, tx).disable(key, by=caller.principal)
+    if json_out:
+        answer(_plain(session, found))
+    else:
+        note(f"Disabled {found.id}.")
+
+
+def revoke(session: Session, *, json_out: bool, token: str) -> None:
+    """Revoke a token by its id, or the token that stands on standard input."""
+    tokens = session.workspace.identity.tokens
+    now = session.workspace.vault.clock.now()
+    if token in _STDIN:
+        claims = tokens.verified(sys.stdin.read(_LONGEST).strip(), past=True)
+        name, principal, expires = claims.id, claims.principal, claims.expires
+    elif token.isalnum() and len(token) <= 64:
+        most = timedelta(seconds=session.workspace.settings.access.token_max_seconds)
+        name, principal, expires = token, "", now + most
+    else:
+        raise Invalid("access.token_id", "Give the token's id, or - and the token itself on standard input.")
+    with changing(session, session.caller(), "credential:manage", f"token/{name}") as (_, tx):
+        tokens.revoke(tx, name, principal, expires)
+    if json_out:
+        answer({"id": name, "revoked": True})
+    else:
+        note("Revoked.")
+
+
+def link(session: Session, *, json_out: bool, name: str, issuer: str, subject: str, remove: bool) -> None:
+    """Begin or end a link."""
+    caller = session.caller()
+    with changing(session, caller, "credential:manage", f"principal/{name}") as (_, tx):
+        Principals(tx).get(name)
+        if remove:
+            Links(tx).remove(issuer, subject)
+        else:
+            Links(tx).add(issuer, subject, name, by=caller.principal)
+    if json_out:
+        answer({"principal": name, "issuer": issuer, "subject": subject, "linked": not remove})
+    else:
+        note("Unlinked." if remove else "Linked.")
+
+
+def links(session: Session, *, json_out: bool) -> None:
+    """List links."""
+    with looking(session, "access") as connection:
+        found = Links(connection).all()
+    if json_out:
+        answer(found)
+    else:
+        show(["principal", "issuer", "subject"], found)
+
+
+def _tell(session: Session, json_out: bool, key: AccessKey, secret: str) -> None:
+    if json_out:
+        answer({**_plain(session, key), "secret": secret})
+        return
+    show(["id", "secret"], [{"id": key.id, "secret": secret}])
+    note("The secret is shown this once; keep it where secrets are kept.")
+
+
+def _plain(session: Session, key: AccessKey) -> dict[str, Any]:
+    now = session.workspace.vault.clock.now()
+    return {
+        "id": key.id,
+        "principal": key.principal,
+        "account": key.account,
+        "purpose": key.purpose,
+        "role": key.role or None,
+        "created": iso(key.created),
+        "age_days": (now - key.created).days,
+        "last_used": iso(key.last_used) if key.last_used else None,
+        "state": aged(key, session.workspace.settings.access, now),
+    }

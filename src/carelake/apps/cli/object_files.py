@@ -1,0 +1,189 @@
+"""Files in the clear that go into an object or come out of one: streams, ranges, large uploads, progress."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from carelake.apps.cli.tables import progress
+from carelake.core.errors import Conflict, Invalid
+from carelake.core.permit import Permit
+from carelake.vault.multipart import Part, Upload
+from carelake.vault.objects import Objects, ObjectVersion
+
+__all__ = ["clear_file", "copy", "put_large", "put_small", "span_of"]
+
+_BLOCK = 4 << 20
+_QUIET = 32 << 20
+_RANGE = re.compile(r"(\d{0,19})-(\d{0,19})")
+
+
+@contextmanager
+def clear_file(name: str, mode: str) -> Iterator[BinaryIO]:
+    """A file that the user names, or ``-``; one that was written and failed is removed.
+
+    Raises:
+        Invalid: ``apps.no_such_path``. Conflict: ``apps.file_exists``.
+    """
+    if name == "-":
+        yield sys.stdin.buffer if mode == "rb" else sys.stdout.buffer
+        return
+    path = Path(name)
+    # Written beside its place and then renamed: a file that is replaced stays whole until the new one is.
+    target = path if mode == "rb" else path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if mode == "xb" and os.path.lexists(path):  # a link that leads nowhere is there too
+            raise FileExistsError
+        handle = os.open(target, os.O_RDONLY if mode == "rb" else os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise Conflict("apps.file_exists", "The file is there already; name another one, or say --force.") from None
+    except OSError:
+        raise Invalid("apps.no_such_path", "The file cannot be opened; check the path given.") from None
+    try:
+        with os.fdopen(handle, "rb" if mode == "rb" else "wb") as file:
+            yield file
+        if mode != "rb":
+            target.replace(path)
+    finally:
+        if mode != "rb":
+            target.unlink(missing_ok=True)
+
+
+def span_of(text: str | None, size: int) -> tuple[int, int]:
+    """Start and length of ``FIRST-LAST``, ``FIRST-`` or ``-LENGTH`` (RFC 9110 section 14.1.2, without its unit).
+
+    Raises:
+        Invalid: ``apps.range``: not of that form, or nothing of it is in the object.
+    """
+    if text is None:
+        return 0, size
+    told = _RANGE.fullmatch(text)
+    first, last = (told[1], told[2]) if told else ("", "")
+    if first:
+        start, end = int(first), min(size, int(last) + 1) if last else size
+    else:
+        start, end = size - min(size, int(last or 0)), size
+    if start >= end:
+        raise Invalid("apps.range", "A range is FIRST-LAST, FIRST- or -LENGTH, and within the object.")
+    return start, end - start
+
+
+def copy(source: Any, target: Any, length: int, words: str) -> None:
+    """Copy that many bytes, or all there are where ``length`` is negative; with a bar where it takes long."""
+    with progress_of(words, length) as done:
+        left = length
+        while left and (block := source.read(_BLOCK if left < 0 else min(_BLOCK, left))):
+            target.write(block)
+            left -= len(block) if left > 0 else 0
+            done(len(block))
+
+
+@contextmanager
+def progress_of(words: str, size: int) -> Iterator[Any]:
+    """A function to tell of bytes that are done; it shows a bar on a terminal where there are many."""
+    if size < _QUIET or not sys.stderr.isatty():
+        yield lambda number: None
+        return
+    with progress() as bars:
+        task = bars.add_task(words, total=size)
+        yield lambda number: bars.advance(task, number)
+
+
+def put_small(
+    objects: Objects,
+    permit: Permit,
+    zone: str,
+    name: str,
+    file: BinaryIO,
+    size: int,
+    tags: Mapping[str, str],
+    where: Mapping[str, Any],
+) -> ObjectVersion:
+    """Put a stream as one blob."""
+    writer = objects.create(permit, zone, name, tags=tags, **where)
+    writer.commit_on_close = False
+    try:
+        copy(file, writer, -1, "Putting")
+        return writer.commit()
+    finally:
+        writer.discard()
+
+
+def put_large(
+    objects: Objects,
+    permit: Permit,
+    zone: str,
+    name: str,
+    file: BinaryIO,
+    size: int,
+    tags: Mapping[str, str],
+    where: Mapping[str, Any],
+    *,
+    resume: bool,
+) -> tuple[ObjectVersion, int]:
+    """Put a file in parts; the version, and how many parts were there from an earlier attempt.
+
+    A part that is there is taken only if its digest is that of the file's bytes, so a file that has changed since
+    goes up as it is now.
+    """
+    upload = _begin(objects, permit, zone, name, size, tags, resume=resume)
+    there = {part.number: part for part in objects.uploads.parts(permit, zone, upload.id)}
+    parts, resumed = [], 0
+    with progress_of("Putting", size) as done:
+        for number, start in enumerate(range(0, size, upload.part_bytes), 1):
+            length = min(upload.part_bytes, size - start)
+            known = there.get(number)
+            if known is not None and known == Part(number, length, _sha256(file, start, length)):
+                parts.append(known)
+                resumed += 1
+                done(length)
+                continue
+            file.seek(start)
+            with objects.uploads.part(permit, zone, upload.id, number) as writer:
+                left = length
+                while left and (block := file.read(min(_BLOCK, left))):
+                    writer.write(block)
+                    left -= len(block)
+                    done(len(block))
+                parts.append(writer.commit())
+    told = objects.uploads.complete(permit, zone, upload.id, parts, **where)
+    if tags and tags != told.tags:
+        # The upload was begun with others.
+        told = objects.tag(permit, zone, name, tags, version=told.version)
+    return told, resumed
+
+
+def _begin(
+    objects: Objects, permit: Permit, zone: str, name: str, size: int, tags: Mapping[str, str], *, resume: bool
+) -> Upload:
+    begun = objects.uploads.list(permit, zone, name)
+    if resume and begun and -(-size // begun[-1].part_bytes) <= 10_000:
+        return begun[-1]
+    if not resume:
+        for old in begun:
+            objects.uploads.abort(permit, zone, old.id)
+    return objects.uploads.begin(permit, zone, name, tags=tags, part_bytes=_part_bytes(objects, size))
+
+
+def _part_bytes(objects: Objects, size: int) -> int:
+    """The setting, or more where the parts would be too many."""
+    part: int = objects.uploads.part_bytes
+    while -(-size // part) > 10_000:
+        part *= 2
+    return part
+
+
+def _sha256(file: BinaryIO, start: int, length: int) -> str:
+    file.seek(start)
+    digest = hashlib.sha256()
+    left = length
+    while left and (block := file.read(min(_BLOCK, left))):
+        digest.update(block)
+        left -= len(block)
+    return digest.hexdigest()

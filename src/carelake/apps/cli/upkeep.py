@@ -1,0 +1,92 @@
+"""``upgrade`` and ``doctor``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sqlalchemy import Connection
+
+from carelake.apps.cli.session import Options, Session, answer, note
+from carelake.apps.cli.tables import show
+from carelake.apps.wiring import CONFIG, Workspace
+from carelake.audit.acts import ActHeader, write
+from carelake.core.errors import Refused
+from carelake.vault.formats import FORMAT
+from carelake.vault.upgrading import Plan, plan, upgraded
+
+__all__ = ["doctor", "upgrade"]
+
+_ACTION = "workspace:upgrade"
+
+
+def upgrade(options: Options, *, json_out: bool, dry_run: bool) -> None:
+    """Bring a workspace up to this version."""
+    root = Session.root(options)
+    workspace = Workspace.open(root, os.environ, upgrading=True)
+    try:
+        found = plan(workspace.vault)
+        if not dry_run and not found.nothing:
+            _upgrade(workspace, options, found)
+    finally:
+        workspace.vault.close()
+    if not dry_run and not found.nothing:
+        Session(options).close()  # opens it as everybody does, and seals the act
+    _tell(found, json_out=json_out, dry_run=dry_run)
+
+
+def _upgrade(workspace: Workspace, options: Options, found: Plan) -> None:
+    vault = workspace.vault
+    with upgraded(vault, workspace.gate.upgrading(), vault.root / CONFIG) as tx:
+        _allowed(workspace, options, tx, found)
+
+
+def _allowed(workspace: Workspace, options: Options, tx: Connection, found: Plan) -> None:
+    """Who types, whether they may, and the act: now that there is a schema to ask and to write it in."""
+    purpose = options.purpose if options.purpose is not None else os.environ.get("CARELAKE_PURPOSE")
+    caller = workspace.local(options.as_, purpose, options.account)
+    decision = workspace.gate.explain(caller.principal, _ACTION, caller.account, caller.purpose)
+    if not decision.allowed:
+        raise Refused(
+            "access.denied",
+            f"{caller.principal.name} may not upgrade the workspace: {'; '.join(decision.reasons)}. It is as it was.",
+            reasons=list(decision.reasons),
+        )
+    facts = {
+        "reasons": list(decision.reasons),
+        "from_format": found.rows,
+        "to_format": FORMAT,
+        "migrations": [number for number, _ in found.migrations],
+    }
+    clock, ids = workspace.vault.clock, workspace.vault.ids
+    told = (caller.account, caller.purpose, _ACTION, "workspace")
+    write(tx, ActHeader(ids.new(), caller.principal.name, *told), "done", clock, facts)
+
+
+def _tell(found: Plan, *, json_out: bool, dry_run: bool) -> None:
+    said: dict[str, Any] = {
+        "from": min(found.settings, found.rows),
+        "to": FORMAT,
+        "done": not dry_run and not found.nothing,
+        "migrations": [{"number": number, "title": title} for number, title in found.migrations],
+    }
+    if json_out:
+        answer(said)
+    elif found.nothing:
+        note(f"Nothing to do: the workspace has format {FORMAT}, and every migration.")
+    else:
+        note(f"{'Would go' if dry_run else 'Went'} from format {said['from']} to {FORMAT}.")
+        show(["number", "title"], said["migrations"])
+
+
+def doctor(options: Options, *, json_out: bool) -> int:
+    """Check everything that a workspace leans on."""
+    from carelake.apps.cli.checkup import examine
+
+    found = examine(Session.root(options), os.environ, options)
+    failed = any(one.state == "fail" for one in found)
+    if json_out:
+        answer({"healthy": not failed, "checks": [one.as_json() for one in found]})
+    else:
+        show(["state", "check", "found", "do"], [one.as_json() for one in found])
+    return int(failed)

@@ -1,0 +1,48 @@
+"""Numbers without gaps in the order of commits: whoever takes one holds the counter until the commit.
+
+A sequence of the database would give numbers that commit in another order, and a sealer that has passed number 9
+while 8 was still open would leave 8 out for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from sqlalchemy import Connection, bindparam, case, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from carelake.audit.tables import act, noun, trail_counter
+
+__all__ = ["take"]
+
+_T = trail_counter.c
+_TAKE = (
+    update(trail_counter)
+    .where(_T.name == bindparam("counter"))
+    .values(
+        last=_T.last + bindparam("many"),
+        at=case((_T.at < bindparam("moment"), bindparam("moment")), else_=_T.at),
+    )
+    .returning(_T.last, _T.at)
+)
+_GIVEN: dict[str, Any] = {"act": act.c.seq, "noun": noun.c.number}
+
+
+def take(connection: Connection, name: Literal["act", "noun"], many: int, moment: str) -> tuple[int, str]:
+    """The first of ``many`` new numbers, and the latest time that was ever taken with (this one included)."""
+    said = {"counter": name, "many": many, "moment": moment}
+    row = connection.execute(_TAKE, said).first()
+    if row is None:
+        _begin(connection, name, moment)
+        row = connection.execute(_TAKE, said).one()
+    return int(row[0]) - many + 1, str(row[1])
+
+
+def _begin(connection: Connection, name: str, moment: str) -> None:
+    """The counter's row, from what is there already: a new workspace, or one made before there were counters."""
+    last = connection.execute(select(func.coalesce(func.max(_GIVEN[name]), 0))).scalar_one()
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(trail_counter).values(name=name, last=last, at=moment))
+    except IntegrityError:
+        return  # another process began it while this one waited for it

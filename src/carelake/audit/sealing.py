@@ -1,0 +1,206 @@
+"""Sealing: the elected process turns committed acts into signed segments (decisions D3 and 0024).
+
+1. Be elected (`lease`).  2. Read the acts after the last segment; cut them by time and number; sign.  3. In one
+transaction: prove that the fence is the newest, put the objects into the locked zone, insert their rows.  4. Move the
+head on, and the anchor when it is time.
+
+A crash before the commit of 3 leaves nothing; between 3 and 4 the head is behind, and the next sealer moves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from carelake.audit.heads import Heads
+from carelake.audit.lease import Lease
+from carelake.audit.merkle import Frontier
+from carelake.audit.readings import COLUMNS, line_of
+from carelake.audit.segments import GENESIS, Sealable, Segment, header_of, object_name, parse, spans
+from carelake.audit.signing import TrailKey
+from carelake.audit.tables import act
+from carelake.audit.tables import segment as table
+from carelake.core import canonical
+from carelake.core.clock import iso
+from carelake.core.errors import Corrupt, NotFound
+from carelake.core.permit import Permit
+from carelake.vault.workspace import Vault
+
+__all__ = ["SealingRound", "stored_segment"]
+
+_SEGMENTS = 32
+"""Segments of one transaction, while a backlog is worked off; writers wait for it."""
+
+_START: dict[str, Any] = {"number": 0, "last": 0, "digest": GENESIS, "at": "", "peaks": ""}
+_AT = next(number for number, column in enumerate(COLUMNS) if column.name == "at")
+_SEQ = next(number for number, column in enumerate(COLUMNS) if column.name == "seq")
+
+
+class _OvertakenError(Exception):
+    """Another sealer was elected meanwhile; the transaction is undone."""
+
+
+class SealingRound:
+    """One round: everything that was committed when it began, and a bit of what came since."""
+
+    def __init__(self, vault: Vault, heads: Heads, lease: Lease, permit: Permit, *, closing: bool) -> None:
+        self._vault = vault
+        self._heads = heads
+        self._lease = lease
+        self._permit = permit
+        self._closing = closing
+        self._key = TrailKey(vault.keyring)
+
+    def run(self) -> int:
+        """Seal until nothing is left; answers how many segments were made.
+
+        Raises:
+            Corrupt: ``audit.rolled_back``, ``audit.stray_segment``.
+        """
+        made = 0
+        while True:
+            last, acts = self._pending()
+            if not acts or not self._lease.take():
+                return made
+            frontier, full = self._frontier(last), len(acts) == self._most()
+            while acts:
+                new = self._built(last, frontier, acts)
+                if not self._commit(last, frontier, new):
+                    return made
+                made += len(new)
+                last = new[-1][1]
+                acts = [one for one in acts if one.seq > last["last"]]
+            if not full:
+                return made
+
+    def _most(self) -> int:
+        return 2 * self._vault.settings.audit.segment_acts
+
+    def _commit(
+        self, last: Mapping[str, Any], frontier: Frontier, new: Sequence[tuple[Segment, dict[str, Any], bool]]
+    ) -> bool:
+        try:
+            with self._vault.database.ledger() as connection:
+                if not self._lease.hold(connection, closing=self._closing) or self._last(connection) != last:
+                    raise _OvertakenError
+                anchor = self._lease.anchor_due(connection) if self._vault.settings.audit.anchor else False
+                for sealed, row, stored in new:
+                    if not stored:
+                        self._vault.objects.put(self._permit, "audit", row["name"], sealed.data())
+                    connection.execute(insert(table).values(**row))
+        except _OvertakenError:
+            self._lease.fence = 0
+            return False
+        self._heads.advance(new[-1][1], frontier.root(), anchor=anchor)
+        return True
+
+    def _pending(self) -> tuple[dict[str, Any], list[Sealable]]:
+        """The last segment's row and the acts after it; a head that is behind is moved on."""
+        # The head first: what it names was committed before it was moved, so a later snapshot holds that.
+        head = self._heads.read()
+        with self._vault.database.ledger_reading() as connection:
+            _continues(head, connection)
+            last = self._last(connection)
+            query = select(*COLUMNS, act.c.facts).where(act.c.seq > last["last"]).order_by(act.c.seq)
+            rows = connection.execute(query.limit(self._most())).all()
+        if last["number"] and (head is None or (head and head["number"] < last["number"])):
+            self._heads.advance(last, self._frontier(last).root(), anchor=False)
+        return last, [Sealable(row[_SEQ], row[_AT], line_of(tuple(row))) for row in rows]
+
+    def _built(
+        self, last: Mapping[str, Any], frontier: Frontier, acts: list[Sealable]
+    ) -> list[tuple[Segment, dict[str, Any], bool]]:
+        """New segments with their rows, and whether the object is there already."""
+        before, new = dict(last), []
+        stray = self._stray(before)
+        if stray is not None:
+            before = self._row(stray, frontier)
+            return [(stray, before, True)]
+        for run in spans(acts, self._vault.settings.audit.segment_acts):
+            sealed = self._signed(before, frontier, run)
+            before = self._row(sealed, frontier)
+            new.append((sealed, before, False))
+            # The first one alone: only after it a missing head may be made, see `Heads.advance`.
+            if len(new) == (_SEGMENTS if last["number"] else 1):
+                break
+        return new
+
+    def _signed(self, before: Mapping[str, Any], frontier: Frontier, run: Any) -> Segment:
+        header = header_of(
+            run,
+            workspace=self._vault.settings.workspace,
+            number=before["number"] + 1,
+            previous=before["digest"],
+            tree=frontier.root().hex(),
+            fence=self._lease.fence,
+            # Never before the one before it, whatever the clock says.
+            at=max(iso(self._vault.clock.now()), before["at"]),
+        )
+        line, signature = self._key.sign_naming(lambda version: canonical.dump({**header, "key": version}))
+        return Segment(canonical.load(line), line, tuple(one.line for one in run), signature)
+
+    def _row(self, sealed: Segment, frontier: Frontier) -> dict[str, Any]:
+        frontier.append(sealed.header_line)
+        header = sealed.header
+        told = {name: header[name] for name in ("number", "first", "last", "at")}
+        return {**told, "name": object_name(told["number"]), "digest": sealed.digest, "peaks": frontier.text()}
+
+    def _stray(self, last: Mapping[str, Any]) -> Segment | None:
+        """A segment that lies in the zone without its row: an earlier version's sealer died between the two."""
+        found = stored_segment(self._vault, self._permit, last["number"] + 1)
+        if found is None:
+            return None
+        told = (found.header.get("number"), found.header.get("previous"), found.header.get("first"))
+        signed = self._key.verify(found.header_line, found.signature, found.key)
+        if not signed or told != (last["number"] + 1, last["digest"], last["last"] + 1):
+            raise Corrupt(
+                "audit.stray_segment",
+                "The next segment's place in the audit zone is taken by something that does not continue the trail. "
+                "`carelake audit verify` says more; restore the newest backup.",
+            )
+        return found
+
+    def _frontier(self, last: Mapping[str, Any]) -> Frontier:
+        if last["peaks"] or not last["number"]:
+            return Frontier(last["peaks"])
+        # The row is of a version that kept none: fold the headers once more.
+        folded = Frontier()
+        for number in range(1, last["number"] + 1):
+            one = stored_segment(self._vault, self._permit, number)
+            folded.append(one.header_line if one else b"")
+        return folded
+
+    @staticmethod
+    def _last(connection: Connection) -> dict[str, Any]:
+        query = select(table).order_by(table.c.number.desc()).limit(1)
+        row = connection.execute(query).mappings().first()
+        return dict(row) if row else dict(_START)
+
+
+def stored_segment(vault: Vault, permit: Permit, number: int) -> Segment | None:
+    """The segment of that number as it lies in the zone; None where there is none, or it is not one."""
+    try:
+        return parse(vault.objects.get(permit, "audit", object_name(number)))
+    except NotFound:
+        return None
+
+
+def _continues(head: dict[str, Any] | None, connection: Connection) -> None:
+    """Refuse to seal on top of a trail that the head kept outside does not belong to.
+
+    Otherwise an old copy of the workspace, put back, would grow past the head and look intact again.
+
+    Raises:
+        Corrupt: ``audit.rolled_back``.
+    """
+    if not head:
+        return  # missing or altered: there is nothing to compare with, and `verify` tells
+    query = select(table.c.digest).where(table.c.number == head["number"])
+    if connection.execute(query).scalar() != head["digest"]:
+        raise Corrupt(
+            "audit.rolled_back",
+            "The trail is not the one whose head is kept beside the root key: an older copy was put back, or its "
+            "tail was cut off. `carelake audit verify` says where; restore the newest copy.",
+        )

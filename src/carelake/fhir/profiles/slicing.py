@@ -1,0 +1,120 @@
+"""Which slice a value belongs to (https://hl7.org/fhir/R4/profiling.html#discriminator)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from carelake.fhir.bindings import holds
+from carelake.fhir.profiles.members import Member, members
+from carelake.fhir.profiles.tree import Node
+
+__all__ = ["fits", "follows", "same"]
+
+Known = Callable[[str], Node | None]
+"""The root of a profile by its url; None where it is not loaded."""
+
+
+def fits(slice_: Node, member: Member, discriminators: tuple[tuple[str, str], ...], known: Known) -> bool:
+    """Whether every discriminator says that the value is of the slice."""
+    return all(_fits(slice_, member, kind, path, known) for kind, path in discriminators)
+
+
+def _fits(slice_: Node, member: Member, kind: str, path: str, known: Known) -> bool:
+    steps = [] if path == "$this" else path.split(".")
+    found = [member] if not steps else list(_at(member, steps))
+    if kind == "type":
+        codes = {t.code for t in _node(slice_, steps, known).row.type}
+        return any(_type_of(m) in codes for m in found)
+    if kind == "exists":
+        row = _node(slice_, steps, known).row
+        return bool(found) == (row.max != "0" and row.min > 0)
+    if kind == "profile":
+        return False  # it would take the referred resource, which a pure function does not have
+    return any(_equals(slice_, steps, m, known) for m in found)
+
+
+def _type_of(member: Member) -> str:
+    return member.kind
+
+
+def _at(member: Member, steps: list[str]) -> Iterator[Member]:
+    for inner in members(member.owner, member.kind, steps[0], member.at):
+        if len(steps) == 1:
+            yield inner
+        else:
+            yield from _at(inner, steps[1:])
+
+
+def _node(node: Node, steps: list[str], known: Known) -> Node:
+    """The element at a path below a slice, or the deepest one that is defined."""
+    for step in steps:
+        below = node.children.get(step) or _of_profile(node, step, known)
+        if below is None:
+            return node
+        node = below
+    return node
+
+
+def _of_profile(node: Node, step: str, known: Known) -> Node | None:
+    for kind in node.row.type:
+        for url in kind.profile:
+            root = known(url)
+            if root is not None and step in root.children:
+                return root.children[step]
+    return None
+
+
+def _equals(slice_: Node, steps: list[str], member: Member, known: Known) -> bool:
+    """Whether what the slice demands at the path, by itself or from above, is what the value has there."""
+    node, rest = slice_, steps
+    while True:
+        demand = _demand(node, rest)
+        if demand is not None:
+            return demand(member)
+        if not rest:
+            return False
+        below = node.children.get(rest[0]) or _of_profile(node, rest[0], known)
+        if below is None:
+            # An extension that is told by its profile alone: its url is the profile's.
+            urls = [url for kind in node.row.type for url in kind.profile]
+            return rest == ["url"] and member.value in urls
+        node, rest = below, rest[1:]
+
+
+def _demand(node: Node, rest: list[str]) -> Callable[[Member], bool] | None:
+    for told, test in ((node.row.is_, same), (node.row.like, follows)):
+        if told is not msgspec.UNSET:
+            wanted = list(_inside(told, rest))
+            if wanted:
+                return lambda member: any(test(member.value, one) for one in wanted)
+    if not rest and node.codes is not None:
+        codes = node.codes
+        return lambda member: holds(member.value, member.kind, codes)
+    return None
+
+
+def _inside(value: Any, steps: list[str]) -> Iterator[Any]:
+    if isinstance(value, list):
+        for one in value:
+            yield from _inside(one, steps)
+    elif not steps:
+        yield value
+    elif isinstance(value, dict) and steps[0] in value:
+        yield from _inside(value[steps[0]], steps[1:])
+
+
+def same(value: Any, wanted: Any) -> bool:
+    """Whether a value is just what is fixed: the same elements, in lists the same order."""
+    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+def follows(value: Any, pattern: Any) -> bool:
+    """Whether a value holds at least the pattern (https://hl7.org/fhir/R4/elementdefinition.html, ``pattern[x]``)."""
+    if isinstance(pattern, dict):
+        return isinstance(value, dict) and all(k in value and follows(value[k], v) for k, v in pattern.items())
+    if isinstance(pattern, list):
+        return isinstance(value, list) and all(any(follows(one, wanted) for one in value) for wanted in pattern)
+    return same(value, pattern)

@@ -1,0 +1,1 @@
+"""Drivers of the ports that the vault owns, one module for each place where things can lie."""

@@ -1,0 +1,249 @@
+"""What must not come back: destroyed keys and erased patients, in a list beside the root key.
+
+A copy of the workspace that is put back knows nothing of what was destroyed after it was made; this list does, and
+opening the copy applies what is missing. The list is only ever appended to:
+
+    KEY_DIR/<workspace id>.forgotten     one JSON line per entry; each one's MAC covers the line before it
+        {"n":1,"kind":"ring","id":"...","at":"...","ring":{"generation":2,"holds":{},"policies":{}},"mac":"..."}
+        {"n":2,"kind":"key","id":"production/lake/v1#<id>","at":"...","mac":"..."}
+        {"n":3,"kind":"patient","id":"...","account":"production","name":"<HMAC>","at":"...","mac":"..."}
+
+``ring`` lines tell the newest generation of the key ring, with what was disabled then, so that an older
+``keyring.json`` does not enable it again. The MAC key and the patients' HMACs come from ``security/reference``, which
+never changes. Cutting lines off the end cannot be seen in the list alone: the workspace has what is missing, and
+appends it again when it is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from sqlalchemy import delete, insert, select, update
+
+from carelake.core.errors import Corrupt
+from carelake.vault.database import metadata
+from carelake.vault.disk import full_disk, private_folder, sync_folder
+from carelake.vault.locking import locked
+from carelake.vault.ring import Hold, KeyPolicy
+from carelake.vault.roots import check_workspace_id
+from carelake.vault.tables import forgotten_patient, patient_key
+from carelake.vault.wrapping import bind
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from carelake.vault.workspace import Vault
+
+__all__ = ["Forgotten", "Line", "RingNote", "erase_listed", "forgotten_name", "raise_epoch", "replay"]
+
+_GENESIS = "0" * 64
+_MAX_BYTES = 256 << 20
+_PAGE = 1000
+
+
+class RingNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The key ring as it was: how new, and what in it was not to be used."""
+
+    generation: int
+    holds: dict[str, Hold] = {}
+    policies: dict[str, KeyPolicy] = {}
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One entry."""
+
+    n: int
+    kind: Literal["ring", "key", "patient"]
+    id: str
+    at: str
+    account: str = ""
+    name: str = ""
+    ring: RingNote | None = None
+    mac: str = ""
+
+
+def forgotten_name(secret: bytes, account: str, patient: str) -> str:
+    """How an erased patient is called in the list: an HMAC under the secret of ``security/reference``."""
+    key = hmac.digest(secret, b"carelake-forgotten-name-1", hashlib.sha256)
+    return hmac.digest(key, bind(account, patient), hashlib.sha256).hex()
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """The list of one workspace. ``secret`` is that of ``security/reference``."""
+
+    key_dir: Path
+    workspace: str
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"Forgotten({self.workspace})"
+
+    @property
+    def path(self) -> Path:
+        """The file; there is none before the first entry. A backup takes it along."""
+        return self.key_dir / f"{check_workspace_id(self.workspace)}.forgotten"
+
+    def lines(self) -> list[Line]:
+        """Every entry, oldest first.
+
+        Raises:
+            Corrupt: ``vault.forgotten``: altered, or another workspace's.
+        """
+        return self._read()[0]
+
+    def note_ring(self, at: str, name: str, ring: RingNote, destroyed: Iterable[str]) -> None:
+        """The key ring was changed; ``name`` tells this state of it from any other."""
+        gone = [Line(0, "key", label, at) for label in destroyed]
+        self._append([*gone, Line(0, "ring", name, at, ring=ring)])
+
+    def note_key(self, mark: str, at: str) -> None:
+        """A version of a key was destroyed; as `ring.Entry.mark` names it."""
+        self._append([Line(0, "key", mark, at)])
+
+    def note_patient(self, entry: str, account: str, name: str, at: str) -> None:
+        """A patient was erased; ``name`` as by `forgotten_name`, ``entry`` the id of this erasure."""
+        self._append([Line(0, "patient", entry, at, account=account, name=name)])
+
+    def merge(self, other: bytes) -> int:
+        """Append what another copy of the list has and this one lacks, for example a backup's; answers how many."""
+        return self._append(_parse(other, self._mac_key())[0])
+
+    def _append(self, new: Iterable[Line]) -> int:
+        private_folder(self.key_dir)
+        with locked(self.key_dir):
+            lines, whole = self._read()
+            known = {(line.kind, line.id) for line in lines}
+            last = lines[-1] if lines else None
+            out = bytearray()
+            added = 0
+            for line in new:
+                if (line.kind, line.id) in known:
+                    continue
+                bare = msgspec.structs.replace(line, n=(last.n if last else 0) + 1, mac="")
+                last = msgspec.structs.replace(bare, mac=_mac(self._mac_key(), last, bare))
+                out += msgspec.json.encode(last) + b"\n"
+                added += 1
+            if out:
+                self._write(bytes(out), whole)
+            return added
+
+    def _write(self, data: bytes, whole: int) -> None:
+        # A killed append leaves a part of a line, or whole lines; what was cut short is written over.
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with full_disk():
+                os.ftruncate(handle, whole)
+                try:
+                    view = memoryview(data)
+                    at = whole
+                    while view:
+                        done = os.pwrite(handle, view, at)
+                        view, at = view[done:], at + done
+                    os.fsync(handle)
+                except OSError:
+                    os.ftruncate(handle, whole)
+                    raise
+        finally:
+            os.close(handle)
+        if not whole:
+            sync_folder(self.key_dir)
+
+    def _read(self) -> tuple[list[Line], int]:
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(_MAX_BYTES)
+        except FileNotFoundError:
+            return [], 0
+        return _parse(data, self._mac_key())
+
+    def _mac_key(self) -> bytes:
+        return hmac.digest(self.secret, bind("carelake-forgotten-mac-1", self.workspace), hashlib.sha256)
+
+
+def _mac(key: bytes, before: Line | None, bare: Line) -> str:
+    said = (before.mac if before else _GENESIS).encode() + msgspec.json.encode(bare)
+    return hmac.digest(key, said, hashlib.sha256).hex()
+
+
+def _parse(data: bytes, key: bytes) -> tuple[list[Line], int]:
+    """The lines, and how many bytes of the data are whole lines."""
+    whole = data.rfind(b"\n") + 1
+    lines: list[Line] = []
+    for text in data[:whole].splitlines():
+        try:
+            line = msgspec.json.decode(text, type=Line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise _altered() from None
+        bare = msgspec.structs.replace(line, mac="")
+        before = lines[-1] if lines else None
+        if line.n != len(lines) + 1 or not hmac.compare_digest(_mac(key, before, bare), line.mac):
+            raise _altered()
+        lines.append(line)
+    return lines, whole
+
+
+def _altered() -> Corrupt:
+    return Corrupt(
+        "vault.forgotten",
+        "The list of what was destroyed and erased, beside the root key, was altered or is another workspace's; "
+        "restore it from a backup of the key folder.",
+    )
+
+
+def replay(vault: Vault) -> int:
+    """Erase again whoever the list tells of and the database does not; answers how many erasures that were.
+
+    Also the other way round: what the database tells of and the list lacks is appended to it. `Vault.open` calls
+    this. Destroyed keys are replayed by the key ring itself, when it is opened.
+    """
+    listed = {line.id for line in vault.forgotten.lines() if line.kind == "patient"}
+    query = select(forgotten_patient).order_by(forgotten_patient.c.at, forgotten_patient.c.id)
+    with vault.database.snapshot() as connection:
+        known = list(connection.execute(query))
+    for row in known:
+        if row.id not in listed:
+            vault.forgotten.note_patient(row.id, row.account, row.name, row.at)
+    if listed.issubset(row.id for row in known):
+        return 0
+    with vault.database.ledger() as connection:
+        return erase_listed(connection, vault.forgotten)
+
+
+def erase_listed(connection: Connection, forgotten: Forgotten) -> int:
+    """As `replay`, in a transaction that is open already, for example a restore's; appends nothing to the list.
+
+    Only keys as old as the erasure go: who came back after it has a new one, by rights.
+    """
+    known = set(connection.scalars(select(forgotten_patient.c.id)))
+    missing = [line for line in forgotten.lines() if line.kind == "patient" and line.id not in known]
+    if not missing:
+        return 0
+    wanted = {(line.account, line.name): line.at for line in missing}
+    for account, patient, created in _owners(connection):
+        erased = wanted.get((account, forgotten_name(forgotten.secret, account, patient)))
+        if erased is not None and created <= erased:
+            own = (patient_key.c.account == account, patient_key.c.patient == patient)
+            connection.execute(delete(patient_key).where(*own, patient_key.c.created <= erased))
+    said = [{"id": line.id, "account": line.account, "name": line.name, "at": line.at} for line in missing]
+    connection.execute(insert(forgotten_patient), said)
+    raise_epoch(connection)
+    return len(missing)
+
+
+def _owners(connection: Connection) -> Iterator[tuple[str, str, str]]:
+    columns = (patient_key.c.account, patient_key.c.patient, patient_key.c.created)
+    yield from ((row.account, row.patient, row.created) for row in connection.execute(select(*columns)).all())
+
+
+def raise_epoch(connection: Connection) -> None:
+    """From here on no cached patient key is good any more."""
+    epoch = metadata.tables["vault_epoch"]
+    connection.execute(update(epoch).values(epoch=epoch.c.epoch + 1))

@@ -1,0 +1,61 @@
+"""Another root key for a workspace: at the same provider (rotation) or another one (a move). No data is rewritten.
+
+The new root key is kept by its provider first; then ``keyring.json`` is replaced, in one step, by one whose account
+keys it wraps. Killed before that step, the old root key opens the workspace and the new one is of no use; killed
+after it, the new one does. The old one is kept, since copies of the workspace made before open with it alone, until
+it is told to go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from carelake.core.clock import Clock, iso
+from carelake.core.permit import Permit, check
+from carelake.vault.drafting import Draft
+from carelake.vault.keyring import Keyring
+from carelake.vault.roots import Root, RootSettings
+
+__all__ = ["Moved", "move"]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where the root key is now.
+
+    Attributes:
+        old_kept: the earlier root key is still at its provider: copies made before open with it.
+    """
+
+    provider: str
+    version: int
+    was: str
+    old_kept: bool
+
+
+def move(permit: Permit, keyring: Keyring, clock: Clock, to: Root, *, keep_old: bool) -> Moved:
+    """Give the workspace a new root key, made by ``to``.
+
+    Args:
+        keep_old: leave the earlier root key at its provider; else copies of the workspace made before, backups as
+            well, open with a recovery kit made before only.
+
+    Raises:
+        Refused: the permit has no grant ``keys:write`` in the account ``security``.
+        Unavailable, Invalid: as the provider's.
+    """
+    check(permit, "keys:write", now=clock.now(), account="security")
+    before = keyring.current().file.root
+    root, settings = to.make(max(1, before.version) + 1, iso(clock.now()), first=False)
+
+    def edit(draft: Draft) -> RootSettings:
+        was = draft.file.root
+        draft.reroot(root, settings)
+        return was
+
+    was = keyring.change(edit)
+    if not keep_old:
+        keyring.chooser(was).remove(was)
+    permit.log.key(f"root/v{settings.version}")
+    permit.log.count(roots=1, roots_removed=0 if keep_old else 1)
+    return Moved(settings.provider, settings.version, was.provider, keep_old and was.provider in ("file", "keyring"))

@@ -1,0 +1,1 @@
+"""SQL drivers: SQLite under SQLCipher, and PostgreSQL."""

@@ -1,0 +1,57 @@
+"""What a SQL database must do for `carelake.vault.database`, and how its transactions are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import sqlalchemy
+
+from carelake.core.errors import CarelakeError
+
+__all__ = ["READ_ONLY", "WRITE", "Driver"]
+
+WRITE = "carelake_write"
+"""Execution option of a connection: True to write, False for a snapshot, absent for a library's own transaction."""
+
+READ_ONLY = "carelake.read_only"
+"""Key of a connection's ``info``: whether its transactions are snapshots at the moment."""
+
+
+class Driver(Protocol):
+    """One kind of database. Its connections are in autocommit: `begin` starts every transaction."""
+
+    dialect: str
+    """SQLAlchemy's name of it: ``sqlite`` or ``postgresql``."""
+
+    def engine(self) -> sqlalchemy.Engine:
+        """A new engine with a pool; its address holds no secret."""
+        ...
+
+    def begin(self, connection: sqlalchemy.Connection) -> None:
+        """Start the kind of transaction that the execution option `WRITE` says.
+
+        A write transaction waits here until it is the only one, so that the order of writers is the order of their
+        commits; a snapshot sees one state and cannot write.
+        """
+        ...
+
+    def translate(self, error: BaseException, *, reads_only: bool) -> BaseException | None:
+        """What to raise instead of a driver's error; None when it may stand as it is.
+
+        Args:
+            reads_only: the transaction is a snapshot.
+        """
+        ...
+
+    def many(self, connection: sqlalchemy.Connection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run one statement with ``?`` placeholders for many rows."""
+        ...
+
+    def damage(self, connection: sqlalchemy.Connection) -> str:
+        """What is wrong with the stored pages, in a sentence, or ""."""
+        ...
+
+    def unreachable(self, error: CarelakeError) -> bool:
+        """Whether trying again with a new connection may help, when nothing was done yet."""
+        ...

@@ -1,0 +1,253 @@
+"""PostgreSQL (14 or later) by psycopg 3, for workspaces that several machines or many processes use.
+
+Write transactions take one advisory lock of their schema before they read anything, so that writers are served one
+after another and numbers given out are seen in their order (decision 0021); snapshots wait for nobody. Texts are
+compared by code point (``COLLATE "C"``) as SQLite does. Rows are plaintext to the server: see ``encrypted_volume``.
+
+The password never reaches SQLAlchemy: its engine has an address without user, host or secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import sqlalchemy
+from sqlalchemy.dialects.postgresql.base import PGDDLCompiler
+from sqlalchemy.pool import QueuePool
+
+from carelake.core.errors import CarelakeError, Corrupt, Invalid, Unavailable
+from carelake.core.settings import DatabaseSettings
+from carelake.vault.sql.driver import READ_ONLY, WRITE
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["OLDEST", "Postgres", "has_password", "without_password"]
+
+OLDEST = 140000
+"""The oldest server version that is taken, as ``server_version_num`` has it."""
+
+_BUSY_SECONDS = 30.0
+_LOCK_CLASS = 1_667_330_156
+"""First half of the advisory lock's number ("carl"); the second is a hash of the schema's name."""
+
+_SESSION = (
+    "SET lock_timeout = {milliseconds}; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+)
+_BEGIN = {
+    True: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+    f"SELECT pg_advisory_xact_lock({_LOCK_CLASS}, hashtext(current_schema()))",
+    False: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    None: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+}
+_PLAIN_INSERT = re.compile(r'INSERT INTO (\w+) (\([\w", ]+\)) VALUES \((?:\?, )*\?\)')
+
+
+class Postgres:
+    """A database of a PostgreSQL server."""
+
+    dialect = "postgresql"
+
+    def __init__(self, settings: DatabaseSettings, *, busy_seconds: float = _BUSY_SECONDS) -> None:
+        """Take the database that ``settings.url`` names; nothing is connected yet.
+
+        Raises:
+            Unavailable: ``vault.postgres_extra``, ``vault.password_file``.
+            Invalid: ``vault.database_url``.
+        """
+        try:
+            import psycopg
+        except ImportError:
+            raise Unavailable(
+                "vault.postgres_extra",
+                "PostgreSQL needs the extra `postgres`: install carelake[postgres], or take [database] url out.",
+            ) from None
+        self._psycopg = psycopg
+        self._session = _SESSION.format(milliseconds=round(busy_seconds * 1000))
+        self._address = _address(psycopg, settings)
+
+    def engine(self) -> sqlalchemy.Engine:
+        engine = sqlalchemy.create_engine(
+            "postgresql+psycopg://",
+            creator=self._connect,
+            poolclass=QueuePool,
+            pool_size=16,
+            max_overflow=-1,
+            pool_use_lifo=True,
+            hide_parameters=True,
+        )
+        engine.dialect.ddl_compiler = _ByCodePoint
+        return engine
+
+    def _connect(self) -> Any:
+        try:
+            connection = self._psycopg.connect(**self._address, autocommit=True)
+            if connection.info.server_version < OLDEST:
+                connection.close()
+                raise Unavailable(
+                    "vault.database_version", f"PostgreSQL is older than version {OLDEST // 10000}; use a newer one."
+                )
+            connection.execute(self._session)
+        except self._psycopg.Error as error:
+            raise self._connecting(error) from None
+        return connection
+
+    @staticmethod
+    def _connecting(error: psycopg.Error) -> CarelakeError:
+        # libpq gives no SQLSTATE for a refused login; its text names user, host and database, so it is not shown.
+        text = str(error)
+        if (error.sqlstate or "")[:2] in ("28", "3D") or re.search(r"password|authentication|does not exist", text):
+            return Unavailable(
+                "vault.database_login",
+                "PostgreSQL refused the login: user, password or database. See [database] url and password_file.",
+            )
+        return _gone()
+
+    def begin(self, connection: sqlalchemy.Connection) -> None:
+        write = connection.get_execution_options().get(WRITE)
+        connection.info[READ_ONLY] = write is False
+        connection.exec_driver_sql(_BEGIN[write])
+
+    def translate(self, error: BaseException, *, reads_only: bool) -> BaseException | None:
+        if not isinstance(error, self._psycopg.Error):
+            return None
+        # Its text can hold values of the row, and would be shown as the cause of what is raised instead.
+        text = f"PostgreSQL refused a statement: {type(error).__name__} {error.sqlstate or ''}".strip()
+        error.args = (text,)
+        return _translated(error.sqlstate, reads_only=reads_only) or self._silent(error)
+
+    def _silent(self, error: psycopg.Error) -> BaseException | None:
+        """The error as SQLAlchemy has it, made anew: the one that it made before holds the text as it was."""
+        if isinstance(error, self._psycopg.OperationalError) and error.sqlstate is None:
+            return _gone()
+        integrity = isinstance(error, self._psycopg.IntegrityError)
+        shown: type[sqlalchemy.exc.DBAPIError] = (
+            sqlalchemy.exc.IntegrityError if integrity else sqlalchemy.exc.ProgrammingError
+        )
+        return shown(None, None, error, hide_parameters=True)
+
+    def many(self, connection: sqlalchemy.Connection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        copy = _copy_of(sql)
+        if copy is None or len(rows) < 4:
+            connection.exec_driver_sql(_percent(sql), list(rows))
+            return
+        driver: Any = connection.connection.driver_connection
+        try:
+            with driver.cursor() as cursor, cursor.copy(copy) as out:
+                for row in rows:
+                    out.write_row(row)
+        except self._psycopg.Error as error:
+            if driver.closed:
+                connection.invalidate()
+            raise self.translate(error, reads_only=bool(connection.info.get(READ_ONLY))) or error from None
+
+    def damage(self, connection: sqlalchemy.Connection) -> str:
+        failed = connection.exec_driver_sql(
+            "SELECT coalesce(checksum_failures, 0) FROM pg_stat_database WHERE datname = current_database()"
+        ).scalar()
+        return f"PostgreSQL counts {failed} pages that failed their checksum. Restore a backup." if failed else ""
+
+    def unreachable(self, error: CarelakeError) -> bool:
+        return error.code == "vault.database_down"
+
+
+class _ByCodePoint(PGDDLCompiler):
+    """Columns of text are compared by code point, whatever the database's own collation is."""
+
+    def get_column_specification(self, column: sqlalchemy.Column[Any], **kwargs: Any) -> str:
+        said: str = super().get_column_specification(column, **kwargs)  # type: ignore[no-untyped-call]
+        if isinstance(column.type, sqlalchemy.String) and not column.type.collation:
+            kind = self.dialect.type_compiler_instance.process(column.type)
+            said = said.replace(f" {kind}", f' {kind} COLLATE "C"', 1)
+        return said
+
+
+def has_password(url: str) -> bool:
+    """Whether a password stands in the address."""
+    parts = urlsplit(url)
+    return parts.password is not None or any(name == "password" for name, _ in parse_qsl(parts.query))
+
+
+def without_password(url: str) -> str:
+    """The address as it may be kept; a password has its own file, or comes with the environment each time."""
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    asked = [(name, text) for name, text in parse_qsl(parts.query, keep_blank_values=True) if name != "password"]
+    query = "?" + urlencode(asked) if asked else ""
+    return f"{parts.scheme}://{user.partition(':')[0]}{at}{place}{parts.path}{query}"
+
+
+def _address(psycopg: Any, settings: DatabaseSettings) -> Mapping[str, Any]:
+    if not settings.url.startswith(("postgresql://", "postgres://")):
+        raise _bad_url()
+    try:
+        said = psycopg.conninfo.conninfo_to_dict(settings.url)
+    except psycopg.Error:
+        # Its text repeats the address, and with it the password.
+        raise _bad_url() from None
+    if settings.password_file:
+        try:
+            said["password"] = Path(settings.password_file).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise Unavailable(
+                "vault.password_file", "The file that [database] password_file names cannot be read."
+            ) from None
+    plain = {"connect_timeout": "10", "application_name": "carelake"}
+    return {**plain, **said, "client_encoding": "UTF8"}
+
+
+def _bad_url() -> Invalid:
+    return Invalid(
+        "vault.database_url", "[database] url cannot be read; expected postgresql://USER@HOST:PORT/DATABASE."
+    )
+
+
+@lru_cache(maxsize=256)
+def _percent(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+@lru_cache(maxsize=256)
+def _copy_of(sql: str) -> str | None:
+    """The COPY that does what a plain INSERT of given columns does; None for any other statement."""
+    found = _PLAIN_INSERT.fullmatch(sql)
+    return f"COPY {found[1]} {found[2]} FROM STDIN" if found else None
+
+
+def _gone() -> Unavailable:
+    return Unavailable(
+        "vault.database_down",
+        "PostgreSQL cannot be reached, or ended the connection. A write that was not answered is there whole or not "
+        "at all; look, and run the command again.",
+    )
+
+
+def _translated(state: str | None, *, reads_only: bool) -> CarelakeError | None:
+    state = state or ""
+    if state in ("55P03", "40P01", "40001"):
+        return Unavailable(
+            "vault.busy", "The database was held by another writer for 30 s; try again when it is done."
+        )
+    if state == "53100":
+        return Unavailable("vault.disk_full", "The disk of PostgreSQL is full; nothing was kept. Free space.")
+    if state == "58030":
+        return Unavailable("vault.disk", "The disk of PostgreSQL failed a read or a write; look after the disk.")
+    if state[:2] == "XX" and state != "XX000":
+        return Corrupt("vault.database", "PostgreSQL found damaged pages or indexes. Restore a backup.")
+    if state == "25006" and reads_only:
+        return Invalid("vault.read_only", "A write was tried in a reading; use Database.transaction.")
+    if state[:2] == "08" or state[:3] == "57P" or state == "25006" or state == "53300":
+        return _gone()
+    if state in ("42501", "28000", "28P01", "3D000"):
+        return Unavailable(
+            "vault.database_login",
+            "PostgreSQL does not let this user do what is needed; it must own the tables of the workspace.",
+        )
+    return None

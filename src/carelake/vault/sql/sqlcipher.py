@@ -1,0 +1,141 @@
+"""SQLite under SQLCipher: one file beside the objects, every page encrypted and authenticated.
+
+Write transactions start with ``BEGIN IMMEDIATE``, so that two writers queue instead of failing half-way. Nothing is
+ever written in the clear: pages, WAL and rollback data are encrypted, temporary tables and sorts stay in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy.pool import QueuePool
+from sqlcipher3 import dbapi2
+
+from carelake.core.errors import CarelakeError, Corrupt, Invalid, Unavailable
+from carelake.vault.sql.driver import READ_ONLY, WRITE
+
+__all__ = ["Sqlcipher"]
+
+_BUSY_SECONDS = 30.0
+
+
+class Sqlcipher:
+    """The embedded default."""
+
+    dialect = "sqlite"
+
+    def __init__(self, path: Path, key: bytes, *, busy_seconds: float = _BUSY_SECONDS) -> None:
+        """Take the file at ``path``.
+
+        Raises:
+            Unavailable: ``vault.database_missing``.
+        """
+        if not path.exists():
+            raise _missing()
+        self._path = path
+        self._key = key
+        self._busy_seconds = busy_seconds
+
+    @staticmethod
+    def make(path: Path) -> None:
+        """Make an empty file for a new database. SQLite would make it with the umask's mode."""
+        # Only ever with O_EXCL: closing a descriptor of an open database would drop SQLite's locks on it (POSIX).
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+    def engine(self) -> sqlalchemy.Engine:
+        return sqlalchemy.create_engine(
+            "sqlite://",
+            module=dbapi2,
+            creator=self._connect,
+            poolclass=QueuePool,
+            pool_size=16,
+            max_overflow=-1,
+            pool_use_lifo=True,
+            hide_parameters=True,
+        )
+
+    def _connect(self) -> Any:
+        connection = dbapi2.connect(
+            str(self._path),
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=512,
+        )
+        try:
+            for pragma in (
+                "cipher_log_level = NONE",
+                f"key = \"x'{self._key.hex()}'\"",
+                "cipher_memory_security = OFF",
+                "temp_store = MEMORY",
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                "foreign_keys = ON",
+                "secure_delete = ON",
+                "cache_size = -32768",
+            ):
+                connection.execute(f"PRAGMA {pragma}").close()
+        except dbapi2.Error as error:
+            connection.close()
+            raise _translated(error) or error from None
+        return connection
+
+    def begin(self, connection: sqlalchemy.Connection) -> None:
+        write = connection.get_execution_options().get(WRITE)
+        read_only = write is False
+        if connection.info.get(READ_ONLY, False) != read_only:
+            connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
+            connection.info[READ_ONLY] = read_only
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    def translate(self, error: BaseException, *, reads_only: bool) -> BaseException | None:
+        ours = _translated(error)
+        if ours is not None and ours.code == "vault.read_only" and not reads_only:
+            # So SQLCipher answers each write after it has met a page that fails its authentication.
+            return Corrupt(
+                "vault.database", "The database takes no writes: altered, or not writable. Restore a backup."
+            )
+        return ours
+
+    def many(self, connection: sqlalchemy.Connection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        connection.exec_driver_sql(sql, list(rows))
+
+    def damage(self, connection: sqlalchemy.Connection) -> str:
+        found = len(connection.exec_driver_sql("PRAGMA cipher_integrity_check").all())
+        return f"{found} of its pages fail their authentication. Restore a backup." if found else ""
+
+    def unreachable(self, error: CarelakeError) -> bool:
+        return False
+
+
+def _translated(error: BaseException) -> CarelakeError | None:
+    """Our error for a driver's, or None when it is not about the state of the database file."""
+    text = str(error) if isinstance(error, dbapi2.Error) else ""
+    if text.startswith(("database is locked", "database table is locked")):
+        return Unavailable(
+            "vault.busy", "The database was held by another writer for 30 s; try again when it is done."
+        )
+    if text.startswith(("file is not a database", "database disk image is malformed")):
+        return Corrupt(
+            "vault.database",
+            "The database fails its integrity check: altered, or under another key. Restore a backup.",
+        )
+    if text.startswith("database or disk is full"):
+        return Unavailable("vault.disk_full", "The disk of the workspace is full; nothing was kept. Free space.")
+    if text.startswith("disk I/O error"):
+        return Unavailable("vault.disk", "The disk of the workspace failed a read or a write; look after the disk.")
+    if text.startswith("unable to open database"):
+        return Unavailable("vault.database_missing", "The database file cannot be opened; restore it from a backup.")
+    if text.startswith("attempt to write a readonly"):
+        return Invalid("vault.read_only", "A write was tried in a reading; use Database.transaction.")
+    return None
+
+
+def _missing() -> Unavailable:
+    return Unavailable(
+        "vault.database_missing", "The database of the workspace is missing; restore it from a backup."
+    )

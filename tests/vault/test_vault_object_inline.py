@@ -1,0 +1,189 @@
+"""Small objects in the database, and what is sealed there: bytes, tags, lists of parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from carelake.core.clock import FixedClock
+from carelake.core.errors import CarelakeError, Corrupt
+from carelake.core.ids import RandomIds
+from carelake.core.permit import Permit
+from carelake.core.settings import ObjectSettings, Settings
+from carelake.vault.blobs import Blob
+from carelake.vault.tables import object_inline, object_manifest, object_part, object_version
+from carelake.vault.workspace import Vault
+
+PermitFor = Callable[..., Permit]
+V, P = object_version.c, object_part.c
+
+
+@pytest.fixture
+def small(tmp_path: Path, clock: FixedClock) -> Iterator[Vault]:
+    settings = Settings(workspace="w1", objects=ObjectSettings(inline_bytes=1000))
+    keys = tmp_path / "keys"
+    with Vault.create(tmp_path / "ws", settings=settings, key_dir=keys, clock=clock, ids=RandomIds()) as made:
+        yield made
+
+
+@pytest.fixture
+def permit(permit_for: PermitFor) -> Permit:
+    grants = [f"{zone}:{right}" for zone in ("landing", "lake", "audit") for right in ("read", "write", "keep")]
+    return permit_for(*grants, "rows:read", "rows:write", "vault:verify")
+
+
+def files(vault: Vault) -> list[Path]:
+    return [path for path in (vault.root / "vault").glob("*/*/*/*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, 0), (1, 0), (1000, 0), (1001, 1), (2_000_000, 1)])
+def test_small_objects_make_no_file(small: Vault, permit: Permit, size: int, count: int) -> None:
+    data = os.urandom(size)
+    told = small.objects.put(permit, "landing", "a", data)
+    assert small.objects.get(permit, "landing", "a") == data
+    assert small.objects.stat(permit, "landing", "a") == told
+    assert len(files(small)) == count
+    with small.objects.open(permit, "landing", "a") as file:
+        file.seek(size // 2)
+        assert file.read() == data[size // 2 :]
+    small.objects.delete(permit, "landing", "a")
+    assert files(small) == []
+    with small.database.ledger_reading() as connection:
+        assert connection.execute(select(object_inline)).all() == []
+
+
+def test_evidence_is_never_inline(small: Vault, permit: Permit) -> None:
+    small.objects.put(permit, "audit", "segment-1", b"x")
+    assert len(files(small)) == 1
+
+
+def test_inline_bytes_are_sealed_and_bound_to_their_place(small: Vault, permit: Permit) -> None:
+    for name in ("a", "b"):
+        small.objects.put(permit, "landing", name, b"Zebulon " + name.encode())
+    with small.database.ledger() as connection:
+        one, two = connection.execute(select(object_inline)).all()
+        assert b"Zebulon" not in one.sealed + two.sealed
+        change = update(object_inline)
+        connection.execute(change.where(object_inline.c.object == one.object).values(sealed=two.sealed))
+        connection.execute(change.where(object_inline.c.object == two.object).values(sealed=one.sealed[:-1] + b"x"))
+    for name in ("a", "b"):
+        with pytest.raises(Corrupt) as caught:
+            small.objects.get(permit, "landing", name)
+        assert caught.value.code == "vault.altered"
+    assert [fault.kind for fault in small.objects.verify(permit)] == ["altered", "altered"]
+    with small.database.ledger() as connection:
+        connection.execute(object_inline.delete())
+    assert [fault.kind for fault in small.objects.verify(permit)] == ["missing", "missing"]
+
+
+def test_tags_are_sealed_in_the_table(small: Vault, permit: Permit) -> None:
+    small.objects.put(permit, "landing", "a", b"", tags={"source": "Zebulon"})
+    small.objects.put(permit, "landing", "b", b"", tags={"source": "Other"})
+    with small.database.ledger() as connection:
+        rows = connection.execute(select(object_version).order_by(V.seq)).all()
+        assert "Zebulon" not in rows[0].tags
+        connection.execute(update(object_version).where(V.seq == rows[0].seq).values(tags=rows[1].tags))
+    with pytest.raises(Corrupt):
+        small.objects.stat(permit, "landing", "a")
+    with small.database.ledger() as connection:  # of the first format
+        connection.execute(update(object_version).where(V.seq == rows[0].seq).values(tags='{"old": "text"}'))
+    assert small.objects.stat(permit, "landing", "a").tags == {"old": "text"}
+
+
+def test_parts_cannot_be_reordered_dropped_or_taken_from_elsewhere(small: Vault, permit: Permit) -> None:
+    """By somebody who can edit the rows (PostgreSQL): whatever they write, the sealed list says otherwise."""
+    uploads = small.objects.uploads
+    for name in ("a", "b"):
+        begun = uploads.begin(permit, "landing", name)
+        for number in (1, 2, 3):
+            uploads.put(permit, "landing", begun.id, number, f"{name}{number}".encode())
+        uploads.complete(permit, "landing", begun.id)
+    whole = b"a1a2a3"
+    with small.database.ledger() as connection:
+        rows = connection.execute(select(object_part).order_by(P.version, P.number)).all()
+        # Renumbered rows change nothing: the order is that of the sealed list.
+        for row, number in zip(rows[:3], (13, 12, 11), strict=True):
+            change = update(object_part).where(P.version == row.version, P.number == row.number)
+            connection.execute(change.values(number=number))
+    assert small.objects.get(permit, "landing", "a") == whole
+    with small.database.ledger() as connection:
+        one, two = connection.execute(select(object_manifest).order_by(object_manifest.c.version)).all()
+        m = object_manifest.c
+        connection.execute(update(object_manifest).where(m.version == one.version).values(sealed=two.sealed))
+    with pytest.raises(Corrupt):
+        small.objects.get(permit, "landing", "a")
+    with small.database.ledger() as connection:
+        connection.execute(update(object_manifest).where(m.version == one.version).values(sealed=one.sealed))
+        connection.execute(object_part.delete().where(P.object == rows[1].object))
+    assert [(fault.kind, fault.name) for fault in small.objects.verify(permit)] == [("missing", "a")]
+
+
+def test_a_flipped_byte_in_a_part_is_named(small: Vault, permit: Permit) -> None:
+    uploads = small.objects.uploads
+    begun = uploads.begin(permit, "landing", "a")
+    for number in (1, 2):
+        uploads.put(permit, "landing", begun.id, number, bytes(5000))
+    uploads.complete(permit, "landing", begun.id)
+    path = max(files(small))
+    data = bytearray(path.read_bytes())
+    data[3000] ^= 1
+    path.write_bytes(data)
+    assert [(fault.kind, fault.name) for fault in small.objects.verify(permit)] == [("altered", "a")]
+    fault = small.objects.check(permit, "landing", "a")
+    assert fault is not None
+
+
+def test_removed_bytes_that_a_killed_process_left_are_removed_at_the_next_open(
+    small: Vault, permit: Permit, clock: FixedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.objects.put(permit, "landing", "a", os.urandom(5000))
+    blobs = small.objects._depot.blobs
+
+    def fail(blob: Blob) -> None:
+        raise OSError("the disk is away")
+
+    monkeypatch.setattr(blobs, "remove", fail)
+    small.objects.keeping.purge(permit, "landing", "a")
+    assert len(files(small)) == 1
+    small.close()
+    monkeypatch.undo()
+    said = {"settings": small.settings, "key_dir": tmp_path / "keys", "clock": clock, "ids": RandomIds()}
+    with Vault.open(small.root, **said) as again:  # type: ignore[arg-type]
+        assert files(again) == []
+        with again.database.ledger_reading() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM object_removal").scalar() == 0
+
+
+def test_every_keeping_door_asks_for_its_own_grant(small: Vault, permit: Permit, permit_for: PermitFor) -> None:
+    small.objects.put(permit, "landing", "a", b"x")
+    begun = small.objects.uploads.begin(permit, "landing", "b")
+    objects, keeping, uploads = small.objects, small.objects.keeping, small.objects.uploads
+    writer, keeper = permit_for("landing:read", "landing:write"), permit_for("landing:keep", "rows:read")
+    doors: list[tuple[Permit, Callable[[Permit], object]]] = [
+        (writer, lambda p: keeping.hold(p, "landing", "a", on=True)),
+        (writer, lambda p: keeping.retain(p, "landing", "a", None, None)),
+        (writer, lambda p: keeping.purge(p, "landing", "a")),
+        (writer, lambda p: objects.lifecycle.run(p, "landing")),
+        (writer, lambda p: objects.report.usage(p)),
+        (keeper, lambda p: objects.get(p, "landing", "a")),
+        (keeper, lambda p: objects.versions(p, "landing", "a")),
+        (keeper, lambda p: objects.report.inventory(p, "landing")),
+        (keeper, lambda p: objects.remove(p, "landing", "a")),
+        (keeper, lambda p: objects.restore(p, "landing", "a")),
+        (keeper, lambda p: objects.tag(p, "landing", "a", {})),
+        (keeper, lambda p: uploads.begin(p, "landing", "a")),
+        (keeper, lambda p: uploads.put(p, "landing", begun.id, 1, b"")),
+        (keeper, lambda p: uploads.complete(p, "landing", begun.id)),
+        (keeper, lambda p: uploads.abort(p, "landing", begun.id)),
+    ]
+    for wrong, door in doors:
+        with pytest.raises(CarelakeError) as caught:
+            door(wrong)
+        assert caught.value.code == "permit.grant"
+    with pytest.raises(CarelakeError) as caught:
+        uploads.abort(permit_for("landing:write", account="research"), "landing", begun.id)
+    assert caught.value.code == "vault.upload"
