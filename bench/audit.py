@@ -7,7 +7,7 @@
     sealing    writes a second (one transaction and one act each) with and without a sealer beside them, in turns
     reads      FHIR reads a second over the loop at 1, 8 and 32 connections, with each act committed alone and in
                groups; the server and the client have a core each
-    patients   what ingest pays for naming the patients that each page touches
+    patients   shares of ingest for naming the patients that each page touches, and for all of its acts
     lineage    back from a prediction and forward from a landing, in tables of growing size; the answer stays the same
 
 Everything is encrypted, signed and synced as in earnest.
@@ -33,7 +33,7 @@ from typing import Any
 
 from carelake.access.principals import Principal
 from carelake.apps.wiring import Workspace
-from carelake.audit import commits, patients
+from carelake.audit import acts, commits, patients
 from carelake.audit.acts import ActHeader, append, prepared
 from carelake.audit.background import sealing_beside
 from carelake.core.clock import FixedClock
@@ -211,30 +211,33 @@ async def _load(port: int, request: bytes, connections: int, seconds: float) -> 
 
 
 def naming(folder: Path, count: int) -> dict[str, Any]:
-    """Resources a second of ingest in one process, with the patients of each page on its act and without."""
+    """Shares of an ingest's time: making the patients' names, and writing all its acts with them."""
     generate(folder / "hospital", patients=count, seed=2)
-    rates: dict[str, list[float]] = {"with": [], "without": []}
-    real = patients.note
-    for _ in range(3):
-        for name, note in (("without", lambda *told: None), ("with", real)):
-            keep.note = rows.note = note  # type: ignore[attr-defined, assignment]
-            with workspace(folder) as made:
-                caller = made.local(None, None, None)
-                with made.gate.enter(
-                    caller.principal, "record:ingest", "record", caller.purpose, account="production", job=True
-                ) as permit:
-                    report = ingest(
-                        made.vault,
-                        permit,
-                        [folder / "hospital"],
-                        resources=made.resources,
-                        nouns=made.nouns,
-                        outbox=made.outbox,
-                    )
-            rates[name].append(report.stored / report.seconds)
-    keep.note = rows.note = real  # type: ignore[attr-defined]
-    without, with_ = (max(rates[name]) for name in ("without", "with"))
-    return {"per_second": round(with_), "per_second_without": round(without), "cost": round(1 - with_ / without, 4)}
+    spent = {"naming": 0.0, "acts": 0.0}
+
+    def timed(name: str, work: Callable[..., None]) -> Callable[..., None]:
+        def run(*told: Any) -> None:
+            began = time.perf_counter()
+            work(*told)
+            spent[name] += time.perf_counter() - began
+
+        return run
+
+    note, write = patients.note, acts.append
+    keep.note = rows.note = timed("naming", note)  # type: ignore[attr-defined]
+    acts.append = timed("acts", write)
+    try:
+        with workspace(folder) as made:
+            who = made.local(None, None, None).principal
+            entered = made.gate.enter(who, "record:ingest", "record", "HOPERAT", account="production", job=True)
+            with entered as permit:
+                repositories = {"resources": made.resources, "nouns": made.nouns, "outbox": made.outbox}
+                report = ingest(made.vault, permit, [folder / "hospital"], **repositories)  # type: ignore[arg-type]
+    finally:
+        keep.note = rows.note = note  # type: ignore[attr-defined]
+        acts.append = write
+    shares = {f"{name}_share": round(seconds / report.seconds, 4) for name, seconds in spent.items()}
+    return {"resources": report.stored, "per_second": round(report.stored / report.seconds), **shares}
 
 
 def lineage(folder: Path, most: int) -> list[dict[str, Any]]:
@@ -344,7 +347,7 @@ def main() -> int:
     held = {
         "verify": report.get("verify", {}).get("acts_per_second", 10**9) >= 50_000,
         "sealing": report.get("sealing", {}).get("cost", 0) < 0.10,
-        "patients": report.get("patients", {}).get("cost", 0) < 0.10,
+        "patients": report.get("patients", {}).get("acts_share", 0) < 0.10,
         "lineage": all(point["forward_1001_ms"] < 1000 for point in report.get("lineage", ())),
     }
     report["held"] = held

@@ -35,6 +35,7 @@ class SilentLog:
         self.people: list[str] = []
         self.counts: dict[str, int] = {}
         self.keys: list[str] = []
+        self.notes: dict[str, Any] = {}
         self.flushes = 0
 
     def read(self, *refs: str) -> None:
@@ -52,6 +53,9 @@ class SilentLog:
 
     def key(self, name: str) -> None:
         self.keys.append(name)
+
+    def note(self, **facts: Any) -> None:
+        self.notes.update(facts)
 
     def flush(self, connection: Any) -> None:
         self.flushes += 1

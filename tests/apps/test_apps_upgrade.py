@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from carelake.apps.wiring import read_settings
+from carelake.apps.wiring import Workspace, read_settings
 from carelake.core.errors import Unsupported
 from carelake.vault.formats import FORMAT
 
@@ -62,6 +62,16 @@ def bytes_of(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def runs_of_landings(folder: Path) -> list[Any]:
+    """What lineage goes forward by, which the release did not keep."""
+    workspace = Workspace.open(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
+    try:
+        with workspace.vault.database.ledger_reading() as connection:
+            return list(connection.exec_driver_sql("SELECT origin, first, last FROM origin_run").all())
+    finally:
+        workspace.close()
+
+
 @pytest.mark.slow
 def test_a_released_workspace_is_brought_up_whole(released: Path) -> None:
     before = bytes_of(released)
@@ -81,6 +91,7 @@ def test_a_released_workspace_is_brought_up_whole(released: Path) -> None:
     (act,) = [a for a in carelake(released, "audit", "list", "--limit", "100") if a["action"] == "workspace:upgrade"]
     assert (act["principal"], act["phase"], act["from_format"], act["to_format"]) == ("operator", "done", 1, FORMAT)
     assert carelake(released, "lake", "sync")["behind_before"] == 0
+    assert runs_of_landings(released)
     principals = {p["name"]: p for p in carelake(released, "principal", "list")}
     assert principals["bob"]["disabled"]
     assert not principals["alice"]["disabled"]

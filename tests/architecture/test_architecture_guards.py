@@ -24,7 +24,7 @@ TOUCHES_DISK: dict[str, str] = {
     "access/tokens.py": "names the curve of the token's public key; it holds no private key",
     "apps/cli/demo.py": "makes synthetic sources in a temporary folder, and removes it",
     "apps/cli/learn.py": "writes a model card, which holds figures of groups, where the user asks for it",
-    "apps/cli/object_files.py": "reads and writes the files that the user names: objects go in and come out in the clear",
+    "apps/cli/object_files.py": "reads and writes the files that the user names: what goes in and comes out",
     "apps/cli/session.py": "points standard output to the null device when its reader is gone",
     "apps/wiring.py": "reads and writes carelake.toml, which holds settings only",
     "audit/processes.py": "reads /proc/PID/stat to tell whether a process still runs",

@@ -51,7 +51,7 @@ def acts(root: Path, count: str) -> None:
     vault, gate, trail = opened(root)
     for _ in range(int(count)):
         one(gate)
-        trail.seal(gate.sealing())
+        trail.seal(gate.sealing(), closing=True)
     vault.close()
 
 

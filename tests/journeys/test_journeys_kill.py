@@ -305,8 +305,8 @@ def test_a_run_resumes_at_its_step(run: Work, place: Path) -> None:
 def killed_late(wanted: Work, place: Path, share: float) -> Any:
     """A workspace whose command was killed about that far on.
 
-    A quick run seals fewer segments of acts than the one that was counted, and so has fewer moments: a command that got
-    through before its moment came is done again, and killed somewhat earlier.
+    A quick run seals fewer segments of acts than the one that was counted, and so has fewer moments: a command that
+    got through before its moment came is done again, and killed somewhat earlier.
     """
     for earlier in range(6):
         home = wanted.start.copy(place / str(earlier))

@@ -7,6 +7,9 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -297,6 +300,118 @@ def test_an_erased_patient_does_not_come_back(backed: Any, place: Path) -> None:
     assert told["verified"]["intact"] is True
     assert new.run("read", f"Patient/{patient}").code == 4
     assert rows(new)["patient_key"] == backed.rows[0]["patient_key"] - 1
+
+
+def beside(home: Any) -> Any:
+    """Where a copy is restored to: another workspace, the same key folder."""
+    folder = home.folder / "beside"
+    folder.mkdir()
+    (folder / "keys").symlink_to(home.keys)
+    return type(home)(folder)
+
+
+def outside(home: Any, but: str = "nothing") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in home.keys.iterdir() if but not in path.name}
+
+
+def grow(home: Any, seed: int) -> None:
+    home.json("synth", "--patients", "2", "--seed", seed, "--out", home.folder / f"few{seed}")
+    assert home.json("ingest", home.folder / f"few{seed}")["stored"] > 0
+
+
+@pytest.mark.parametrize("anchor", ["", "worm/", "heads.jsonl"])
+def test_beside_the_living_workspace(backed: Any, place: Path, anchor: str) -> None:
+    """One key folder, two workspaces: both go on, each with a trail of its own, and none touches the other's."""
+    home = backed.home.copy(place / "home")
+    if anchor:
+        (place / "worm").mkdir()
+        home.extra.update(CARELAKE_AUDIT__ANCHOR=str(place / anchor) + "/" * anchor.endswith("/"))
+        home.extra.update(CARELAKE_AUDIT__ANCHOR_SECONDS="0")
+        grow(home, 21)
+    out = place / "out"
+    shutil.copytree(backed.out, out)
+    home.json("backup", out)
+    home.json("status")
+    before = outside(home)
+    copy = beside(home)
+    copy.extra.update(home.extra)
+    told = copy.json("restore", out, copy.workspace)
+    assert told["verified"]["intact"] is True
+    assert (told["rpo"]["known"], told["rpo"]["missing_acts"] <= 3) == (True, True)
+    assert outside(home, told["copy"]) == before
+    for number in (31, 32):
+        grow(home, number)
+        grow(copy, number + 10)
+        for one in (home, copy):
+            assert one.json("audit", "verify")["intact"] is True
+    assert (len(restores(home)), len(restores(copy))) == (0, 1)
+    if anchor:
+        done = copy.run("audit", "export", "--format", "jsonl", "--out", place / "export", expect=0)
+        assert done.code == 0
+        checked = subprocess.run(
+            [sys.executable, place / "export" / "verify.py", place / "export"], capture_output=True, check=False
+        )
+        assert checked.returncode == 0, checked.stderr
+    # Erased in one, it is there in the other; an older state of either is refused as ever.
+    patient = one_patient(home)
+    kept = place / "kept"
+    shutil.copytree(copy.workspace, kept)
+    forget(home, patient)
+    assert home.run("read", f"Patient/{patient}").code == 4
+    assert copy.run("read", f"Patient/{patient}").code == 0
+    shutil.rmtree(copy.workspace)
+    shutil.copytree(kept, copy.workspace)
+    assert copy.run("status").code == CORRUPT
+    assert home.json("audit", "verify")["intact"] is True
+
+
+def test_the_name_of_the_copy_is_no_way_round(backed: Any, place: Path) -> None:
+    """Somebody puts an old state in place, under another name: no head, no list of erasures, no trail to grow."""
+    home = backed.home.copy(place / "home")
+    patient = one_patient(home)
+    old = place / "old"
+    shutil.copytree(home.workspace, old)
+    copy = beside(home)
+    made = copy.json("restore", backed.out, copy.workspace)["copy"]
+    forget(home, patient)
+    home.json("status")
+    before = outside(home)
+    shutil.rmtree(home.workspace)
+    shutil.copytree(old, home.workspace)
+    config = home.workspace / "carelake.toml"
+    text = config.read_text()
+    for name in ("0123456789abcdef", made):
+        config.write_text(f'copy = "{name}"\n{text}')
+        for words in (("audit", "verify"), ("read", f"Patient/{patient}"), ("status",)):
+            done = home.run(*words, "--json")
+            assert done.code == CORRUPT
+            assert "vault.copy_mismatch" in done.out + done.err
+            assert "head of that one is missing" in done.out + done.err
+    for name in ("../../x", "A" * 16, "0" * 17):
+        config.write_text(f'copy = "{name}"\n{text}')
+        done = home.run("status", "--json")
+        assert (done.code, done.error["code"]) == (2, "apps.settings")
+    # As the copy that it is not, key ring and all, the rows tell.
+    config.write_text(f'copy = "{made}"\n{text}')
+    shutil.copy(copy.workspace / "keyring.json", home.workspace / "keyring.json")
+    done = home.run("read", f"Patient/{patient}", "--json")
+    assert (done.code, done.error["code"]) == (CORRUPT, "vault.workspace_mismatch")
+    assert outside(home) == before
+    # The copy without its name, and without its head.
+    lines = (copy.workspace / "carelake.toml").read_text()
+    (copy.workspace / "carelake.toml").write_text(lines.replace(f'copy = "{made}"\n', ""))
+    assert copy.run("status", "--json").error["code"] == "vault.copy_mismatch"
+    (copy.workspace / "carelake.toml").write_text(lines)
+    (home.keys / f"{config_id(text)}.{made}.head").unlink()
+    done = copy.run("audit", "verify", "--json")
+    assert done.code == CORRUPT
+    assert done.json["first_bad"]["name"] == "head"
+    assert copy.run("status", "--json").error["code"] == "audit.head_missing"
+    assert not (home.keys / f"{config_id(text)}.{made}.head").exists()
+
+
+def config_id(text: str) -> str:
+    return str(tomllib.loads(text)["workspace"])
 
 
 def test_what_is_wrong_is_named(backed: Any, place: Path) -> None:

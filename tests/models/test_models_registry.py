@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import select
 
 from carelake.core import canonical
 from carelake.core.errors import NotFound, Refused
+from carelake.events.tables import event
 from carelake.models.registry import APPROVED, PENDING, REJECTED, Registry
 
 TRAINING_SET = "trainingset:" + "0" * 64
@@ -85,8 +87,11 @@ def test_every_move_is_announced(registry: Registry, vault, author, reviewer, fi
     noun = registry.register(author, "readmission", TRAINING_SET, files)
     registry.approve(reviewer, noun.ref)
     with vault.database.reading(reviewer) as tx:
-        said = registry._outbox.read(tx, "test")
-    assert [(e["type"], e["data"]["state"], e["data"]["by"]) for e in said] == [
+        said = [
+            (kind, canonical.load(data))
+            for kind, data in tx.execute(select(event.c.type, event.c.data).order_by(event.c.seq))
+        ]
+    assert [(kind, data["state"], data["by"]) for kind, data in said] == [
         ("carelake.model.state", PENDING, "pipeline"),
         ("carelake.model.state", APPROVED, "reviewer"),
     ]

@@ -15,11 +15,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import func, insert, select
 
 from carelake.core.errors import CarelakeError, Conflict, Corrupt, Gone, Invalid, NotFound, Refused, Unavailable
 from carelake.core.ids import RandomIds
+from carelake.core.settings import Settings
 from carelake.vault.backup import pieces as pieces_module
 from carelake.vault.backup.index import Index
 from carelake.vault.backup.manifest import Body, Entry, choose, names, points
@@ -56,18 +58,25 @@ def backup(vault: Any, permit: Any, out: Path, **other: Any) -> Shipped:
     return ship(permit, vault, out, trail=lambda connection: {}, **other)
 
 
-def opening(vault: Any, key_dir: Path | None = None) -> Callable[[Path, str], Any]:
+def opening(vault: Any, key_dir: Path | None = None) -> Callable[[Path, str, str], Any]:
     keys = key_dir or vault.head_folder
-    return lambda path, name: open_ring(path, name, root_keys=keys, beside=keys, passphrase=None, clock=vault.clock)
+    told: dict[str, Any] = {"root_keys": keys, "beside": keys, "passphrase": None, "clock": vault.clock}
+    return lambda path, name, copy: open_ring(path, name, copy, **told)
+
+
+def named(vault: Any, work: Restoration) -> Settings:
+    """The settings of the copy."""
+    return msgspec.structs.replace(vault.settings, copy=work.copy)
 
 
 @contextmanager
 def restored(vault: Any, out: Path, folder: Path, **which: Any) -> Iterator[tuple[Vault, Restoration]]:
     work = begin(out, folder, open_ring=opening(vault), **which)
-    work.assemble(vault.settings)
+    settings = named(vault, work)
+    work.assemble(settings)
     with Vault(
         folder,
-        settings=vault.settings,
+        settings=settings,
         key_dir=vault.head_folder,
         keyring=work.keyring,
         clock=vault.clock,
@@ -75,7 +84,7 @@ def restored(vault: Any, out: Path, folder: Path, **which: Any) -> Iterator[tupl
     ) as copy:
         work.fill(copy)
         yield copy, work
-    work.finish(vault.settings)
+    work.finish(settings)
 
 
 def write_rows(vault: Any, permit: Any, *numbers: int) -> None:
@@ -116,7 +125,7 @@ def test_a_point_comes_back_as_it_was(vault: Any, permit: Any, out: Path, tmp_pa
         assert list(copy.objects.verify(permit)) == []
         assert not (tmp_path / "copy" / "carelake.toml").exists()
     folder = tmp_path / "copy"
-    assert (folder / "carelake.toml").read_text() == 'workspace = "w1"\n'
+    assert (folder / "carelake.toml").read_text() == f'workspace = "w1"\ncopy = "{work.copy}"\n'
     assert (folder / "policies" / "own.cedar").read_text() == "// ours\n"
     assert not (folder / MARKER).exists()
     kinds = {path.is_dir(): path.stat().st_mode & 0o777 for path in (folder / "vault").rglob("*")}
@@ -460,7 +469,7 @@ def test_an_erased_patient_stays_erased(vault: Any, permit: Any, out: Path, tmp_
     work.assemble(vault.settings)
     with Vault(
         tmp_path / "copy",
-        settings=vault.settings,
+        settings=named(vault, work),
         key_dir=keys,
         keyring=work.keyring,
         clock=vault.clock,

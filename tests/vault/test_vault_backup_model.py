@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
@@ -108,15 +109,16 @@ class Backups(RuleBasedStateMachine):
         work = begin(
             self.folder / "out",
             copy,
-            open_ring=lambda path, name: open_ring(
-                path, name, root_keys=keys, beside=keys, passphrase=None, clock=self.clock
+            open_ring=lambda path, name, copy: open_ring(
+                path, name, copy, root_keys=keys, beside=keys, passphrase=None, clock=self.clock
             ),
             point=point,
         )
-        work.assemble(self.vault.settings)
+        told = msgspec.structs.replace(self.vault.settings, copy=work.copy)
+        work.assemble(told)
         with Vault(
             copy,
-            settings=self.vault.settings,
+            settings=told,
             key_dir=keys,
             keyring=work.keyring,
             clock=self.clock,

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from sqlalchemy import func, insert, select
 
-from carelake.core.errors import Conflict
+from carelake.core.errors import Conflict, Corrupt
 from carelake.core.ids import RandomIds
 from carelake.core.settings import DatabaseSettings, Settings
 from carelake.vault.backup.manifest import choose
@@ -66,11 +66,11 @@ def restored(vault: Any, out: Path, folder: Path, database: DatabaseSettings) ->
     work = begin(
         out,
         folder,
-        open_ring=lambda path, name: open_ring(
-            path, name, root_keys=keys, beside=keys, passphrase=None, clock=vault.clock
+        open_ring=lambda path, name, copy: open_ring(
+            path, name, copy, root_keys=keys, beside=keys, passphrase=None, clock=vault.clock
         ),
     )
-    settings = msgspec.structs.replace(vault.settings, database=database)
+    settings = msgspec.structs.replace(vault.settings, database=database, copy=work.copy)
     work.assemble(settings)
     copy = Vault(folder, settings=settings, key_dir=keys, keyring=work.keyring, clock=vault.clock, ids=RandomIds())
     return copy, work
@@ -116,6 +116,12 @@ def test_rows_come_back(far: Any, permit: Any, tmp_path: Path, empty: DatabaseSe
         copy.objects.put(permit, "landing", "b", b"next")  # its number comes after the restored ones
         with copy.database.reading(permit) as connection:
             assert connection.scalar(select(func.max(object_version.c.seq))) > highest
+        # From here on these rows are the copy's: the settings of the original do not open them.
+        assert work.replay(copy) == 0
+        copy.database.check_workspace(copy.settings.copy_name)
+        with pytest.raises(Corrupt, match="not that of workspace"):
+            copy.database.check_workspace("w1")
+        far.database.check_workspace("w1")
         work.finish(copy.settings)
         if place == "server":
             assert f'url = "{empty.url}"' in (tmp_path / "copy" / "carelake.toml").read_text()

@@ -154,7 +154,7 @@ class KeyMachine(RuleBasedStateMachine):
 
     def fall_due(self) -> None:
         for name in [name for name, at in self.asked.items() if at <= self.clock.now()]:
-            del self.asked[name]
+            self.asked.pop(name, None)  # a version falls with its whole key
             self.held.discard(name)
             for key in KEYS:
                 for version in range(1, self.version[key] + 1):

@@ -230,6 +230,9 @@ class _Unlogged:
     def key(self, name: str) -> None:
         """Nothing to note."""
 
+    def note(self, **facts: str | list[str]) -> None:
+        """Nothing to note."""
+
     def flush(self, connection: Connection) -> None:
         """Nothing to write."""
 

@@ -9,11 +9,11 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
-from carelake.access.principals import Principal, Principals, checked_name, checked_roles, within
+from carelake.access.principals import Principal, Principals, checked_name, checked_roles, other_than, within
 from carelake.access.stamp import changed
 from carelake.access.tables import access_group, access_member
 from carelake.core.clock import iso
-from carelake.core.errors import Conflict, NotFound, Refused
+from carelake.core.errors import Conflict, NotFound
 
 __all__ = ["Group", "Groups"]
 
@@ -33,18 +33,21 @@ class Groups:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add(self, name: str, roles: Iterable[str], *, at: datetime) -> None:
+    def add(self, name: str, roles: Iterable[str], *, at: datetime, by: Principal | None = None) -> None:
         """Add a group, or give an empty one other roles.
 
         Raises:
             Invalid: ``access.principal_name``, ``access.unknown_role``.
             Conflict: ``access.group_in_use``: members would get roles that nobody gave to them by name.
+            Refused: ``access.not_yourself``, ``access.not_your_account``, of any member.
         """
         held = tuple(dict.fromkeys(roles))
         checked_name(name)
         checked_roles(held)
         said = msgspec.json.encode(held).decode()
         known = self._roles(name)
+        for member in self.members(name):
+            self._may_change(member, by)
         if known is None:
             self._connection.execute(insert(access_group).values(name=name, roles=said, created=iso(at)))
         elif not set(held) <= set(known) and self.members(name):
@@ -61,16 +64,14 @@ class Groups:
             Refused: ``access.not_yourself``, ``access.not_your_account``.
         """
         self._roles_of(name)
-        within(Principals(self._connection).get(member), by)
-        if by is not None and by.name == member:
-            raise Refused("access.not_yourself", "Nobody gives rights to themselves; another administrator does.")
+        self._may_change(member, by)
         if member not in self.members(name):
             self._connection.execute(insert(access_member).values(group_name=name, principal=member))
         changed(self._connection)
 
     def leave(self, name: str, member: str, *, by: Principal | None = None) -> None:
-        """End a membership."""
-        within(Principals(self._connection).get(member), by)
+        """End a membership. Nobody ends their own."""
+        self._may_change(member, by)
         at = (access_member.c.group_name == name) & (access_member.c.principal == member)
         if not self._connection.execute(delete(access_member).where(at)).rowcount:
             raise NotFound("access.no_such_member", "The principal is no member of this group.")
@@ -95,6 +96,10 @@ class Groups:
         """The members of a group, by name."""
         query = select(access_member.c.principal).where(access_member.c.group_name == name)
         return tuple(self._connection.execute(query.order_by(access_member.c.principal)).scalars())
+
+    def _may_change(self, member: str, by: Principal | None) -> None:
+        within(Principals(self._connection).get(member), by)
+        other_than(member, by)
 
     def _roles_of(self, name: str) -> tuple[str, ...]:
         roles = self._roles(name)

@@ -102,7 +102,7 @@ class Identity:
             raise Unauthenticated(
                 "access.unknown_principal", "There is no such principal; `carelake principal list` shows them."
             )
-        return other.principal.spoken_for_by(own)
+        return replace(other.principal.spoken_for_by(own), lent=True)
 
     def issue(
         self, principal: Principal, *, purpose: str, account: str, seconds: int, role: str | None = None
@@ -214,6 +214,7 @@ class Identity:
             try:
                 return keys.get(key_id), keys.secret(vouching, key_id)
             except NotFound:
+                keys.decoy(vouching)
                 return None, secrets.token_urlsafe(30)
 
 

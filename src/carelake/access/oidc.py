@@ -30,6 +30,8 @@ __all__ = ["Links", "Oidc", "Outside"]
 
 ALGORITHMS = frozenset({"RS256", "ES256", "PS256"})
 _LONGEST = 256
+_LATEST = 2**33
+"""The year 2242."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,18 @@ class Links:
         self._connection.execute(insert(access_link).values(issuer=issuer, subject=subject, principal=principal))
         changed(self._connection)
 
-    def remove(self, issuer: str, subject: str) -> None:
-        """Unlink a subject; `NotFound` ``access.not_linked``."""
+    def remove(self, issuer: str, subject: str, principal: str, *, by: Principal | None = None) -> None:
+        """Unlink a subject from its principal.
+
+        Raises:
+            NotFound: ``access.not_linked``, of this principal.
+            Refused: ``access.not_your_account``.
+        """
+        if self.of(issuer, subject) != principal:
+            raise NotFound("access.not_linked", "This subject is not linked to this principal.")
+        within(Principals(self._connection).get(principal), by)
         at = (access_link.c.issuer == issuer) & (access_link.c.subject == subject)
-        if not self._connection.execute(delete(access_link).where(at)).rowcount:
-            raise NotFound("access.not_linked", "This subject is linked to no principal.")
+        self._connection.execute(delete(access_link).where(at))
         changed(self._connection)
 
     def of(self, issuer: str, subject: str) -> str | None:
@@ -204,12 +213,10 @@ def _kid(head: dict[str, Any]) -> str | None:
 
 
 def _moment(seconds: object) -> datetime:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+    # Bounded, so that adding a leeway stays within what a datetime holds; false for NaN.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _LATEST:
         raise not_valid()
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        raise not_valid() from None
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _texts(said: object) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -43,7 +43,8 @@ class Request:
     Attributes:
         grants: ids of the grants that cover it now.
         glass: id of the principal's emergency access that runs now, "" without one.
-        ends: when the last of those ends.
+        ends: when the last of those grants ends.
+        glass_ends: when that emergency access ends.
     """
 
     principal: Principal
@@ -53,6 +54,7 @@ class Request:
     grants: tuple[str, ...] = ()
     glass: str = ""
     ends: datetime | None = None
+    glass_ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,14 @@ class Decision:
 
     Attributes:
         policies: ids of those policies, ``FILE#NUMBER``.
+        failed: whether a policy erred, which denies.
     """
 
     allowed: bool
     reasons: tuple[str, ...]
     scope: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
+    failed: bool = False
 
 
 class Policies:
@@ -106,7 +110,7 @@ class Policies:
 
         The numbered rules are tested one by one: (1) an empty purpose is refused, (2) an unknown action or
         account is refused, (3) Cedar denies by default and forbid wins, (4) a policy that errs denies, (5) no known
-        scope denies.
+        scope denies, (6) what all roles of a principal forbid stays forbidden to a caller who carries fewer.
         """
         if not request.purpose:
             return Decision(False, ("a purpose is required",))
@@ -117,11 +121,19 @@ class Policies:
         key = _key(request)
         known = self._verdicts.get(key)
         if known is None:
-            known = self.evaluate(request)
+            known = self._forbidden_to_the_whole(request) or self.evaluate(request)
             if len(self._verdicts) >= _VERDICTS_KEPT:
                 self._verdicts.clear()
             self._verdicts[key] = known
         return known
+
+    def _forbidden_to_the_whole(self, request: Request) -> Decision | None:
+        who = request.principal
+        if set(who.holds) <= set(who.roles):
+            return None
+        whole = self.evaluate(replace(request, principal=replace(who, roles=who.holds)))
+        forbids = any(not self.statements[name].permits for name in whole.policies)
+        return whole if forbids or whole.failed else None
 
     def may_apply(self, request: Request) -> tuple[int, ...]:
         """Positions of the policies that may apply to a request for a known action, in the order they were read."""
@@ -136,7 +148,7 @@ class Policies:
         chosen = tuple(range(len(self._order))) if every else self.may_apply(request)
         answer = cedarpy.is_authorized(_cedar_request(request), self._set(chosen), self._entities(request))
         if answer.diagnostics.errors:
-            return Decision(False, ("a policy could not be evaluated",))
+            return Decision(False, ("a policy could not be evaluated",), failed=True)
         deciding = sorted((self.statements[name] for name in answer.diagnostics.reasons), key=lambda one: one.id)
         reasons = tuple(one.title for one in deciding)
         ids = tuple(one.id for one in deciding)
@@ -195,7 +207,8 @@ def policy_texts(folder: Path) -> dict[str, str]:
     shipped = resources.files(__package__).joinpath("policies")
     texts = {f.name: f.read_text(encoding="utf-8") for f in shipped.iterdir() if f.name.endswith(".cedar")}
     for file in sorted(folder.glob("*.cedar")) if folder.is_dir() else ():
-        texts[OWN + file.name] = _text(file)
+        if file.is_file():
+            texts[OWN + file.name] = _text(file)
     return texts
 
 
@@ -211,7 +224,7 @@ def _text(file: Path) -> str:
 def _key(request: Request) -> tuple[object, ...]:
     """All that a verdict depends on, beside the policies. Not the time: what time takes away is gone from it."""
     who = request.principal
-    held = (who.name, who.kind, who.roles, who.groups, who.accounts, who.disabled)
+    held = (who.name, who.kind, who.roles, who.holds, who.groups, who.accounts, who.disabled)
     return (*held, request.action, request.account, request.purpose, bool(request.grants), bool(request.glass))
 
 

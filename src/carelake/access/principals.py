@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -25,6 +26,7 @@ __all__ = [
     "Principals",
     "checked_name",
     "checked_roles",
+    "other_than",
     "principal",
     "within",
 ]
@@ -33,6 +35,11 @@ ROLES = frozenset({"operator", "pipeline", "endpoint", "reviewer", "clinician", 
     {"application", "development", "administrator", "compliance"}
 )
 KINDS = ("person", "service")
+_OURS = frozenset({"access", "anonymous", "carelake", "carrier", "init", "probe", "restore", "sealer", "system"}) | {
+    "upgrade",
+    "vault",
+}
+"""Under these names the trail tells of acts that no principal did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,9 @@ class Principal:
         credential: by what it was recognised, for the trail: ``token:ID``, ``key:ID``, ``oidc:DIGEST``; "" at a
             local door.
         until: when that credential ends.
+        holds: every role of the principal, where ``roles`` are fewer (a token for one role): what they forbid stays
+            forbidden.
+        lent: spoken for at a local door: good while the speaker is an operator.
     """
 
     name: str
@@ -57,6 +67,8 @@ class Principal:
     groups: tuple[str, ...] = ()
     credential: str = ""
     until: datetime | None = None
+    holds: tuple[str, ...] = ()
+    lent: bool = False
 
     def spoken_for_by(self, speaker: Principal) -> Principal:
         """This principal, with ``speaker`` on record as the one who speaks, and no longer than the speaker may."""
@@ -147,7 +159,7 @@ class Principals:
         Raises:
             Refused: ``access.not_yourself``.
         """
-        _other(name, by)
+        other_than(name, by)
         self._change(name, by, disabled=False)
 
     def add_role(self, name: str, role: str, *, by: Principal | None = None) -> Principal:
@@ -157,16 +169,18 @@ class Principals:
             Refused: ``access.not_yourself``.
             Invalid: ``access.unknown_role``.
         """
-        _other(name, by)
+        other_than(name, by)
         checked_roles((role,))
         return self._set_roles(name, (*(r for r in self.get(name).roles if r != role), role), by)
 
     def remove_role(self, name: str, role: str, *, by: Principal | None = None) -> Principal:
-        """Take a role away; it counts from the next decision on, in every process.
+        """Take a role away; it counts from the next decision on, in every process. Nobody takes one off themselves.
 
         Raises:
+            Refused: ``access.not_yourself``: a role may be what a guardrail forbids by.
             NotFound: ``access.role_not_there``.
         """
+        other_than(name, by)
         held = self.get(name).roles
         if role not in held:
             raise NotFound(
@@ -190,8 +204,13 @@ class Principals:
 
 def checked_name(name: str) -> str:
     """The name of a principal or group, when it may be one; `Invalid` ``access.principal_name`` otherwise."""
-    if not name.isprintable() or not 0 < len(name) <= 128 or name == ANONYMOUS.name or name != name.strip():
-        raise Invalid("access.principal_name", "A name has 1 to 128 printable characters, none of them at the edge.")
+    if not name.isprintable() or not 0 < len(name) <= 128 or name != name.strip() or name.casefold() in _OURS:
+        raise Invalid(
+            "access.principal_name",
+            "A name has 1 to 128 printable characters, no space at the edge, and is none that carelake itself acts by.",
+        )
+    if not unicodedata.is_normalized("NFC", name):
+        raise Invalid("access.principal_name", "A name is in Unicode's normal form C, so that one name is one text.")
     return name
 
 
@@ -207,9 +226,10 @@ def within(who: Principal, by: Principal | None) -> None:
         raise Refused("access.not_your_account", "Rights are given and taken only in accounts that you belong to.")
 
 
-def _other(name: str, by: Principal | None) -> None:
+def other_than(name: str, by: Principal | None) -> None:
+    """Let pass a change of somebody else's rights; `Refused` ``access.not_yourself`` otherwise."""
     if by is not None and by.name == name:
-        raise Refused("access.not_yourself", "Nobody gives rights to themselves; another administrator does.")
+        raise Refused("access.not_yourself", "Nobody changes their own rights; another administrator does.")
 
 
 def _join(names: tuple[str, ...]) -> str:

@@ -42,6 +42,8 @@ _AUTHORIZATION = re.compile(
     r"SignedHeaders=([a-z0-9;_.-]{4,2000}), *Signature=([0-9a-f]{64})"
 )
 _SCOPE = re.compile(r"([A-Z0-9]{16,32})/(\d{8})/([a-z0-9-]{1,32})/([a-z0-9-]{1,32})/aws4_request")
+_TARGET = re.compile(r"/[^?#\\\s]*")
+_HOST = re.compile(r"[^/?#@\\\s]+")
 _LONGEST_LINK = 900
 _SAFE = frozenset({"GET", "HEAD"})
 
@@ -102,6 +104,8 @@ def claim_of(request: SignedRequest, settings: Sigv4Settings, now: datetime) -> 
     Raises:
         Unauthenticated: ``access.signature``.
     """
+    if not _TARGET.fullmatch(request.path) or "#" in request.query or not _HOST.fullmatch(request.one("host")):
+        raise bad_signature()  # read as an address, the rest would be no part of what is signed
     authorization = request.one("authorization")
     if authorization and "X-Amz-Signature=" in request.query:
         raise bad_signature()

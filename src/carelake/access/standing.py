@@ -41,6 +41,7 @@ class Standing:
             who,
             kind=own.kind,
             roles=tuple(role for role in who.roles if role in own.roles),
+            holds=own.roles,
             groups=own.groups,
             accounts=tuple(account for account in who.accounts if account in own.accounts),
             disabled=who.disabled or own.disabled,
@@ -55,7 +56,7 @@ class Standing:
             (g for g in reversed(self.glasses) if g.account == account and g.purpose == purpose and g.active(now)),
             None,
         )
-        ends = [grant.expires for grant in grants if grant.expires] + ([glass.expires] if glass else [])
+        ends = [grant.expires for grant in grants if grant.expires]
         return Request(
             who,
             action,
@@ -64,6 +65,7 @@ class Standing:
             grants=tuple(grant.id for grant in grants),
             glass=glass.id if glass else "",
             ends=max(ends, default=None),
+            glass_ends=glass.expires if glass else None,
         )
 
 

@@ -53,7 +53,8 @@ class Judge:
         who = _known(principal, standing)
         if principal.via:
             speaker = self._register.seen(connection, principal.via)
-            if speaker is not None and speaker.principal.disabled:
+            # Nobody is lent a voice by one who may not speak any more.
+            if speaker is None or speaker.principal.disabled or (principal.lent and not _operates(speaker)):
                 who = replace(who, disabled=True)
         if principal.until is not None and now >= principal.until:
             return Verdict(Decision(False, ("the session has ended",)), Request(who, action, account, purpose), None)
@@ -65,15 +66,36 @@ class Judge:
         ends = bare.principal.until
         if standing is None or not (standing.grants or standing.glasses):
             return Verdict(plain, bare, ends)
-        request = standing.request(bare.principal, bare.action, bare.account, bare.purpose, now)
+        request = self._given(standing, bare, now)
         if plain.allowed or not (request.grants or request.glass):
             return Verdict(plain, request, ends)
         decision = self._policies.decide(request)
         if not decision.allowed:
             return Verdict(decision, request, ends)
-        ends = min((end for end in (ends, request.ends) if end is not None), default=None)
+        ends = min((end for end in (ends, *self._bounds(request)) if end is not None), default=None)
         named = replace(decision, reasons=(*decision.reasons, *_given(request)))
         return Verdict(named, request, ends, used=True)
+
+    def _given(self, standing: Standing, bare: Request, now: datetime) -> Request:
+        """With what was given for a time; an emergency access counts while its owner still may begin one."""
+        who, account, purpose = bare.principal, bare.account, bare.purpose
+        request = standing.request(who, bare.action, account, purpose, now)
+        if not request.glass:
+            return request
+        begin = replace(standing.request(who, "access:break-glass", account, purpose, now), glass="")
+        if self._policies.decide(begin).allowed:
+            return request
+        return replace(request, glass="", glass_ends=None)
+
+    def _bounds(self, request: Request) -> tuple[datetime | None, ...]:
+        """The ends of what an allowed request rests on: of its grants alone, or of the emergency too."""
+        if request.glass and not self._policies.decide(replace(request, glass="")).allowed:
+            return request.ends, request.glass_ends
+        return (request.ends,)
+
+
+def _operates(speaker: Standing) -> bool:
+    return "operator" in speaker.principal.roles
 
 
 def _known(principal: Principal, standing: Standing | None) -> Principal:
@@ -83,6 +105,9 @@ def _known(principal: Principal, standing: Standing | None) -> Principal:
 
 
 def _given(request: Request) -> list[str]:
-    until = f" until {iso(request.ends)}" if request.ends else ""
-    said = [f"grant {name}{until}" for name in request.grants]
-    return said + ([f"break-glass {request.glass}{until}"] if request.glass else [])
+    said = [f"grant {name}{_until(request.ends)}" for name in request.grants]
+    return said + ([f"break-glass {request.glass}{_until(request.glass_ends)}"] if request.glass else [])
+
+
+def _until(end: datetime | None) -> str:
+    return f" until {iso(end)}" if end else ""

@@ -32,6 +32,7 @@ from carelake.core.permit import Permit
 from carelake.core.settings import Settings
 from carelake.events.outbox import Outbox
 from carelake.pipelines.recipe import recipes
+from carelake.vault.disk import write_atomic
 from carelake.vault.formats import check_not_newer
 from carelake.vault.sql.postgres import without_password
 from carelake.vault.workspace import Vault
@@ -167,7 +168,7 @@ class Workspace:
         made = cls(vault)
         made.identity.bind_defaults(os.getuid())
         # Last: a folder with this file is a whole workspace, one without it is none.
-        (root / CONFIG).write_text(_settings_text(settings), encoding="utf-8")
+        write_atomic(root / CONFIG, _settings_text(settings).encode())
         made.changed = made.declared.look(_plain_files(root))
         return made
 

@@ -77,6 +77,7 @@ class ActDraft:
         self._patients: dict[str, None] = {}
         self._counts: dict[str, int] = {}
         self._keys: dict[str, None] = {}
+        self._notes: dict[str, str | list[str]] = {}
         self.flushed = False
         self.ended = False
 
@@ -96,14 +97,17 @@ class ActDraft:
     def key(self, name: str) -> None:
         self._keys[name] = None
 
+    def note(self, **facts: str | list[str]) -> None:
+        self._notes.update(facts)
+
     def pending(self) -> bool:
         """Whether something was noted that no act tells yet."""
-        return bool(self._reads or self._writes or self._patients or self._counts or self._keys)
+        return any((self._reads, self._writes, self._patients, self._counts, self._keys, self._notes))
 
     def flush(self, connection: Connection) -> None:
         """Write what was noted since the last flush: a job's page, or the act itself."""
         if self._job:
-            if self._writes or self._counts:
+            if self._writes or self._counts or self._notes:
                 self._append(connection, "page")
         elif self.pending() or not self.flushed:
             self._append(connection, "done")
@@ -120,10 +124,13 @@ class ActDraft:
             said["counts"] = dict(self._counts)
         if self._keys:
             said["keys"] = sorted(self._keys)
+        if self._notes:
+            said["changed"] = dict(self._notes)
         row = prepared(self._header, phase, self._clock, said, self._patients)
         self.flushed = True
-        for noted in (self._reads, self._writes, self._patients, self._counts, self._keys):
-            noted.clear()
+        noted: tuple[dict[str, Any], ...] = (self._reads, self._writes, self._patients)
+        for one in (*noted, self._counts, self._keys, self._notes):
+            one.clear()
         return row
 
     def _append(self, connection: Connection, phase: Phase) -> None:

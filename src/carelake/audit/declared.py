@@ -53,12 +53,12 @@ class Changed:
 
 
 def digest_of(name: str, data: bytes) -> str:
-    """SHA-256; of settings, of what they say, but for the format number, which upgrades write."""
+    """SHA-256; of settings, of what they say, but for what upgrades and restores write."""
     if name.endswith(".toml"):
         try:
             said = tomllib.loads(data.decode())
             return canonical.digest(
-                {key: repr(value) for key, value in said.items() if key not in ("format", "version")}
+                {key: repr(value) for key, value in said.items() if key not in ("format", "version", "copy")}
             )
         except (tomllib.TOMLDecodeError, UnicodeDecodeError):
             pass

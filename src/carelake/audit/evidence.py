@@ -32,8 +32,11 @@ class Evidence:
         self._nouns = nouns
         self._permit = permit
 
-    def of(self, name: str) -> dict[str, Any]:
+    def of(self, name: str, account: str = "") -> dict[str, Any]:
         """An act by its id, or by the number of one of its rows.
+
+        Args:
+            account: only one in this account; another's is not there for the caller.
 
         Per row: everything that it says, all patients, and with ``sealed`` the number, header line and signature of
         its segment, the line itself, its index and its inclusion proof (RFC 6962 section 2.1.1).
@@ -42,7 +45,7 @@ class Evidence:
             NotFound: ``audit.no_such_act``.
         """
         with self._vault.database.ledger_reading() as connection:
-            rows = self._rows(connection, name)
+            rows = [row for row in self._rows(connection, name) if account in ("", row["account"])]
             if not rows:
                 raise NotFound("audit.no_such_act", "No act has this id or number; `carelake audit list` lists them.")
             told = [self._told(connection, row) for row in rows]

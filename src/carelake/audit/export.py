@@ -23,6 +23,7 @@ from sqlalchemy import Connection, func, select
 from carelake.audit import auditevent, merkle, ocsf
 from carelake.audit.heads import Heads
 from carelake.audit.readings import Acts, Filter
+from carelake.audit.restores import Restores
 from carelake.audit.sealing import stored_segment
 from carelake.audit.segments import Segment
 from carelake.audit.signing import TrailKey
@@ -95,6 +96,8 @@ class Exporter:
         """
         mode = "events" if format_ != "jsonl" else "whole" if self._wanted.all() else "proofs"
         told = Exported(format_, mode, filter=self._wanted.told())
+        # The heads first: what they name was committed before, so a later snapshot holds it.
+        heads = self._outside() if format_ == "jsonl" else {}
         with self._vault.database.ledger_reading() as connection:
             rows = [dict(row) for row in connection.execute(select(table).order_by(table.c.number)).mappings()]
             if not rows:
@@ -105,6 +108,8 @@ class Exporter:
                 self._events(connection, folder, format_, rows, told)
             else:
                 self._proved(connection, folder, rows, told)
+        for name, lines in heads.items():
+            folder.write(name, lines)
         folder.write("manifest.json", [canonical.dump_pretty(self._manifest(told)).encode()])
         return told
 
@@ -120,12 +125,14 @@ class Exporter:
             folder.write("trail.jsonl", self._headers(rows, told))
             folder.write("acts.jsonl", self._chosen(connection, rows, told, digested))
         folder.write("patients.jsonl", _patients(connection, digested))
-        head = self._vault.read_head()
-        folder.write("head.json", [head if head is not None else b"{}", b"\n"])
-        folder.write("anchors.jsonl", (one + b"\n" for one in self._heads.anchored()))
         for version, pem in TrailKey(self._vault.keyring).public().items():
             folder.write(f"keys/trail-v{version}.pem", [pem])
         folder.write("verify.py", [resources.files("carelake.audit").joinpath("verifier.py").read_bytes()])
+
+    def _outside(self) -> dict[str, list[bytes]]:
+        head = self._vault.read_head()
+        anchors = [one + b"\n" for one in Restores(self._vault).ours(self._heads.anchored())]
+        return {"head.json": [head if head is not None else b"{}", b"\n"], "anchors.jsonl": anchors}
 
     def _whole(self, rows: list[dict[str, Any]], told: Exported, digested: list[int]) -> Iterator[bytes]:
         for sealed in self._segments(rows):

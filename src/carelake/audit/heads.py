@@ -36,19 +36,25 @@ class Heads:
         told = self._vault.settings.audit.anchor
         if not told:
             return None
-        return anchor_at(told, self._vault.settings.workspace, forbidden=(self._vault.root, self._vault.head_folder))
+        name = self._vault.settings.copy_name
+        return anchor_at(told, name, forbidden=(self._vault.root, self._vault.head_folder))
 
     def read(self) -> dict[str, Any] | None:
         """The head beside the root key: None when it is missing, empty when it is not one that we signed."""
         data = self._vault.read_head()
         return None if data is None else self.opened(data)
 
-    def opened(self, data: bytes) -> dict[str, Any]:
-        """A head from its bytes; empty when it is not one that this workspace signed."""
+    def opened(self, data: bytes, copy: str | None = None) -> dict[str, Any]:
+        """A head from its bytes; empty when it is not one that this workspace signed.
+
+        Args:
+            copy: of the workspace; default this one.
+        """
+        wanted = self._vault.settings.copy if copy is None else copy
         try:
             head = canonical.load(data)
             signature = bytes.fromhex(head.pop("signature"))
-            if head["workspace"] != self._vault.settings.workspace:
+            if (head["workspace"], head.get("copy", "")) != (self._vault.settings.workspace, wanted):
                 return {}
             signed = self._key.verify(canonical.dump(head), signature, head.get("key", 1))
         except (CarelakeError, AttributeError, KeyError, TypeError, ValueError):
@@ -64,6 +70,7 @@ class Heads:
         """The head that names this segment."""
         said = {
             "workspace": self._vault.settings.workspace,
+            **({"copy": self._vault.settings.copy} if self._vault.settings.copy else {}),
             **{name: row[name] for name in ("number", "digest", "last", "at")},
             "tree": tree.hex(),
         }

@@ -14,7 +14,7 @@ from carelake.audit.processes import alive, elsewhere
 from carelake.audit.tables import act, act_patient, noun
 from carelake.core import canonical
 from carelake.core.clock import Clock, instant, iso
-from carelake.core.errors import Invalid
+from carelake.core.errors import Invalid, Refused
 
 __all__ = ["COLUMNS", "Acts", "Filter", "as_json", "close_interrupted", "gone", "line_of", "moment_of"]
 
@@ -55,6 +55,19 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     def told(self) -> dict[str, str]:
         """What is asked for, as JSON."""
         return {name: value for name, value in msgspec.to_builtins(self).items() if value}
+
+    def within(self, account: str) -> Filter:
+        """This filter, for one account alone.
+
+        Raises:
+            Refused: ``audit.other_account``.
+        """
+        if self.account not in ("", account):
+            raise Refused(
+                "audit.other_account",
+                "The trail of another account is read with --account; all of it at once by who belongs to all accounts.",
+            )
+        return msgspec.structs.replace(self, account=account)
 
     def apply(self, query: Select[Any]) -> Select[Any]:
         """The query with these conditions.

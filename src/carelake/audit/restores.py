@@ -1,17 +1,18 @@
 """A trail put back to an earlier point goes on from there, and says so (decision 0023).
 
-    record  {"at","from","key","point","restore","signature","to","workspace"}
-    from    the head that was left behind, as it was signed; null when none was known
+    record  {"at","copy","from","key","parent","point","restore","signature","to","workspace"}
+    copy    the id of the copy that was made; parent: that of the one that was backed up, "" for the original
+    from    the head of that one, as it was signed; null when none was known
     to      {"at","digest","last","number"}: where the restored trail goes on from
 
-Records lie beside the root key, like the head, one a line. The head is never silently replaced: first the record is
-there, then the head that names the restored end. What an anchor remembers of the way that was left is excused by the
-record, and by nothing else.
+Records lie beside the root key, one a line, with the copy's head: those that its original came from, then its own.
+The original's files are read, and not changed. Heads at an anchor name their copy: those of the original hold for the
+copy up to where it goes its own way, those of other copies do not; the record says which, and nothing else does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from time import monotonic, sleep
@@ -27,7 +28,7 @@ from carelake.core import canonical
 from carelake.core.clock import iso
 from carelake.core.errors import CarelakeError, Corrupt
 from carelake.core.permit import Permit
-from carelake.vault.backup.records import RestoresFile
+from carelake.vault.backup.records import Original, RestoresFile
 from carelake.vault.workspace import Vault
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = ["Restores", "TrailEnd", "end_of", "seal_all", "trail_end"]
 
 _PATIENCE_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
+_NEVER = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,43 +89,69 @@ class Restores:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._key = TrailKey(vault.keyring)
-        self._file = RestoresFile(vault.head_folder, vault.settings.workspace)
+        self._file = RestoresFile(vault.head_folder, vault.settings.workspace, vault.settings.copy)
 
     def all(self) -> list[dict[str, Any]]:
         """Every record that this workspace signed, oldest first."""
         return [record for line in self._file.read().splitlines() if (record := self._opened(line))]
 
     @cached_property
-    def _known(self) -> list[dict[str, Any]]:
-        return self.all()
+    def _shared(self) -> dict[str, int]:
+        """The last segment that we share with each copy that we came from. The records are read once."""
+        here, upto = self._vault.settings.copy, _NEVER
+        shared = {here: upto}
+        for record in reversed(self.all()):
+            if record["copy"] == here and record["parent"] not in shared:
+                here, upto = record["parent"], min(upto, record["to"]["number"])
+                shared[here] = upto
+        return shared
 
-    def abandoned(self, head: Mapping[str, Any]) -> bool:
-        """Is this head on a way that was left by a restore? The records are read once."""
-        return any(
-            (record["from"] or {}).get("number", 0) >= head["number"] > record["to"]["number"]
-            for record in self._known
-        )
+    def unfounded(self) -> str:
+        """What is wrong when this calls itself a copy and nothing signed says of what; "" when nothing is."""
+        if self._vault.settings.copy and len(self._shared) == 1:
+            return "the signed record of the restore that made this copy is missing beside the root key"
+        return ""
+
+    def ours(self, heads: Iterable[bytes]) -> Iterator[bytes]:
+        """Of the heads at an anchor those that hold for this trail, and whatever is none at all."""
+        for data in heads:
+            try:
+                told = canonical.load(data)
+                workspace, copy, number = told["workspace"], told.get("copy", ""), int(told["number"])
+            except (CarelakeError, AttributeError, KeyError, TypeError, ValueError):
+                yield data
+                continue
+            if workspace != self._vault.settings.workspace or number <= self._shared.get(copy, 0):
+                yield data
+
+    @staticmethod
+    def copy_told(data: bytes) -> str:
+        """Which copy a head names, unproved."""
+        try:
+            return str(canonical.load(data).get("copy", ""))
+        except (CarelakeError, AttributeError, ValueError):
+            return ""
 
     def findings(self) -> Iterator[tuple[str, str]]:
         """Name and sentence for each restore, for `verify`."""
         for record in self.all():
             to, left = record["to"], record["from"]
-            lost = f"acts {to['last'] + 1} to {left['last']} of the lost copy are not in it" if left else ""
+            lost = f"acts {to['last'] + 1} to {left['last']} of the original are not in it" if left else ""
             if left and left["last"] <= to["last"]:
-                lost = "no act that the head knew of was lost"
+                lost = "it has every act that the original's head knew of"
             told = f"restored on {record['at']} from the backup point {record['point']}"
-            yield f"segment {to['number']}", f"{told}; {lost or 'it is not known what was lost'}"
+            yield f"segment {to['number']}", f"{told}; {lost or 'it is not known what it lacks'}"
 
     def clear_lease(self) -> None:
         """The sealer of the lost copy is gone, whatever its lease says; the fence goes on counting."""
         with self._vault.database.ledger() as connection:
             connection.execute(update(seal_lease).values(until=iso(self._vault.clock.now())))
 
-    def go_on(self, heads: Heads, *, restore: str, point: str) -> dict[str, Any]:
-        """Sign the record of this restore, then the head that names the restored end; answers the record.
+    def go_on(self, heads: Heads, original: Original, *, restore: str, point: str) -> dict[str, Any]:
+        """Sign the record of this restore, then the copy's head, which names the restored end; answers the record.
 
-        The same ``restore`` again, after a crash, finds its record and leaves it: the head that it left behind is
-        the one from before the first try.
+        The same ``restore`` again, after a crash, finds its record and leaves it: the head of the original in it is
+        that of the first try.
 
         Raises:
             Corrupt: ``audit.restored_empty``: the point holds no sealed segment.
@@ -135,27 +163,31 @@ class Restores:
             raise Corrupt("audit.restored_empty", "The restored trail has no sealed segment; use another point.")
         record = next((one for one in self.all() if one["restore"] == restore), None)
         if record is None:
-            record = self._signed(heads, dict(row), restore, point)
-            # Lines that we did not sign stay: they are somebody's to explain.
-            self._file.write(self._file.read() + canonical.dump(record) + b"\n")
+            record = self._signed(heads, original, dict(row), restore, point)
+            # Lines that we did not sign come along: they are somebody's to explain.
+            self._file.write(original.records() + canonical.dump(record) + b"\n")
         self._vault.write_head(heads.signed(dict(row), Frontier(row["peaks"]).root()))
         return record
 
-    def left_behind(self, heads: Heads, restore: str) -> dict[str, Any] | None:
-        """The head that this restore leaves behind, or left at its first try; None when none is known."""
+    def left_behind(self, heads: Heads, original: Original, restore: str) -> dict[str, Any] | None:
+        """The original's head, now or at the first try of this restore; None when none is known."""
         for record in self.all():
             if record["restore"] == restore:
                 return record["from"] or None
-        return heads.read() or None
+        data = original.head()
+        return (heads.opened(data, original.copy) if data is not None else None) or None
 
-    def _signed(self, heads: Heads, row: dict[str, Any], restore: str, point: str) -> dict[str, Any]:
-        left = heads.read()
+    def _signed(
+        self, heads: Heads, original: Original, row: dict[str, Any], restore: str, point: str
+    ) -> dict[str, Any]:
         said = {
             "workspace": self._vault.settings.workspace,
+            "copy": self._vault.settings.copy,
+            "parent": original.copy,
             "restore": restore,
             "point": point,
             "at": iso(self._vault.clock.now()),
-            "from": left or None,
+            "from": self.left_behind(heads, original, restore),
             "to": {name: row[name] for name in ("number", "digest", "last", "at")},
             "key": self._key.version,
         }

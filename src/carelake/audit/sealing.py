@@ -57,7 +57,7 @@ class SealingRound:
         """Seal until nothing is left; answers how many segments were made.
 
         Raises:
-            Corrupt: ``audit.rolled_back``, ``audit.stray_segment``.
+            Corrupt: ``audit.rolled_back``, ``audit.head_missing``, ``audit.stray_segment``.
         """
         made = 0
         while True:
@@ -103,6 +103,12 @@ class SealingRound:
         with self._vault.database.ledger_reading() as connection:
             _continues(head, connection)
             last = self._last(connection)
+            if head is None and last["number"] and self._vault.settings.copy:
+                raise Corrupt(
+                    "audit.head_missing",
+                    "The head of this restored copy is missing beside the root key: nothing shows whether its trail "
+                    "is the newest. Put the file back, or restore the newest backup.",
+                )
             query = select(*COLUMNS, act.c.facts).where(act.c.seq > last["last"]).order_by(act.c.seq)
             rows = connection.execute(query.limit(self._most())).all()
         if last["number"] and (head is None or (head and head["number"] < last["number"])):

@@ -114,14 +114,16 @@ class Verification:
                 to there, but for the heads outside.
         """
         since = moment_of(since) if since else ""
-        head = self._heads.read()
+        # Heads first: what they name was committed before, so a later snapshot holds it.
+        head, anchored = self._heads.read(), self._anchors()
         with self._vault.database.ledger_reading() as connection:
             total = Acts(connection).count()
             unfinished = len(Acts(connection).unfinished())
             segments = [dict(row) for row in connection.execute(select(table).order_by(table.c.number)).mappings()]
             found = list(islice(self._segments(connection, segments, since, total), _MOST_PROBLEMS))
         digests = {0: GENESIS, **{row["number"]: row["digest"] for row in segments}}
-        found += [*_of_head(head, digests), *self._of_anchor(digests)]
+        found += [*_of_head(head, digests), *self._of_anchor(anchored, digests)]
+        found += [Problem("restore", "restore", wrong)] if (wrong := self._restores.unfounded()) else []
         sealed = segments[-1]["last"] if segments else 0
         findings = tuple(
             [Problem("clock", *found) for found in self._clocks.findings()]
@@ -209,20 +211,26 @@ class Verification:
         elif lines is not None and len(lines) != row["last"] - row["first"] + 1 and not told:
             yield Problem("segment", f"segment {row['number']}", "it holds another number of acts than its row says")
 
-    def _of_anchor(self, digests: dict[int, str]) -> Iterator[Problem]:
+    def _anchors(self) -> list[bytes] | CarelakeError:
         try:
-            for data in self._heads.anchored():
-                yield from self._anchored(data, digests)
+            return list(self._restores.ours(self._heads.anchored()))
         except CarelakeError as error:
-            yield Problem("anchor", "anchor", error.message)
+            return error
+
+    def _of_anchor(self, anchored: list[bytes] | CarelakeError, digests: dict[int, str]) -> Iterator[Problem]:
+        if isinstance(anchored, CarelakeError):
+            yield Problem("anchor", "anchor", anchored.message)
+        else:
+            for data in anchored:
+                yield from self._anchored(data, digests)
         if self._heads.anchor_fault:
             yield Problem("anchor", "anchor", self._heads.anchor_fault)
 
     def _anchored(self, data: bytes, digests: dict[int, str]) -> Iterator[Problem]:
-        head = self._heads.opened(data)
+        head = self._heads.opened(data, self._restores.copy_told(data))
         if not head:
             yield Problem("anchor", "anchor", "it holds a head that this workspace did not sign")
-        elif digests.get(head["number"]) != head["digest"] and not self._restores.abandoned(head):
+        elif digests.get(head["number"]) != head["digest"]:
             yield Problem(
                 "anchor", f"segment {head['number']}", "it is not the segment that a head at the anchor names"
             )

@@ -44,6 +44,15 @@ def iso(moment: datetime) -> str:
 
 
 def instant(text: str) -> datetime:
-    """The aware datetime of an ISO 8601 text with offset; naive text is taken as UTC."""
+    """The aware datetime of an ISO 8601 text with offset; naive text is taken as UTC.
+
+    Raises:
+        ValueError: it is none, or has no place in UTC's years 1 to 9999.
+    """
     moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("out of the range of years") from None
+    return moment

@@ -44,6 +44,10 @@ class ActLog(Protocol):
         """Note the use of a key."""
         ...
 
+    def note(self, **facts: str | list[str]) -> None:
+        """Note what was changed, in closed words, ids and refs: ``change="add-role", role="auditor"``."""
+        ...
+
     def flush(self, connection: Any) -> None:
         """Write what was noted as an act, on the connection whose transaction is about to commit."""
         ...

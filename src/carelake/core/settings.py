@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 __all__ = [
@@ -31,6 +33,7 @@ FORMAT = 2
 """Number of the on-disk format that this version writes; see `carelake.vault.formats`."""
 
 LEAST_RETENTION_DAYS = 2190
+_COPY = re.compile(r"[0-9a-f]{16}")
 
 
 class IngestSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +60,7 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LockoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """After ``failures`` in ``window_seconds`` one source may not try one name for ``first_seconds``, then twice that..."""
+    """After ``failures`` in ``window_seconds`` a source may not try a name for ``first_seconds``, then twice that..."""
 
     failures: int = 5
     window_seconds: int = 900
@@ -263,11 +266,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         workspace: the workspace's id, made by ``init``.
         format: number of the on-disk format.
         version: of the carelake that wrote the format: an older one asks for it.
+        copy: of a workspace that `restore` made, 16 hex digits: tells its files outside from the original's.
     """
 
     workspace: str
     format: int = FORMAT
     version: str = ""
+    copy: str = ""
     ingest: IngestSettings = IngestSettings()
     lake: LakeSettings = LakeSettings()
     approval: ApprovalSettings = ApprovalSettings()
@@ -281,3 +286,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     objects: ObjectSettings = ObjectSettings()
     s3: S3Settings = S3Settings()
     lifecycle: dict[str, LifecycleRules] = {}
+
+    def __post_init__(self) -> None:
+        if self.copy and not _COPY.fullmatch(self.copy):
+            raise ValueError("copy is 16 lower-case hex digits, as `restore` wrote them, or is left out")
+
+    @property
+    def copy_name(self) -> str:
+        """``WORKSPACE``, or ``WORKSPACE.COPY``: what tells this copy of the workspace from any other."""
+        return f"{self.workspace}.{self.copy}" if self.copy else self.workspace

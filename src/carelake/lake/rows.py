@@ -50,7 +50,8 @@ CHANGES = pa.schema(
 
 _NUMBER = r"-?[0-9][0-9.eE+-]*"
 _DOUBLED = rf"""regexp_replace(body, '"([A-Za-z]+)":({_NUMBER})', '"\1":\2,"\1{TEXT_OF}":"\2"', 'g')"""
-_SKELETON = rf"""regexp_replace(body, ':(?:"(?:[^"\\]|\\.)*"|{_NUMBER})', ':0', 'g')"""
+# With its key: a text in a list may itself be a colon.
+_SKELETON = rf"""regexp_replace(body, '"([A-Za-z_]+)":(?:"(?:[^"\\]|\\.)*"|{_NUMBER})', '"\1":0', 'g')"""
 _UNDOUBLE = rf'"([A-Za-z]+)":{_NUMBER},"[A-Za-z]+{TEXT_OF}":"({_NUMBER})"'
 
 # Where a resource says what it is about and when it happened: the first of these that it has.

@@ -122,5 +122,6 @@ class Registry:
 
     def _announce(self, tx: Connection, permit: Permit, noun: Noun, state: str) -> None:
         permit.log.wrote(noun.ref)
+        permit.log.note(state=state)
         said = {"name": noun.body["name"], "version": noun.body["version"], "state": state, "by": permit.principal}
         self._outbox.publish(tx, permit.account, "model.state", noun.ref, said)

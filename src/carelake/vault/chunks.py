@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from carelake.core.errors import Corrupt, Invalid
+from carelake.core.errors import Conflict, Corrupt, Invalid
 from carelake.vault.blobs import HEADER_BYTES
 from carelake.vault.drivers.local import FileSink, FileSource
 from carelake.vault.wrapping import TAG_BYTES, bind, new_key, unwrap, wrap
@@ -126,6 +126,7 @@ class ChunkWriter:
         self._digest = hashlib.sha256()
         self._hasher: ThreadPoolExecutor | None = None
         self._hashing: Future[None] | None = None
+        self._finished = False
         self.size = 0
 
     def write(self, data: ReadableBuffer) -> int:
@@ -155,7 +156,13 @@ class ChunkWriter:
         self._held += view
 
     def finish(self, key: Key) -> str:
-        """Write the last chunk and the header, durably. Returns the SHA-256 of the plaintext, in hex."""
+        """Write the last chunk and the header, durably. Returns the SHA-256 of the plaintext, in hex.
+
+        Once only, whether it succeeds or not: `Conflict` ``vault.discarded`` after that.
+        """
+        if self._finished:
+            raise Conflict("vault.discarded", "This writer was discarded; nothing of it is kept.")
+        self._finished = True
         head = _HEAD.pack(_MAGIC, _FORMAT, 0, key.version, self._chunk, self.size, self._prefix)
         head += wrap(key.secret, self._data_key, self._place.bound + head)
         last = self._encrypted(self._held, last=True)

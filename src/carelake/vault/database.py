@@ -7,6 +7,7 @@ consistent snapshot.
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,7 @@ vault_workspace = sqlalchemy.Table(
     "vault_workspace",
     metadata,
     sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True),
-    sqlalchemy.Column("workspace", sqlalchemy.String(64), nullable=False),
+    sqlalchemy.Column("workspace", sqlalchemy.String(96), nullable=False),
     sqlalchemy.Column("format", sqlalchemy.Integer, nullable=False),
     sqlalchemy.Column("version", sqlalchemy.String(32), nullable=False),
     comment="One row: whose rows these are, their format, and the carelake that wrote the format.",
@@ -56,6 +57,7 @@ schema_version = sqlalchemy.Table(
 )
 """Alembic's own: one row, the newest migration."""
 
+_log = logging.getLogger(__name__)
 _SCOPE = "carelake.scope"
 _DRIVER = "carelake.driver"
 
@@ -68,8 +70,9 @@ class Scope:
         epoch: the erasure epoch that it sees; None once it has erased a key itself.
         fresh: patient keys made or read in a transaction; nobody else's until it has committed (`sealing`).
         generation: changes when keys that were given out are void: a savepoint undone, a key erased, the end.
-        after: called after a successful commit, in order.
-        undo: called after a rollback, in order.
+        after: called after a successful commit, in order. One that fails is logged by its type: committed is
+            committed, so whatever must happen has a row that the next open goes by.
+        undo: called after a rollback, in order, likewise.
     """
 
     connection: sqlalchemy.Connection
@@ -205,6 +208,7 @@ class Database:
         """Let pass the database of that workspace, in the format and with the schema of this version.
 
         Args:
+            workspace: as `Settings.copy_name` tells the copy.
             upgrading: let older ones pass too.
 
         Raises:
@@ -220,6 +224,11 @@ class Database:
         (check_not_newer if upgrading else check_format)(found.format, found.version)
         if not upgrading or found.schema > SCHEMA:
             check_schema(found.schema, found.version)
+
+    def become(self, workspace: str) -> None:
+        """From here on these are the rows of another copy of the workspace; for a restore."""
+        with self._scope(writing=True) as scope:
+            scope.connection.execute(sqlalchemy.update(vault_workspace).values(workspace=workspace))
 
     def told(self) -> Told:
         """What the database says of itself; format 1 said nothing."""
@@ -315,11 +324,9 @@ class Database:
         except BaseException as error:
             if scope is not None:
                 self._settle(scope, error)
-                for call in scope.undo:
-                    call()
+                _call_all(scope.undo)
             raise
-        for call in scope.after:
-            call()
+        _call_all(scope.after)
 
     def _settle(self, scope: Scope, error: BaseException) -> None:
         """Let a commit whose answer was lost come to its end, so that those who undo can see whether it happened."""
@@ -355,6 +362,23 @@ class Database:
         # The first read pins the snapshot here rather than at the caller's first query.
         seen = connection.exec_driver_sql("SELECT epoch FROM vault_epoch").scalar() if epoch else 0
         return transaction, seen or 0
+
+
+def _call_all(calls: Sequence[Callable[[], None]]) -> None:
+    """Call each; a fault of one neither keeps the others from being called nor makes of a commit a failure.
+
+    What is to follow a commit is found and done at the next open where it did not: the row that asks for it is there.
+    """
+    with ExitStack() as stack:  # calls the rest even when one is interrupted
+        for call in reversed(calls):
+            stack.callback(_call, call)
+
+
+def _call(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception as error:  # its text can hold anything
+        _log.warning("Work after a transaction failed (%s); the next open makes up for it.", type(error).__name__)
 
 
 @contextmanager

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from carelake.core.errors import Corrupt, Gone, NotFound
+from carelake.vault.forgotten import RingNote
 from carelake.vault.ring import (
     ROOT,
     Entry,
@@ -23,7 +25,16 @@ from carelake.vault.ring import (
 from carelake.vault.roots import RootSettings
 from carelake.vault.wrapping import new_key, unwrap, wrap
 
-__all__ = ["Draft", "destroyed", "load_signer", "public_half", "unwrapped"]
+__all__ = [
+    "Draft",
+    "as_pem",
+    "catch_up",
+    "destroyed",
+    "load_signer",
+    "public_half",
+    "signed_by",
+    "unwrapped",
+]
 
 
 def _fresh_secret(name: str) -> bytes:
@@ -48,6 +59,23 @@ def public_half(secret: bytes) -> bytes:
         .public_key()
         .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
+
+
+def signed_by(public: bytes, data: bytes, signature: bytes) -> bool:
+    """Was this signed by the private half of this public one?"""
+    key = serialization.load_der_public_key(public)
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    try:
+        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def as_pem(public: bytes) -> bytes:
+    """A public half in PEM."""
+    key = serialization.load_der_public_key(public)
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 class Draft:
@@ -184,3 +212,11 @@ def destroyed(label: str) -> Gone:
         f"The key {label} was destroyed: what was sealed under it cannot be read by anyone again.",
         key=label,
     )
+
+
+def catch_up(draft: Draft, missing: tuple[str, ...], newest: RingNote | None) -> None:
+    """Destroy these versions; with ``newest``, be as new as that, with nothing enabled that it had disabled."""
+    for entry in [entry for entry in draft.file.keys if entry.label in missing]:
+        draft.destroy(entry)
+    if newest is not None:
+        draft.set(generation=newest.generation - 1, holds=newest.holds, policies=newest.policies)

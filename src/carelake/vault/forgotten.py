@@ -3,7 +3,7 @@
 A copy of the workspace that is put back knows nothing of what was destroyed after it was made; this list does, and
 opening the copy applies what is missing. The list is only ever appended to:
 
-    KEY_DIR/<workspace id>.forgotten     one JSON line per entry; each one's MAC covers the line before it
+    KEY_DIR/<workspace id>[.<copy>].forgotten     one JSON line per entry; each one's MAC covers the line before it
         {"n":1,"kind":"ring","id":"...","at":"...","ring":{"generation":2,"holds":{},"policies":{}},"mac":"..."}
         {"n":2,"kind":"key","id":"production/lake/v1#<id>","at":"...","mac":"..."}
         {"n":3,"kind":"patient","id":"...","account":"production","name":"<HMAC>","at":"...","mac":"..."}
@@ -20,19 +20,19 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
 from sqlalchemy import delete, insert, select, update
 
-from carelake.core.errors import Corrupt
+from carelake.core.errors import Corrupt, Unsupported
 from carelake.vault.database import metadata
 from carelake.vault.disk import full_disk, private_folder, sync_folder
 from carelake.vault.locking import locked
 from carelake.vault.ring import Hold, KeyPolicy
-from carelake.vault.roots import check_workspace_id
+from carelake.vault.roots import outside_name
 from carelake.vault.tables import forgotten_patient, patient_key
 from carelake.vault.wrapping import bind
 
@@ -75,21 +75,45 @@ def forgotten_name(secret: bytes, account: str, patient: str) -> str:
     return hmac.digest(key, bind(account, patient), hashlib.sha256).hex()
 
 
+@dataclass(slots=True)
+class _End:
+    """The list as it was last read or written, so that an append does not read all of it; ``stamp`` tells another."""
+
+    stamp: tuple[int, ...] = ()
+    last: Line | None = None
+    whole: int = 0
+    known: set[tuple[str, str]] = field(default_factory=set)
+
+
 @dataclass(frozen=True)
 class Forgotten:
-    """The list of one workspace. ``secret`` is that of ``security/reference``."""
+    """The list of one copy of a workspace. ``secret`` is that of ``security/reference``, the same in all copies."""
 
     key_dir: Path
     workspace: str
     secret: bytes
+    copy: str = ""
+    _end: _End = field(default_factory=_End, init=False, repr=False, compare=False)
 
     def __repr__(self) -> str:
-        return f"Forgotten({self.workspace})"
+        return f"Forgotten({outside_name(self.workspace, self.copy)})"
 
     @property
     def path(self) -> Path:
         """The file; there is none before the first entry. A backup takes it along."""
-        return self.key_dir / f"{check_workspace_id(self.workspace)}.forgotten"
+        return self.key_dir / f"{outside_name(self.workspace, self.copy)}.forgotten"
+
+    def read(self) -> bytes:
+        """The file as it lies, empty when there is none.
+
+        Raises:
+            Unsupported: ``vault.forgotten_size``.
+        """
+        try:
+            with self.path.open("rb") as file:
+                return _all_of(file)
+        except FileNotFoundError:
+            return b""
 
     def lines(self) -> list[Line]:
         """Every entry, oldest first.
@@ -97,7 +121,7 @@ class Forgotten:
         Raises:
             Corrupt: ``vault.forgotten``: altered, or another workspace's.
         """
-        return self._read()[0]
+        return _parse(self.read(), self._mac_key())[0]
 
     def note_ring(self, at: str, name: str, ring: RingNote, destroyed: Iterable[str]) -> None:
         """The key ring was changed; ``name`` tells this state of it from any other."""
@@ -119,23 +143,40 @@ class Forgotten:
     def _append(self, new: Iterable[Line]) -> int:
         private_folder(self.key_dir)
         with locked(self.key_dir):
-            lines, whole = self._read()
-            known = {(line.kind, line.id) for line in lines}
-            last = lines[-1] if lines else None
-            out = bytearray()
-            added = 0
+            end = self._find_end()
+            last, out = end.last, bytearray()
+            added: set[tuple[str, str]] = set()
             for line in new:
-                if (line.kind, line.id) in known:
+                if (told := (line.kind, line.id)) in end.known or told in added:
                     continue
                 bare = msgspec.structs.replace(line, n=(last.n if last else 0) + 1, mac="")
                 last = msgspec.structs.replace(bare, mac=_mac(self._mac_key(), last, bare))
                 out += msgspec.json.encode(last) + b"\n"
-                added += 1
+                added.add(told)
             if out:
-                self._write(bytes(out), whole)
-            return added
+                if end.whole + len(out) > _MAX_BYTES:
+                    raise _too_long()
+                end.stamp = ()
+                end.stamp = self._write(bytes(out), end.whole)
+                end.last, end.whole = last, end.whole + len(out)
+                end.known |= added
+            return len(added)
 
-    def _write(self, data: bytes, whole: int) -> None:
+    def _find_end(self) -> _End:
+        end = self._end
+        try:
+            with self.path.open("rb") as file:
+                stamp = _stamp(file.fileno())
+                if stamp != end.stamp:
+                    lines, end.whole = _parse(_all_of(file), self._mac_key())
+                    end.last = lines[-1] if lines else None
+                    end.known = {(line.kind, line.id) for line in lines}
+                    end.stamp = stamp
+        except FileNotFoundError:
+            end.stamp, end.last, end.whole, end.known = (), None, 0, set()
+        return end
+
+    def _write(self, data: bytes, whole: int) -> tuple[int, ...]:
         # A killed append leaves a part of a line, or whole lines; what was cut short is written over.
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -148,6 +189,7 @@ class Forgotten:
                         done = os.pwrite(handle, view, at)
                         view, at = view[done:], at + done
                     os.fsync(handle)
+                    stamp = _stamp(handle)
                 except OSError:
                     os.ftruncate(handle, whole)
                     raise
@@ -155,17 +197,22 @@ class Forgotten:
             os.close(handle)
         if not whole:
             sync_folder(self.key_dir)
-
-    def _read(self) -> tuple[list[Line], int]:
-        try:
-            with self.path.open("rb") as file:
-                data = file.read(_MAX_BYTES)
-        except FileNotFoundError:
-            return [], 0
-        return _parse(data, self._mac_key())
+        return stamp
 
     def _mac_key(self) -> bytes:
         return hmac.digest(self.secret, bind("carelake-forgotten-mac-1", self.workspace), hashlib.sha256)
+
+
+def _stamp(handle: int) -> tuple[int, ...]:
+    told = os.fstat(handle)
+    return told.st_ino, told.st_mtime_ns, told.st_ctime_ns, told.st_size
+
+
+def _all_of(file: BinaryIO) -> bytes:
+    data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise _too_long()
+    return data
 
 
 def _mac(key: bytes, before: Line | None, bare: Line) -> str:
@@ -198,6 +245,14 @@ def _altered() -> Corrupt:
     )
 
 
+def _too_long() -> Unsupported:
+    return Unsupported(
+        "vault.forgotten_size",
+        f"The list of what was destroyed and erased, beside the root key, would be longer than {_MAX_BYTES >> 20} MiB, "
+        "or is; nothing of it was changed. A newer version of carelake may read more.",
+    )
+
+
 def replay(vault: Vault) -> int:
     """Erase again whoever the list tells of and the database does not; answers how many erasures that were.
 
@@ -226,7 +281,10 @@ def erase_listed(connection: Connection, forgotten: Forgotten) -> int:
     missing = [line for line in forgotten.lines() if line.kind == "patient" and line.id not in known]
     if not missing:
         return 0
-    wanted = {(line.account, line.name): line.at for line in missing}
+    wanted: dict[tuple[str, str], str] = {}
+    for line in missing:
+        who = (line.account, line.name)
+        wanted[who] = max(line.at, wanted.get(who, ""))
     for account, patient, created in _owners(connection):
         erased = wanted.get((account, forgotten_name(forgotten.secret, account, patient)))
         if erased is not None and created <= erased:

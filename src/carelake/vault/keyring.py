@@ -20,8 +20,8 @@ from pathlib import Path
 from threading import RLock
 from typing import NoReturn, TypeVar
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+import msgspec
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
@@ -29,7 +29,7 @@ from carelake.core.clock import Clock, iso
 from carelake.core.errors import Corrupt, Invalid
 from carelake.core.permit import Permit, check
 from carelake.vault.disk import write_atomic
-from carelake.vault.drafting import Draft
+from carelake.vault.drafting import Draft, as_pem, catch_up, signed_by
 from carelake.vault.forgotten import Forgotten, RingNote
 from carelake.vault.locking import locked
 from carelake.vault.places import ACCOUNTS, ZONES, account_of
@@ -85,14 +85,16 @@ class Notice:
 class Keyring:
     """The keys of one open workspace; unwrapped when first used, and kept in memory only."""
 
-    def __init__(self, path: Path, chooser: RootChooser, key_dir: Path, clock: Clock, now: Unlocked) -> None:
+    def __init__(
+        self, path: Path, chooser: RootChooser, key_dir: Path, clock: Clock, now: Unlocked, copy: str = ""
+    ) -> None:
         self._path = path
         self.chooser = chooser
         self._clock = clock
         self._now = now
         self._noted: dict[tuple[bytes, str], None] = {}
         self._lock = RLock()
-        self.forgotten = Forgotten(key_dir, now.file.workspace, now.key("security/reference", 1).secret)
+        self.forgotten = Forgotten(key_dir, now.file.workspace, now.key("security/reference", 1).secret, copy)
         self.notices: list[Notice] = []
         _no_core_dumps()
 
@@ -114,11 +116,23 @@ class Keyring:
         return cls(path, chooser, key_dir, clock, Unlocked(file, root, stamp_of(path)))
 
     @classmethod
-    def open(cls, path: Path, *, workspace: str, chooser: RootChooser, key_dir: Path, clock: Clock) -> Keyring:
+    def open(
+        cls,
+        path: Path,
+        *,
+        workspace: str,
+        chooser: RootChooser,
+        key_dir: Path,
+        clock: Clock,
+        into: str | None = None,
+    ) -> Keyring:
         """Read the file and prove that root key, workspace id and file belong together.
 
         Then what the list outside tells beyond this file is applied: keys destroyed since, and, where an older file
         was put back, what was disabled in the newest one.
+
+        Args:
+            into: the copy that is being restored: its list counts, and not that of the copy the file names.
 
         Raises:
             Corrupt: ``vault.wrong_key``, ``vault.keyring``, ``vault.workspace_mismatch``, ``vault.forgotten``.
@@ -131,9 +145,24 @@ class Keyring:
                 f"The settings are of workspace {workspace}, the key ring is not; they do not belong together.",
             )
         root = chooser(read.file.root).fetch(read.file.root)
-        ring = cls(path, chooser, key_dir, clock, _unlocked(read, root, path.name))
+        now = _unlocked(read, root, path.name)
+        ring = cls(path, chooser, key_dir, clock, now, read.file.copy_id if into is None else into)
         ring._catch_up()
         return ring
+
+    @property
+    def copy(self) -> str:
+        """Which copy of the workspace the file is of; "" for the original."""
+        return self.current().file.copy_id
+
+    def take_over(self, listed: bytes) -> None:
+        """Join what another copy's list tells of what was destroyed and disabled, and apply it."""
+        if self.forgotten.merge(listed):
+            self._catch_up()
+
+    def become(self, copy: str) -> None:
+        """From here on the file is that copy's."""
+        self.change(lambda draft: draft.set(copy=copy or msgspec.UNSET))
 
     # -- inside the room ------------------------------------------------------------------------------------------
 
@@ -225,7 +254,7 @@ class Keyring:
         missing = tuple(entry.label for entry in file.keys if entry.mark in gone and entry.state != "destroyed")
         older = newest is not None and newest.generation > file.generation
         if missing or older:
-            self.change(lambda draft: _apply(draft, missing, newest if older else None), tell=False)
+            self.change(lambda draft: catch_up(draft, missing, newest if older else None), tell=False)
             if missing:
                 self.notices.append(Notice("destroyed", missing))
             if older and newest is not None:
@@ -301,7 +330,7 @@ class Keyring:
             version: this one only.
         """
         for entry in reversed(self._signing(account, purpose)):
-            if version in (None, entry.version) and _signed(entry.public, data, signature):
+            if version in (None, entry.version) and signed_by(entry.public, data, signature):
                 return True
         return False
 
@@ -310,11 +339,11 @@ class Keyring:
         found = {entry.version: entry.public for entry in self._signing(account, purpose)}
         if version is not None and version not in found:
             raise Corrupt("vault.key_version", f"The key ring has no version {version} of that signing key.")
-        return _pem(found[max(found) if version is None else version])
+        return as_pem(found[max(found) if version is None else version])
 
     def public_keys_pem(self, account: str, purpose: str) -> dict[int, bytes]:
         """The public halves of all versions, newest first."""
-        return {entry.version: _pem(entry.public) for entry in reversed(self._signing(account, purpose))}
+        return {entry.version: as_pem(entry.public) for entry in reversed(self._signing(account, purpose))}
 
     def sign_trail(self, data: bytes) -> bytes:
         """ECDSA P-256 with SHA-256 (DER) by the trail's key; for `audit` alone."""
@@ -338,7 +367,7 @@ class Keyring:
         """PEM of every version that tokens may be signed with, the newest first: not of what is disabled or gone."""
         ring, name = self.current(), "security/sign-tokens"
         fit = [entry for entry in ring.versions(name) if ring.why_not(name, entry.version) is None]
-        return [_pem(entry.public) for entry in reversed(fit)]
+        return [as_pem(entry.public) for entry in reversed(fit)]
 
     def _signing(self, account: str, purpose: str) -> list[Entry]:
         return self.current().versions(_signing_name(account, purpose))
@@ -360,29 +389,6 @@ def _unlocked(read: Read, root: bytes, name: str) -> Unlocked:
     if not hmac.compare_digest(mac_of(root, read.written), read.written.mac):
         raise Corrupt("vault.keyring", f"{name} was altered after it was written; restore it from a backup.")
     return Unlocked.of(file, root, read.stamp)
-
-
-def _apply(draft: Draft, missing: tuple[str, ...], newest: RingNote | None) -> None:
-    for entry in [entry for entry in draft.file.keys if entry.label in missing]:
-        draft.destroy(entry)
-    if newest is not None:
-        # As new as the newest one seen, and with nothing enabled that it had disabled.
-        draft.set(generation=newest.generation - 1, holds=newest.holds, policies=newest.policies)
-
-
-def _signed(public: bytes, data: bytes, signature: bytes) -> bool:
-    key = serialization.load_der_public_key(public)
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    try:
-        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        return False
-    return True
-
-
-def _pem(public: bytes) -> bytes:
-    key = serialization.load_der_public_key(public)
-    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _signing_name(account: str, purpose: str) -> str:

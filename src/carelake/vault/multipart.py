@@ -156,6 +156,7 @@ class Uploads:
         upload: str,
         parts: Sequence[Part] | None = None,
         *,
+        tags: Mapping[str, str] | None = None,
         if_none_match: bool = False,
         if_match: str | None = None,
     ) -> ObjectVersion:
@@ -164,6 +165,7 @@ class Uploads:
         Args:
             parts: what the caller believes to have uploaded; None for whatever is there. Parts that are not named
                 are removed.
+            tags: in place of those that the upload was begun with.
 
         Raises:
             Conflict: ``vault.parts``: other parts are there; ``vault.precondition``.
@@ -171,13 +173,14 @@ class Uploads:
         """
         depot = self._depot
         depot.writer(permit, zone)
+        check_tags(tags)
         with depot.database.writing(permit, join=True) as connection:
             begun = self._row(connection, permit.account, zone, upload)
             there = _parts(connection, upload)
             kept = _chosen(there, parts)
             self._drop(connection, [row for row in there if row not in kept])
             pieces = [Piece(row.object, row.bound, row.size, row.sha256) for row in kept]
-            told = _version(depot, begun, pieces)
+            told = _version(depot, begun, pieces, tags)
             place = Place(depot.workspace, told.account, zone, told.version, told.version)
             manifest = seal_manifest(depot, place, pieces)
             stored = sum(row.stored_size for row in kept)
@@ -255,10 +258,12 @@ class PartWriter(io.RawIOBase):
         """Make the part durable and enter it."""
         if self._chunks is None:
             raise Conflict("vault.discarded", "This writer was discarded; nothing of it is kept.")
-        sha256 = self._chunks.finish(self._depot.writer(self._permit, self._place.zone))
-        part = Part(self._number, self._chunks.size, sha256)
-        self._uploads.enter(self._permit, self._place, part)
-        self.close()
+        try:
+            sha256 = self._chunks.finish(self._depot.writer(self._permit, self._place.zone))
+            part = Part(self._number, self._chunks.size, sha256)
+            self._uploads.enter(self._permit, self._place, part)
+        finally:
+            self.close()
         return part
 
     def close(self) -> None:
@@ -293,8 +298,12 @@ def _chosen(there: Sequence[Row[Any]], wanted: Sequence[Part] | None) -> list[Ro
     return list(there)
 
 
-def _version(depot: Depot, begun: Row[Any], pieces: Sequence[Piece]) -> ObjectVersion:
+def _version(
+    depot: Depot, begun: Row[Any], pieces: Sequence[Piece], tags: Mapping[str, str] | None
+) -> ObjectVersion:
     digests = [piece.sha256 for piece in pieces]
+    if tags is None:
+        tags = open_tags(depot, begun.account, begun.zone, begun.upload, begun.tags)
     return ObjectVersion(
         name=begun.name,
         zone=begun.zone,
@@ -303,7 +312,7 @@ def _version(depot: Depot, begun: Row[Any], pieces: Sequence[Piece]) -> ObjectVe
         size=sum(piece.size for piece in pieces),
         sha256=digests[0] if len(digests) == 1 else composite(digests),
         created=iso(depot.clock.now()),
-        tags=open_tags(depot, begun.account, begun.zone, begun.upload, begun.tags),
+        tags=dict(tags),
         parts=len(digests) if len(digests) > 1 else 0,
     )
 

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -30,19 +31,19 @@ class Anchor(Protocol):
         ...
 
     def heads(self) -> Iterator[bytes]:
-        """All heads, in any order. `Unavailable` ``vault.anchor`` when it cannot be read."""
+        """All heads, of all copies, in any order. `Unavailable` ``vault.anchor`` when it cannot be read."""
         ...
 
 
 @dataclass(frozen=True)
 class FolderAnchor:
-    """One file per head: ``WORKSPACE-000000000012.head``, made once and never replaced."""
+    """One file per head: ``WORKSPACE[.COPY]-000000000012.head``, made once and never replaced."""
 
     folder: Path
-    workspace: str
+    name: str
 
     def add(self, number: int, head: bytes) -> None:
-        path = self.folder / f"{self.workspace}-{number:012d}.head"
+        path = self.folder / f"{self.name}-{number:012d}.head"
         with _reachable(self.folder), full_disk():
             try:
                 handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -58,7 +59,9 @@ class FolderAnchor:
         with _reachable(self.folder):
             if not self.folder.is_dir():
                 raise FileNotFoundError
-            for path in sorted(self.folder.glob(f"{self.workspace}-*.head")):
+            workspace = self.name.partition(".")[0]
+            found = (self.folder.glob(f"{workspace}{more}-*.head") for more in ("", ".*"))
+            for path in sorted(chain.from_iterable(found)):
                 with path.open("rb") as file:
                     yield file.read(_MAX_HEAD).rstrip(b"\n")
 
@@ -96,8 +99,11 @@ def _reachable(path: Path) -> Iterator[None]:
         ) from None
 
 
-def anchor_at(text: str, workspace: str, *, forbidden: Iterable[Path]) -> Anchor:
+def anchor_at(text: str, name: str, *, forbidden: Iterable[Path]) -> Anchor:
     """The anchor of a setting: a folder when it is one or ends with a slash, otherwise a file.
+
+    Args:
+        name: of the copy of the workspace, `Settings.copy_name`.
 
     Raises:
         Invalid: ``vault.anchor_inside``, when it lies in one of ``forbidden``.
@@ -109,7 +115,7 @@ def anchor_at(text: str, workspace: str, *, forbidden: Iterable[Path]) -> Anchor
             "[audit] anchor lies inside of the workspace or its key folder, where whoever alters the trail can alter "
             "it too; name a place elsewhere.",
         )
-    return FolderAnchor(path, workspace) if path.is_dir() or text.endswith("/") else FileAnchor(path)
+    return FolderAnchor(path, name) if path.is_dir() or text.endswith("/") else FileAnchor(path)
 
 
 class ExportFolder:

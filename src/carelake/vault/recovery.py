@@ -6,7 +6,8 @@ nothing. Which workspace and which root key a kit is for is proven by the key ri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,19 @@ class RecoveryKit:
     shares: tuple[str, ...] = field(repr=False)
 
 
-def make(permit: Permit, keyring: Keyring, clock: Clock, *, shares: int, threshold: int) -> RecoveryKit:
+def make(
+    permit: Permit,
+    keyring: Keyring,
+    clock: Clock,
+    *,
+    shares: int,
+    threshold: int,
+    keep: Callable[[RecoveryKit], object] = lambda kit: None,
+) -> RecoveryKit:
     """Split the root key; any ``threshold`` of the ``shares`` make it again.
+
+    Args:
+        keep: hands the shares on, before the ring says that there is a kit; where it fails, none was made.
 
     Raises:
         Refused: the permit has no grant ``keys:write`` in the account ``security``.
@@ -52,7 +64,9 @@ def make(permit: Permit, keyring: Keyring, clock: Clock, *, shares: int, thresho
         version = draft.file.root.version
         draft.set(kit=Kit(permit.principal, draft.now, shares, threshold, version))
         (group,) = library.generate_mnemonics(1, [(threshold, shares)], draft.root)
-        return RecoveryKit(draft.file.workspace, version, threshold, tuple(group))
+        made = RecoveryKit(draft.file.workspace, version, threshold, tuple(group))
+        keep(made)
+        return made
 
     kit = keyring.change(edit)
     permit.log.key(f"root/v{kit.root_version}")
@@ -76,17 +90,26 @@ def share_text(kit: RecoveryKit, number: int) -> str:
 
 
 def write_shares(kit: RecoveryKit, folder: Path) -> list[Path]:
-    """Write each share to a file of its own, mode 0600.
+    """Write each share to a file of its own, mode 0600; all of them or none.
 
     Raises:
         Conflict: ``vault.kit_exists``, there are shares already.
+        Invalid: ``vault.kit_folder``, it cannot be written to. Unavailable: ``vault.disk_full``.
     """
-    private_folder(folder)
     paths = [folder / f"share-{n}-of-{len(kit.shares)}.txt" for n in range(1, len(kit.shares) + 1)]
-    if any(path.exists() for path in paths):
-        raise Conflict("vault.kit_exists", "There are shares of a kit in that folder already; name another one.")
-    for number, path in enumerate(paths, start=1):
-        write_atomic(path, share_text(kit, number).encode(), new=True)
+    with ExitStack() as undo:
+        try:
+            private_folder(folder)
+            for number, path in enumerate(paths, start=1):
+                write_atomic(path, share_text(kit, number).encode(), new=True)
+                undo.callback(path.unlink, missing_ok=True)
+        except FileExistsError:
+            raise Conflict(
+                "vault.kit_exists", "There are shares of a kit in that folder already; name another one."
+            ) from None
+        except OSError:
+            raise Invalid("vault.kit_folder", "The shares cannot be written to that folder; name another one.") from None
+        undo.pop_all()
     return paths
 
 

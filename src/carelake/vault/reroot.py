@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from carelake.core.clock import Clock, iso
+from carelake.core.errors import Conflict
 from carelake.core.permit import Permit, check
 from carelake.vault.drafting import Draft
 from carelake.vault.keyring import Keyring
-from carelake.vault.roots import Root, RootSettings
+from carelake.vault.roots import Root, RootSettings, other_copies
 
 __all__ = ["Moved", "move"]
 
@@ -43,9 +44,12 @@ def move(permit: Permit, keyring: Keyring, clock: Clock, to: Root, *, keep_old: 
     Raises:
         Refused: the permit has no grant ``keys:write`` in the account ``security``.
         Unavailable, Invalid: as the provider's.
+        Conflict: ``vault.root_shared``: another copy of the workspace may open with the earlier root key.
     """
     check(permit, "keys:write", now=clock.now(), account="security")
     before = keyring.current().file.root
+    if not keep_old:
+        _check_alone(keyring)
     root, settings = to.make(max(1, before.version) + 1, iso(clock.now()), first=False)
 
     def edit(draft: Draft) -> RootSettings:
@@ -59,3 +63,13 @@ def move(permit: Permit, keyring: Keyring, clock: Clock, to: Root, *, keep_old: 
     permit.log.key(f"root/v{settings.version}")
     permit.log.count(roots=1, roots_removed=0 if keep_old else 1)
     return Moved(settings.provider, settings.version, was.provider, keep_old and was.provider in ("file", "keyring"))
+
+
+def _check_alone(keyring: Keyring) -> None:
+    listed = keyring.forgotten
+    if others := other_copies(listed.key_dir, listed.workspace, listed.copy):
+        raise Conflict(
+            "vault.root_shared",
+            f"Another copy of the workspace is known beside the root key ({', '.join(others)}) and may open with the "
+            "earlier root key alone. Keep it, or remove these files first if that copy is gone for good.",
+        )

@@ -120,6 +120,7 @@ class RingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         generation: counts the changes; the newest one seen stands outside the workspace too (`forgotten`).
         holds: by key name or label.
         policies: by key name.
+        copy: of the workspace, as its settings name it; left out by the original.
     """
 
     format: int
@@ -131,7 +132,13 @@ class RingFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     holds: dict[str, Hold] = {}
     policies: dict[str, KeyPolicy] = {}
     kit: Kit | None = None
+    copy: str | msgspec.UnsetType = msgspec.UNSET
     mac: bytes = b""
+
+    @property
+    def copy_id(self) -> str:
+        """The copy; "" for the original."""
+        return "" if isinstance(self.copy, msgspec.UnsetType) else self.copy
 
 
 class _Root1(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ from carelake.vault.disk import private_folder, sync_folder, write_atomic
 from carelake.vault.wrapping import KEY_BYTES, new_key
 
 __all__ = [
+    "COPY_ID",
     "PROVIDERS",
     "Argon2Costs",
     "HeadFile",
@@ -31,12 +32,16 @@ __all__ = [
     "RootSettings",
     "Roots",
     "check_workspace_id",
+    "other_copies",
+    "outside_name",
     "root_provider",
     "wanted_root",
 ]
 
 PROVIDERS = ("file", "passphrase", "keyring", "kms")
 _WORKSPACE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+COPY_ID = re.compile(r"[0-9a-f]{16}")
+_OUTSIDE = ("forgotten", "head", "restores")
 
 
 def check_workspace_id(workspace: str) -> str:
@@ -44,6 +49,25 @@ def check_workspace_id(workspace: str) -> str:
     if not _WORKSPACE_ID.fullmatch(workspace):
         raise Invalid("vault.workspace_id", "A workspace id is 1 to 64 letters, digits, dashes and underscores.")
     return workspace
+
+
+def outside_name(workspace: str, copy: str) -> str:
+    """How the files outside of a copy of a workspace begin: no path leads anywhere else.
+
+    Raises:
+        Invalid: ``vault.workspace_id``, ``vault.copy_id``.
+    """
+    if copy and not COPY_ID.fullmatch(copy):
+        raise Invalid("vault.copy_id", "The id of a copy is 16 lower-case hex digits, as `restore` wrote it.")
+    return f"{check_workspace_id(workspace)}.{copy}" if copy else check_workspace_id(workspace)
+
+
+def other_copies(key_dir: Path, workspace: str, copy: str) -> list[str]:
+    """Names of the files that other copies of the workspace keep in the key folder; the original is a copy too."""
+    own = outside_name(workspace, copy)
+    form = re.compile(rf"({re.escape(workspace)}(?:\.{COPY_ID.pattern})?)\.(?:{'|'.join(_OUTSIDE)})")
+    there = [path.name for path in key_dir.iterdir()] if key_dir.is_dir() else []
+    return sorted(name for name in there if (found := form.fullmatch(name)) and found[1] != own)
 
 
 class Argon2Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -281,11 +305,12 @@ class HeadFile:
 
     key_dir: Path
     workspace: str
+    copy: str = ""
 
     @property
     def path(self) -> Path:
         """The file that holds it."""
-        return self.key_dir / f"{check_workspace_id(self.workspace)}.head"
+        return self.key_dir / f"{outside_name(self.workspace, self.copy)}.head"
 
     def read(self) -> bytes | None:
         """The last head, or None before the first."""

@@ -27,6 +27,7 @@ from carelake.vault.database import Scope, scope_of
 from carelake.vault.forgotten import forgotten_name, raise_epoch
 from carelake.vault.keyring import Key, Keyring
 from carelake.vault.tables import forgotten_patient, patient_key
+from carelake.vault.unlocked import Unlocked
 from carelake.vault.wrapping import NONCE_BYTES, TAG_BYTES, bind, new_key, unwrap, wrap
 
 __all__ = ["PageKeys", "Sealer"]
@@ -176,20 +177,21 @@ class Sealer:
         # Erasing unwraps nothing: it goes on where the key above is disabled or destroyed.
         check(permit, "rows:erase", now=self._clock.now())
         scope = scope_of(tx)
-        gone = tx.execute(
-            delete(patient_key).where(patient_key.c.account == permit.account, patient_key.c.patient == owner)
-        ).rowcount
+        own = (patient_key.c.account == permit.account, patient_key.c.patient == owner)
+        made = tx.scalars(select(patient_key.c.created).where(*own)).all()
+        gone = tx.execute(delete(patient_key).where(*own)).rowcount
         raise_epoch(tx)
-        self._note_forgotten(permit, tx, scope, owner)
+        # Not before its keys were made, whatever the clock says by now: older copies erase by this time.
+        self._note_forgotten(permit, tx, scope, owner, max([iso(self._clock.now()), *made]))
         # From here this transaction reads keys from their table: the new epoch is not real until it has committed.
         scope.epoch = None
         scope.drop_fresh()
         return gone
 
-    def _note_forgotten(self, permit: Permit, tx: Connection, scope: Scope, owner: str) -> None:
+    def _note_forgotten(self, permit: Permit, tx: Connection, scope: Scope, owner: str, at: str) -> None:
         # The row goes with the transaction; the list outside follows the commit, at the latest at the next open.
         listed, account = self._keyring.forgotten, permit.account
-        entry, at = os.urandom(16).hex(), iso(self._clock.now())
+        entry = os.urandom(16).hex()
         name = forgotten_name(listed.secret, account, owner)
         tx.execute(insert(forgotten_patient).values(id=entry, account=account, name=name, at=at))
         scope.after.append(lambda: listed.note_patient(entry, account, name, at))
@@ -215,11 +217,9 @@ class Sealer:
             found: _Versions | None = scope.fresh.get((account, owner))
             if found is not None:
                 return found
-        return None if scope.epoch is None else self._cache.get((self._ring(), scope.epoch, account, owner))
-
-    def _ring(self) -> int:
         # What was unwrapped before a key was disabled or destroyed is not found after it.
-        return self._keyring.current().file.generation
+        ring = self._keyring.current().file.generation
+        return None if scope.epoch is None else self._cache.get((ring, scope.epoch, account, owner))
 
     def _fill(
         self,
@@ -231,7 +231,10 @@ class Sealer:
         *,
         create: bool,
     ) -> None:
-        found = self._load(scope.connection, account, owners)
+        # One ring for all of it: what it let unwrap is cached as its own, also when a newer one comes meanwhile.
+        unlocked = self._keyring.current()
+        ring = unlocked.file.generation
+        found = self._load(scope.connection, account, owners, unlocked)
         if create:
             wanted = {owner: 1 for owner in owners if owner not in found}
             # A patient whose key went with the one above it gets a new one for what is new.
@@ -241,10 +244,9 @@ class Sealer:
         for owner, versions in found.items():
             keys[owner] = versions
             if not scope.writing and scope.epoch is not None:
-                self._cache.put((self._ring(), scope.epoch, account, owner), versions)
+                self._cache.put((ring, scope.epoch, account, owner), versions)
         if scope.writing:
             if not scope.fresh:
-                ring = self._ring()
                 scope.after.append(lambda: self._keep(scope, ring))
             scope.fresh.update({(account, owner): versions for owner, versions in found.items()})
 
@@ -254,9 +256,9 @@ class Sealer:
                 self._cache.put((ring, scope.epoch, account, owner), versions)
         scope.fresh.clear()
 
-    def _load(self, tx: Connection, account: str, owners: Iterable[str]) -> dict[str, _Versions]:
+    def _load(self, tx: Connection, account: str, owners: Iterable[str], ring: Unlocked) -> dict[str, _Versions]:
         out: dict[str, _Versions] = {}
-        names, ring = list(owners), self._keyring.current()
+        names = list(owners)
         for start in range(0, len(names), _LOOKUP):
             for row in tx.execute(_FIND, {"account": account, "patients": names[start : start + _LOOKUP]}):
                 why = ring.why_not(f"{account}/patient", row.parent_version)

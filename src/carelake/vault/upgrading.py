@@ -24,7 +24,7 @@ from sqlalchemy import insert, inspect, select, update
 from carelake import __version__
 from carelake.core.errors import Conflict, Invalid
 from carelake.core.permit import Permit
-from carelake.vault.database import schema_version, vault_workspace
+from carelake.vault.database import Database, schema_version, vault_workspace
 from carelake.vault.disk import write_atomic
 from carelake.vault.formats import FORMAT, SCHEMA
 from carelake.vault.presence import Presence
@@ -79,9 +79,9 @@ def upgraded(vault: Vault, permit: Permit, config: Path) -> Iterator[sqlalchemy.
     with ExitStack() as stack:
         stack.enter_context(_alone(vault.root / "vault"))
         if vault.settings.format != FORMAT:
-            stack.enter_context(_renumbered(config))
+            stack.enter_context(_renumbered(config, vault.database))
         tx = stack.enter_context(vault.database.transaction(permit))
-        migrate(tx, vault.settings.workspace)
+        migrate(tx, vault.settings.copy_name)
         yield tx
 
 
@@ -135,8 +135,11 @@ def _scripts() -> ScriptDirectory:
 
 
 @contextmanager
-def _renumbered(path: Path) -> Iterator[None]:
-    """This version's format number in the settings; everything else of the file stays as it is."""
+def _renumbered(path: Path, database: Database) -> Iterator[None]:
+    """This version's format number in the settings; everything else of the file stays as it is.
+
+    The old number comes back if the database stayed as it was; where that is not known, the new one is harmless.
+    """
     text = path.read_text(encoding="utf-8")
     start = found.start() if (found := re.search(r"^\s*\[", text, re.M)) else len(text)
     lines = [line for line in text[:start].splitlines(keepends=True) if not re.match(r"\s*version\s*=", line)]
@@ -150,7 +153,9 @@ def _renumbered(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        write_atomic(path, text.encode())
+        # Ctrl-C can come after the commit.
+        if database.told().format != FORMAT:
+            write_atomic(path, text.encode())
         raise
 
 

@@ -7,6 +7,8 @@ DIR/vault/<account>/<zone>/<2 hex>/<32 hex>  sealed objects
 KEY_DIR/<workspace id>.key                   root key      (outside DIR, decision D1)
 KEY_DIR/<workspace id>.head                  signed head of the trail (outside DIR, decision D3)
 KEY_DIR/<workspace id>.forgotten             destroyed keys and erased patients (outside DIR, decision 0020)
+
+A copy that was restored has a head and a list of its own, <workspace id>.<copy>.head (decision 0023).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from carelake.core.clock import Clock
-from carelake.core.errors import Conflict, Invalid
+from carelake.core.errors import Conflict, Corrupt, Invalid
 from carelake.core.ids import Ids
 from carelake.core.settings import Settings
 from carelake.vault.database import Database
@@ -25,7 +27,8 @@ from carelake.vault.formats import check_format, check_not_newer
 from carelake.vault.keyring import Keyring, Notice
 from carelake.vault.objects import Objects
 from carelake.vault.places import ACCOUNTS, ZONES
-from carelake.vault.roots import HeadFile, Roots, check_workspace_id
+from carelake.vault.ring import read_ring
+from carelake.vault.roots import HeadFile, Roots, check_workspace_id, other_copies
 from carelake.vault.sealing import Sealer
 from carelake.vault.sql.driver import Driver
 from carelake.vault.sql.postgres import Postgres
@@ -58,7 +61,7 @@ class Vault:
             ids=ids,
         )
         self.sealer = Sealer(keyring, settings.workspace, clock)
-        self._head = HeadFile(key_dir, settings.workspace)
+        self._head = HeadFile(key_dir, settings.workspace, settings.copy)
 
     @classmethod
     def create(
@@ -133,9 +136,12 @@ class Vault:
         Raises:
             Conflict: ``vault.upgrade_needed``. Unsupported: ``vault.format``.
             Unavailable: ``vault.root_key_missing``, ``vault.no_workspace``.
-            Corrupt: ``vault.wrong_key``, ``vault.keyring``, ``vault.database``.
+            Corrupt: ``vault.wrong_key``, ``vault.keyring``, ``vault.database``, ``vault.copy_mismatch``,
+                ``vault.copy_unknown``.
         """
         _check(root, settings, key_dir, upgrading=upgrading)
+        # Before the ring is opened, which would begin a list where there is none.
+        _check_copy(settings, read_ring(root / _KEYRING).file.copy_id, key_dir)
         choose = Roots(settings.workspace, key_dir, passphrase)
         keyring = Keyring.open(
             root / _KEYRING, workspace=settings.workspace, chooser=choose, key_dir=key_dir, clock=clock
@@ -144,7 +150,7 @@ class Vault:
             keyring.notices.append(Notice("destroyed", gone))
         vault = cls(root, settings=settings, key_dir=key_dir, keyring=keyring, clock=clock, ids=ids)
         try:
-            vault.database.check_workspace(settings.workspace, upgrading=upgrading)
+            vault.database.check_workspace(settings.copy_name, upgrading=upgrading)
             if upgrading:
                 return vault
             vault.objects.sweep()
@@ -197,4 +203,26 @@ def _check(root: Path, settings: Settings, key_dir: Path, *, upgrading: bool = F
     if key_dir.resolve().is_relative_to(root.resolve()):
         raise Invalid(
             "vault.key_dir_inside", "The root key must not lie inside the workspace; name a key folder outside it."
+        )
+
+
+def _check_copy(settings: Settings, ring: str, key_dir: Path) -> None:
+    """Let pass a copy that settings and key ring name alike, and of which the key folder knows.
+
+    By another name, or in a place that knows of other copies only, an old copy would find no head to be held against
+    and no list of what was erased since.
+    """
+    if settings.copy != ring:
+        raise Corrupt(
+            "vault.copy_mismatch",
+            "The key ring is not of the copy of the workspace that the settings name: the head of that one is "
+            "missing here. Put `copy` in carelake.toml back as `restore` wrote it, or restore the newest backup.",
+        )
+    told = (key_dir, settings.workspace)
+    own = (HeadFile(*told, settings.copy).path, Forgotten(*told, b"", settings.copy).path)
+    if (settings.copy or other_copies(*told, settings.copy)) and not any(path.exists() for path in own):
+        raise Corrupt(
+            "vault.copy_unknown",
+            f"The head of this copy of the workspace, {own[0].name}, is missing beside the root key: an old copy was "
+            "put here, or the file was lost; put it back, or restore the newest backup.",
         )

@@ -68,12 +68,22 @@ class ObjectWriter(io.RawIOBase):
         return self._chunks.size if self._chunks else self._told.size
 
     def commit(self) -> ObjectVersion:
-        """Finish the bytes and enter them in the table."""
+        """Finish the bytes and enter them in the table; a writer that failed to is discarded, and written anew.
+
+        Raises:
+            Conflict: ``vault.discarded``; and what `Objects.put` raises.
+        """
         if self.version is not None:
             return self.version
         if self._chunks is None:
             raise Conflict("vault.discarded", "This writer was discarded; nothing of it is kept.")
-        depot, chunks = self._depot, self._chunks
+        try:
+            return self._commit(self._chunks)
+        finally:
+            self.discard()
+
+    def _commit(self, chunks: ChunkWriter) -> ObjectVersion:
+        depot = self._depot
         sha256 = chunks.finish(depot.writer(self._permit, self._place.zone))
         told = replace(self._told, size=chunks.size, sha256=sha256, created=iso(depot.clock.now()))
         form = "file" if chunks.inline is None else "inline"
@@ -81,7 +91,6 @@ class ObjectWriter(io.RawIOBase):
         # If the row can vanish without a word, the next open has to look for files without one.
         depot.unsure += self._catalogue.enter(self._permit, draft, self._condition) and form == "file"
         self.version = self._told = told
-        self.discard()
         return told
 
     def discard(self) -> None:

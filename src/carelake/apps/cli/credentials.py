@@ -41,6 +41,7 @@ def key_add(session: Session, *, json_out: bool, name: str, role: str) -> None:
         place = {"account": caller.account, "purpose": caller.purpose, "role": role}
         key, secret = keys.add(vouching, who, by=caller.principal, **place)
         permit.log.count(keys=1)
+        permit.log.note(change="add-key", key=key.id, role=role)
     _tell(session, json_out, key, secret)
 
 
@@ -57,14 +58,16 @@ def key_rotate(session: Session, *, json_out: bool, name: str, key: str) -> None
         place = {"account": old.account, "purpose": old.purpose, "role": old.role}
         made, secret = keys.add(vouching, Principals(tx).get(name), by=caller.principal, **place)
         permit.log.count(keys=1)
+        permit.log.note(change="rotate-key", key=made.id, disabled=old.id, role=old.role)
     _tell(session, json_out, made, secret)
 
 
 def key_disable(session: Session, *, json_out: bool, key: str) -> None:
     """End a key."""
     caller = session.caller()
-    with changing(session, caller, "credential:manage", f"access-key/{key}") as (_, tx):
+    with changing(session, caller, "credential:manage", f"access-key/{key}") as (permit, tx):
         found = AccessKeys(session.workspace.vault, tx).disable(key, by=caller.principal)
+        permit.log.note(change="disable-key", key=found.id, of=found.principal)
     if json_out:
         answer(_plain(session, found))
     else:
@@ -83,8 +86,9 @@ def revoke(session: Session, *, json_out: bool, token: str) -> None:
         name, principal, expires = token, "", now + most
     else:
         raise Invalid("access.token_id", "Give the token's id, or - and the token itself on standard input.")
-    with changing(session, session.caller(), "credential:manage", f"token/{name}") as (_, tx):
+    with changing(session, session.caller(), "credential:manage", f"token/{name}") as (permit, tx):
         tokens.revoke(tx, name, principal, expires)
+        permit.log.note(change="revoke-token", token=name)
     if json_out:
         answer({"id": name, "revoked": True})
     else:
@@ -94,12 +98,15 @@ def revoke(session: Session, *, json_out: bool, token: str) -> None:
 def link(session: Session, *, json_out: bool, name: str, issuer: str, subject: str, remove: bool) -> None:
     """Begin or end a link."""
     caller = session.caller()
-    with changing(session, caller, "credential:manage", f"principal/{name}") as (_, tx):
+    with changing(session, caller, "credential:manage", f"principal/{name}") as (permit, tx):
         Principals(tx).get(name)
         if remove:
             Links(tx).remove(issuer, subject)
         else:
             Links(tx).add(issuer, subject, name, by=caller.principal)
+        # Never the subject itself: it names a person at their provider.
+        ref = session.workspace.vault.keyring.reference(permit, "subject", f"{issuer}\x1f{subject}".encode())
+        permit.log.note(change="unlink" if remove else "link", subject=ref)
     if json_out:
         answer({"principal": name, "issuer": issuer, "subject": subject, "linked": not remove})
     else:

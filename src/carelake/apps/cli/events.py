@@ -62,6 +62,11 @@ def _looking(session: Session) -> Iterator[tuple[Permit, Connection, Subscriptio
         yield permit, tx, Subscriptions(tx, workspace.vault.clock, workspace.vault.sealer)
 
 
+def _ref(session: Session, permit: Permit, name: str) -> str:
+    """How the trail tells of a consumer: its name was typed freely."""
+    return session.workspace.vault.keyring.reference(permit, "consumer", name.encode())
+
+
 def consumers(session: Session, *, json_out: bool) -> None:
     """List consumers and where they stand."""
     clock = session.workspace.vault.clock
@@ -94,6 +99,7 @@ def add(
         wanted = Filter.of(tuple(types), tuple(accounts), tuple(kinds))
         secret = found.add(permit, name, driver, wanted, target, start_of(start))
         said = _plain(found.get(name))
+        permit.log.note(change="add", driver=driver, consumer=_ref(session, permit, name))
     _told({**said, **({"secret": secret} if secret else {})}, f"Added {name} ({driver}).", secret, json_out=json_out)
 
 
@@ -102,6 +108,7 @@ def remove(session: Session, *, json_out: bool, name: str) -> None:
     with _managing(session) as (permit, _, found):
         found.get(name, permit.account)
         found.remove(name)
+        permit.log.note(change="remove", consumer=_ref(session, permit, name))
     _told({"name": name, "removed": True}, f"Removed {name}.", json_out=json_out)
 
 
@@ -110,6 +117,7 @@ def set_state(session: Session, *, json_out: bool, name: str, state: str) -> Non
     with _managing(session) as (permit, _, found):
         found.get(name, permit.account)
         found.set_state(name, state)
+        permit.log.note(change=state, consumer=_ref(session, permit, name))
     _told({"name": name, "state": state}, f"{name} is {state}.", json_out=json_out)
 
 
@@ -117,6 +125,7 @@ def rotate(session: Session, *, json_out: bool, name: str) -> None:
     """Make a new signing secret."""
     with _managing(session) as (permit, _, found):
         secret = found.rotate(permit, name)
+        permit.log.note(change="rotate", consumer=_ref(session, permit, name))
     _told({"name": name, "secret": secret}, f"{name} has a new secret.", secret, json_out=json_out)
 
 

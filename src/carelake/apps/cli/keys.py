@@ -20,7 +20,7 @@ from carelake.store.symbols import kinds_of
 from carelake.store.tables import resource_version, symbol
 from carelake.vault import destruction, rotation
 from carelake.vault.key_listing import Impact, KeyInfo, impact, listing
-from carelake.vault.key_names import account_of_key, split
+from carelake.vault.key_names import account_of_key, split, versions_of
 from carelake.vault.places import ACCOUNTS
 from carelake.vault.ring import ROOT, KeyPolicy
 
@@ -82,7 +82,7 @@ def rotate(session: Session, *, json_out: bool, name: str | None, all_: bool, du
     if due:
         names, below = rotation.due(vault.keyring, vault.clock, session.workspace.settings.keys), False
     else:
-        names, below = ([name] if name else list(ACCOUNTS)), all_
+        names, below = ([name] if name is not None else list(ACCOUNTS)), all_
     done: list[dict[str, Any]] = []
     for one in names:
         with _managing(session, one) as permit:
@@ -176,7 +176,10 @@ def policy(
         raise Invalid("apps.key_policy", "Name actions that the gate knows, or --clear alone; nothing was changed.")
     if not clear and wanted == KeyPolicy():
         with session.workspace.enter(_caller(session, name), "key:list", _target(name)):
-            wanted = vault.keyring.current().file.policies.get(name, wanted)
+            file = vault.keyring.current().file
+            if name != ROOT:
+                versions_of(file, name, None)
+            wanted = file.policies.get(name, wanted)
     else:
         with _managing(session, name) as permit:
             destruction.set_policy(permit, vault.keyring, vault.clock, name, wanted)

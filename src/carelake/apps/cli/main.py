@@ -25,7 +25,7 @@ from carelake.apps.cli.commands import (
     who,
 )
 from carelake.apps.cli.grouping import JourneyGroup
-from carelake.apps.cli.session import Options, answers_only
+from carelake.apps.cli.session import Options, answers_only, note
 
 __all__ = ["main"]
 
@@ -68,4 +68,9 @@ for _shelf in (start, record, learn, use, prove, who, keys, rights, upkeep, even
 def main() -> None:
     """Entry point of the ``carelake`` command."""
     answers_only()
+    try:
+        " ".join(sys.argv[1:]).encode()
+    except UnicodeEncodeError:
+        note("carelake: An argument is not UTF-8 text, as every name and path here is. [apps.arguments]")
+        raise SystemExit(2) from None
     app(args=hoist(sys.argv[1:]))

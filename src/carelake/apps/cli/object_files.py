@@ -82,6 +82,8 @@ def copy(source: Any, target: Any, length: int, words: str) -> None:
             target.write(block)
             left -= len(block) if left > 0 else 0
             done(len(block))
+    if left > 0:
+        raise _changed()
 
 
 @contextmanager
@@ -151,12 +153,19 @@ def put_large(
                     writer.write(block)
                     left -= len(block)
                     done(len(block))
+                if left:
+                    raise _changed()
                 parts.append(writer.commit())
-    told = objects.uploads.complete(permit, zone, upload.id, parts, **where)
-    if tags and tags != told.tags:
-        # The upload was begun with others.
-        told = objects.tag(permit, zone, name, tags, version=told.version)
-    return told, resumed
+    if file.seek(0, os.SEEK_END) != size:
+        raise _changed()
+    # An upload that goes on may have been begun with other tags.
+    return objects.uploads.complete(permit, zone, upload.id, parts, tags=tags, **where), resumed
+
+
+def _changed() -> Conflict:
+    return Conflict(
+        "apps.source_changed", "What was copied grew or shrank meanwhile, so nothing was kept; do it again when it rests."
+    )
 
 
 def _begin(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from carelake.apps.cli.object_files import clear_file, copy, put_large, put_small, span_of
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _NOT_INTACT = 6
+_MOST_DAYS = 36_525
 _COLUMNS = ["version", "size", "created", "current", "marker", "storage", "retained", "held"]
 
 
@@ -85,7 +86,7 @@ def put(
     where: dict[str, Any] = {"if_none_match": if_none_match, "if_match": if_match}
     objects, given = session.workspace.vault.objects, _pairs(tags)
     with enter(session, "write", zone) as permit, clear_file(source, "rb") as file:
-        size = 0 if source == "-" else Path(source).stat().st_size
+        size = 0 if source == "-" else os.fstat(file.fileno()).st_size
         part = session.workspace.settings.objects.part_bytes
         if size > part:
             told, resumed = put_large(objects, permit, zone, name, file, size, given, where, resume=resume)
@@ -119,7 +120,7 @@ def get(
 
 def ls(session: Session, *, json_out: bool, path: str) -> None:
     """List current objects."""
-    zone, _, prefix = path.partition("/")
+    zone, _, prefix = path.removeprefix("vault://").partition("/")
     with enter(session, "read", zone) as permit:
         found = session.workspace.vault.objects.list(permit, zone, prefix)
         permit.log.count(objects=len(found))
@@ -222,14 +223,15 @@ def retain(
     mode: str,
     lift: bool,
     version: str | None,
+    yes: bool,
 ) -> None:
     """Set, lengthen or lift a retention."""
     zone, name = split(path)
     if sum((until is not None, days is not None, lift)) != 1:
         raise Invalid("apps.retain", "Say until when: one of --until, --days and --lift.")
-    end = (
-        None if lift else _moment(until) if until else session.workspace.vault.clock.now() + timedelta(days=days or 0)
-    )
+    if mode == "compliance" and not lift and not yes:
+        raise Invalid("apps.retain_yes", "Nobody can shorten or lift a compliance retention; say --yes as well.")
+    end = None if lift else _end(session.workspace.vault.clock.now(), until, days)
     with enter(session, "keep", zone) as permit:
         keeping = session.workspace.vault.objects.keeping
         told = keeping.retain(permit, zone, name, None if lift else mode, end, version=version)  # type: ignore[arg-type]
@@ -266,6 +268,15 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
             raise Invalid("apps.tag", "A tag is given as KEY=VALUE.")
         found[key] = value
     return found
+
+
+def _end(now: datetime, until: str | None, days: int | None) -> datetime:
+    """When a retention ends, which a slip of the finger must not put off for ever."""
+    if until is None and 0 < (days or 0) <= _MOST_DAYS:
+        return now + timedelta(days=days or 0)
+    if until is None or (end := _moment(until)) > now + timedelta(days=_MOST_DAYS):
+        raise Invalid("apps.retain", "A retention is of 1 day at least and of 100 years at most; name an earlier end.")
+    return end
 
 
 def _moment(text: str) -> datetime:

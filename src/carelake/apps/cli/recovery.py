@@ -41,7 +41,9 @@ def move(session: Session, *, json_out: bool, to: str | None, kms_key: str | Non
 
 def _provider(workspace: str, name: str, kms_key: str | None) -> Root:
     if name == "passphrase":
-        return PassphraseRoot(os.environ.get("CARELAKE_NEW_PASSPHRASE"), "CARELAKE_NEW_PASSPHRASE")
+        if not os.environ.get("CARELAKE_NEW_PASSPHRASE"):
+            raise Invalid("apps.new_passphrase", "Set CARELAKE_NEW_PASSPHRASE to the passphrase that is to be used.")
+        return PassphraseRoot(os.environ["CARELAKE_NEW_PASSPHRASE"], "CARELAKE_NEW_PASSPHRASE")
     return Roots(workspace, key_folder(os.environ), None).named(name, kms_key=kms_key)
 
 
@@ -52,8 +54,13 @@ def make_kit(session: Session, *, json_out: bool, shares: int, threshold: int, o
         raise Invalid("apps.kit_inside", "The shares must not lie inside the workspace; name a folder outside it.")
     caller = replace(session.caller(), account="security")
     with session.workspace.enter(caller, "key:manage", "keys", job=True) as permit:
-        kit = recovery.make(permit, vault.keyring, vault.clock, shares=shares, threshold=threshold)
-        files = [str(path) for path in recovery.write_shares(kit, out)] if out is not None else []
+        files: list[str] = []
+
+        def keep(kit: recovery.RecoveryKit) -> None:
+            if out is not None:
+                files.extend(map(str, recovery.write_shares(kit, out)))
+
+        kit = recovery.make(permit, vault.keyring, vault.clock, shares=shares, threshold=threshold, keep=keep)
     said = {"workspace": kit.workspace, "root_version": kit.root_version, "shares": shares, "threshold": threshold}
     if json_out:
         answer({**said, "files": files} if files else {**said, "words": list(kit.shares)})

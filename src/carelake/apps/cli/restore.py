@@ -25,8 +25,10 @@ from carelake.core.ids import RandomIds
 from carelake.core.settings import DatabaseSettings, ObjectSettings, Settings
 from carelake.vault.backup.manifest import choose
 from carelake.vault.backup.opening import drill_place, open_ring, unlike
+from carelake.vault.backup.records import Original
 from carelake.vault.backup.restore import Restoration, begin
 from carelake.vault.keyring import Keyring
+from carelake.vault.roots import outside_name
 from carelake.vault.workspace import Vault
 
 __all__ = ["drill", "restore"]
@@ -39,7 +41,7 @@ class _Asked:
     """What is to be put back, and with which keys.
 
     Attributes:
-        keys: folder of the root key. heads: folder of the head and the records; another one in a drill.
+        keys: folder of the root key and of the original's files. heads: of the copy's; another one in a drill.
     """
 
     options: Options
@@ -86,7 +88,7 @@ def _drill(
 ) -> int:
     keys = (key_dir or key_folder(os.environ)).absolute()
     envelope = choose(source.absolute(), point, at)
-    with drill_place(keys, envelope.workspace) as (folder, heads), bars() as step:
+    with drill_place() as (folder, heads), bars() as step:
         # The same point even if another one is published meanwhile.
         asked = _Asked(options, source.absolute(), envelope.point, None, keys, heads, isolated=True)
         said = {"drill": True, **_restored(asked, folder, step)}
@@ -100,10 +102,10 @@ def _restored(asked: _Asked, folder: Path, step: Step) -> dict[str, Any]:
     began, clock = monotonic(), SystemClock()
     import_tables()
 
-    def ring(path: Path, workspace: str) -> Keyring:
+    def ring(path: Path, workspace: str, copy: str) -> Keyring:
         passphrase = os.environ.get("CARELAKE_PASSPHRASE")
         return open_ring(
-            path, workspace, root_keys=asked.keys, beside=asked.heads, passphrase=passphrase, clock=clock
+            path, workspace, copy, root_keys=asked.keys, beside=asked.heads, passphrase=passphrase, clock=clock
         )
 
     work = begin(asked.source, folder, open_ring=ring, point=asked.point, at=asked.at, progress=step)
@@ -129,7 +131,7 @@ def _as_backed_up(said: Mapping[str, Any], work: Restoration) -> bool:
 
 
 def _settings(work: Restoration, asked: _Asked) -> Settings:
-    settings = settings_of(work.settings_text(), os.environ)
+    settings = msgspec.structs.replace(settings_of(work.settings_text(), os.environ), copy=work.copy)
     if not asked.isolated:
         return settings
     # A drill leaves no mark outside of its folder: no anchor, no bucket, no colder folders elsewhere.
@@ -147,14 +149,15 @@ def _settings(work: Restoration, asked: _Asked) -> Settings:
 def _opened(workspace: Workspace, work: Restoration, asked: _Asked, step: Step) -> dict[str, Any]:
     """Compare, replay, tell, verify: in this order, before the folder is a workspace."""
     vault, point = workspace.vault, work.envelope.point
-    vault.database.check_workspace(work.envelope.workspace)
+    original = Original(asked.keys, work.envelope.workspace, work.original)
+    vault.database.check_workspace(outside_name(original.workspace, original.copy))
     if wrong := unlike(vault.database, work.body, step):
         raise Corrupt(
             "vault.restored_rows",
             f"Tables of the restored copy differ from what was backed up: {', '.join(wrong)}. Use another point.",
         )
     end, restores = end_of(vault), Restores(vault)
-    left = restores.left_behind(workspace.trail.heads, work.restore)
+    left = restores.left_behind(workspace.trail.heads, original, work.restore)
     rpo = _rpo(left, end, vault.clock)
     erased = work.replay(vault)
     bound = bind_operator(vault, os.getuid())
@@ -163,7 +166,7 @@ def _opened(workspace: Workspace, work: Restoration, asked: _Asked, step: Step) 
     caller = _caller(workspace, asked.options)
     with workspace.enter(caller, "workspace:restore", f"backup:{point}") as permit:
         permit.log.count(**_lost(left, end), erased=erased, bound=int(bound))
-    restores.go_on(workspace.trail.heads, restore=work.restore, point=point)
+    restores.go_on(workspace.trail.heads, original, restore=work.restore, point=point)
     seal_all(vault, workspace.trail, workspace.gate.sealing())
     verified = verify_workspace(workspace, caller)
     return {
@@ -171,6 +174,7 @@ def _opened(workspace: Workspace, work: Restoration, asked: _Asked, step: Step) 
         "point": point,
         "at": work.envelope.at,
         "label": work.body.label,
+        "copy": work.copy,
         "folder": "" if asked.isolated else str(work.folder),
         "objects": work.body.objects.count,
         "missing_objects": len(work.body.missing),
@@ -198,8 +202,8 @@ def _lost(left: Mapping[str, Any] | None, end: TrailEnd) -> dict[str, int]:
 def _rpo(left: Mapping[str, Any] | None, end: TrailEnd, clock: Clock) -> dict[str, Any]:
     """What was lost, as far as it is known.
 
-    The head that is kept beside the root key names the last act that was sealed before the loss. Without it there is
-    only the age of the newest act that was saved.
+    The head of the original beside the root key names the last act that was sealed in it. Without it there is only
+    the age of the newest act that was saved.
     """
     newest = instant(end.at)
     said: dict[str, Any] = {"known": bool(left), "age_seconds": round((clock.now() - newest).total_seconds(), 3)}

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from carelake.access.identity import Caller
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import progress, show
 from carelake.apps.wiring import Workspace
@@ -16,6 +17,7 @@ from carelake.audit.readings import Acts, Filter
 from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
 from carelake.vault.outside import export_folder
+from carelake.vault.places import ACCOUNTS
 
 __all__ = ["acts", "export", "show_act"]
 
@@ -24,12 +26,12 @@ _COLUMNS = ["seq", "at", "principal", "account", "purpose", "action", "target", 
 
 def acts(session: Session, *, json_out: bool, limit: int, **wanted: str | None) -> None:
     """List acts."""
-    workspace = session.workspace
+    workspace, caller = session.workspace, session.caller()
     with (
-        workspace.enter(session.caller(), "audit:read", "trail") as permit,
+        workspace.enter(caller, "audit:read", "trail") as permit,
         workspace.vault.database.reading(permit) as connection,
     ):
-        found = Acts(connection).find(_filter(workspace, permit, wanted), limit=limit)
+        found = Acts(connection).find(_filter(workspace, caller, permit, wanted), limit=limit)
     if json_out:
         answer(found)
     else:
@@ -38,10 +40,11 @@ def acts(session: Session, *, json_out: bool, limit: int, **wanted: str | None) 
 
 def show_act(session: Session, *, json_out: bool, act: str) -> None:
     """Show one act: all of its rows, what it made and touched, and the proof that it is sealed."""
-    workspace = session.workspace
+    workspace, caller = session.workspace, session.caller()
     workspace.trail.seal(workspace.gate.sealing())
-    with workspace.enter(session.caller(), "audit:read", "trail"):
-        found = Evidence(workspace.vault, workspace.nouns, workspace.gate.sealing()).of(act)
+    with workspace.enter(caller, "audit:read", "trail") as permit:
+        account = "" if _whole(caller) else permit.account
+        found = Evidence(workspace.vault, workspace.nouns, workspace.gate.sealing()).of(act, account)
     if json_out:
         answer(found)
         return
@@ -58,14 +61,14 @@ def _rest(row: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def export(session: Session, *, json_out: bool, format_: str, out: Path, **wanted: str | None) -> None:
     """Export the sealed trail into a new folder."""
-    workspace = session.workspace
+    workspace, caller = session.workspace, session.caller()
     if format_ not in FORMATS:
         raise Invalid("audit.format", f"There is no such format; expected one of {', '.join(FORMATS)}.")
     known: Format = format_
     workspace.trail.seal(workspace.gate.sealing())
-    with workspace.enter(session.caller(), "audit:export", "trail") as permit, progress() as bars:
+    with workspace.enter(caller, "audit:export", "trail") as permit, progress() as bars:
         task = bars.add_task("Acts exported", total=None)
-        chosen = _filter(workspace, permit, wanted)
+        chosen = _filter(workspace, caller, permit, wanted)
         exporter = Exporter(
             workspace.vault,
             workspace.trail.heads,
@@ -87,10 +90,19 @@ def export(session: Session, *, json_out: bool, format_: str, out: Path, **wante
         note(f"Check it anywhere: python {out / 'verify.py'} {out}")
 
 
-def _filter(workspace: Workspace, permit: Permit, wanted: dict[str, str | None]) -> Filter:
-    """The filter of the options. A patient's id is told as its HMAC in the account, and goes nowhere else."""
+def _whole(caller: Caller) -> bool:
+    """Whether the acts of all accounts are the caller's to read: of who belongs to all of them."""
+    return set(ACCOUNTS) <= set(caller.principal.accounts)
+
+
+def _filter(workspace: Workspace, caller: Caller, permit: Permit, wanted: dict[str, str | None]) -> Filter:
+    """The filter of the options, within the permit's account unless the whole trail is the caller's.
+
+    A patient's id is told as its HMAC in the account, and goes nowhere else.
+    """
     said = {name: value for name, value in wanted.items() if value is not None}
     patient = said.get("patient", "")
     if patient and not patient.startswith(f"{patients.KIND}:"):
         said["patient"] = patients.ref(permit, workspace.vault.keyring, patient)
-    return Filter(**said)
+    asked = Filter(**said)
+    return asked if _whole(caller) else asked.within(permit.account)

@@ -101,10 +101,12 @@ def add(
     if not roles and not groups:
         raise Invalid("access.no_role", "A principal needs a role or a group; give --role or --group.")
     at = session.workspace.vault.clock.now()
-    with changing(session, caller, "access:manage", f"principal/{name}") as (_, tx):
+    with changing(session, caller, "access:manage", f"principal/{name}") as (permit, tx):
         Principals(tx).add(who, by=caller.principal, at=at)
         for group in groups:
             Groups(tx).join(group, name, by=caller.principal)
+        told = {"roles": list(who.roles), "accounts": list(who.accounts), "groups": groups}
+        permit.log.note(change="add", kind=kind, **told)
         said = _plain(tx, who)
     _said(said, json_out, f"Added {name}.")
 
@@ -112,9 +114,10 @@ def add(
 def change(session: Session, *, json_out: bool, name: str, change: str, role: str | None = None) -> None:
     """Disable or enable a principal, give or take a role."""
     caller = session.caller()
-    with changing(session, caller, "access:manage", f"principal/{name}") as (_, tx):
+    with changing(session, caller, "access:manage", f"principal/{name}") as (permit, tx):
         work = getattr(Principals(tx), change)
         work(name, *([role] if role is not None else []), by=caller.principal)
+        permit.log.note(change=change.replace("_", "-"), **({"role": role} if role is not None else {}))
         said = _plain(tx, Principals(tx).get(name))
     _said(said, json_out, f"{name}: {change.replace('_', ' ')} {role or ''}".strip())
 
@@ -131,8 +134,9 @@ def groups(session: Session, *, json_out: bool) -> None:
 
 def group(session: Session, *, json_out: bool, name: str, roles: list[str]) -> None:
     """Make or change a group."""
-    with changing(session, session.caller(), "access:manage", f"group/{name}") as (_, tx):
+    with changing(session, session.caller(), "access:manage", f"group/{name}") as (permit, tx):
         Groups(tx).add(name, roles, at=session.workspace.vault.clock.now())
+        permit.log.note(change="group", roles=roles)
         said = next(_group(one) for one in Groups(tx).all() if one.name == name)
     _said(said, json_out, f"The group {name} gives {', '.join(roles) or 'no role'}.")
 
@@ -140,9 +144,10 @@ def group(session: Session, *, json_out: bool, name: str, roles: list[str]) -> N
 def member(session: Session, *, json_out: bool, name: str, group: str, joins: bool) -> None:
     """Begin or end a membership."""
     caller = session.caller()
-    with changing(session, caller, "access:manage", f"principal/{name}") as (_, tx):
+    with changing(session, caller, "access:manage", f"principal/{name}") as (permit, tx):
         work = Groups(tx).join if joins else Groups(tx).leave
         work(group, name, by=caller.principal)
+        permit.log.note(change="join" if joins else "leave", group=group)
         said = _plain(tx, Principals(tx).get(name))
     _said(said, json_out, f"{name} {'joined' if joins else 'left'} {group}.")
 

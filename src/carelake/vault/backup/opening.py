@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from carelake.core.clock import Clock
 from carelake.vault.backup.manifest import Body
-from carelake.vault.backup.records import RestoresFile
 from carelake.vault.backup.tables import count_rows, digest_rows
 from carelake.vault.database import Database
 from carelake.vault.disk import private_folder
-from carelake.vault.forgotten import Forgotten
 from carelake.vault.keyring import Keyring, read_root_settings
-from carelake.vault.roots import HeadFile, Roots, wanted_root
+from carelake.vault.roots import Roots, wanted_root
 
 __all__ = ["drill_place", "open_ring", "unlike", "wanted_for"]
 
 
 def open_ring(
-    path: Path, workspace: str, *, root_keys: Path, beside: Path, passphrase: str | None, clock: Clock
+    path: Path, workspace: str, copy: str, *, root_keys: Path, beside: Path, passphrase: str | None, clock: Clock
 ) -> Keyring:
-    """The key ring at ``path``; what the list in ``beside`` tells of destroyed keys is applied to it.
+    """The key ring at ``path``, with what was destroyed in its workspace since applied to it.
+
+    What the list of the original tells joins that of the copy; the original's stays as it is.
 
     Args:
-        root_keys: folder of the root key, where that is a file. beside: of the list, the head and the records.
+        copy: id of the copy that is being made.
+        root_keys: folder of the root key, where that is a file, and of the original's list.
+        beside: folder of the copy's list, head and records.
 
     Raises:
         Unavailable: ``vault.root_key_missing``, saying which file or passphrase is wanted.
         Corrupt: ``vault.wrong_key``, ``vault.keyring``, ``vault.forgotten``.
     """
     choose = Roots(workspace, root_keys, passphrase)
-    return Keyring.open(path, workspace=workspace, chooser=choose, key_dir=beside, clock=clock)
+    keyring = Keyring.open(path, workspace=workspace, chooser=choose, key_dir=beside, clock=clock, into=copy)
+    listed = replace(keyring.forgotten, key_dir=root_keys, copy=keyring.copy)
+    keyring.take_over(listed.read())
+    return keyring
 
 
 def wanted_for(root: Path, key_dir: Path, workspace: str) -> str:
@@ -60,16 +65,12 @@ def unlike(database: Database, body: Body, progress: Callable[[str, int, int], N
 
 
 @contextmanager
-def drill_place(key_dir: Path, workspace: str) -> Iterator[tuple[Path, Path]]:
-    """A folder for a drill and one for its head and records, copied; both are removed with all that is in them.
+def drill_place() -> Iterator[tuple[Path, Path]]:
+    """A folder for the copy that a drill makes and one for its head; both are removed with all that is in them.
 
     Sealed files only come to lie there. The root key is not copied.
     """
     with tempfile.TemporaryDirectory(prefix="carelake-drill-") as place:
         folder, heads = Path(place) / "workspace", Path(place) / "heads"
         private_folder(heads)
-        forgotten = Forgotten(key_dir, workspace, b"").path
-        for path in (HeadFile(key_dir, workspace).path, RestoresFile(key_dir, workspace).path, forgotten):
-            if path.exists():
-                shutil.copy2(path, heads / path.name)
         yield folder, heads

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carelake.vault.disk import private_folder, write_atomic
-from carelake.vault.roots import check_workspace_id
+from carelake.vault.roots import HeadFile, outside_name
 
-__all__ = ["RestoresFile"]
+__all__ = ["Original", "RestoresFile"]
 
 _MAX_BYTES = 16 << 20
 
@@ -19,11 +19,12 @@ class RestoresFile:
 
     key_dir: Path
     workspace: str
+    copy: str = ""
 
     @property
     def path(self) -> Path:
-        """``KEY_DIR/WORKSPACE.restores``."""
-        return self.key_dir / f"{check_workspace_id(self.workspace)}.restores"
+        """``KEY_DIR/WORKSPACE[.COPY].restores``."""
+        return self.key_dir / f"{outside_name(self.workspace, self.copy)}.restores"
 
     def read(self) -> bytes:
         """All records, empty when there are none."""
@@ -37,3 +38,24 @@ class RestoresFile:
         """Replace the file, atomically."""
         private_folder(self.key_dir)
         write_atomic(self.path, data)
+
+
+@dataclass(frozen=True)
+class Original:
+    """The copy that was backed up, as far as it is known beside the root key; a restore reads that and changes none.
+
+    Attributes:
+        copy: its id; "" for a workspace that was never restored.
+    """
+
+    key_dir: Path
+    workspace: str
+    copy: str
+
+    def head(self) -> bytes | None:
+        """Its signed head, which may have gone on since the backup."""
+        return HeadFile(self.key_dir, self.workspace, self.copy).read()
+
+    def records(self) -> bytes:
+        """The records of the restores that it came from."""
+        return RestoresFile(self.key_dir, self.workspace, self.copy).read()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import tomllib
 from collections.abc import Callable, Iterator
@@ -44,16 +45,21 @@ MARKER = ".restoring"
 _CONFIG = "carelake.toml"
 _KEYRING = "keyring.json"
 _AHEAD = 64
+_COPY_DIGITS = 16
 _DATABASE_FILES = ("carelake.db", "carelake.db-wal", "carelake.db-shm")
 
 Progress = Callable[[str, int, int], None]
-OpenRing = Callable[[Path, str], Keyring]
-"""Opens the key ring at a path for a workspace, with the root key from wherever it is."""
+OpenRing = Callable[[Path, str, str], Keyring]
+"""Opens the key ring at a path, for a workspace and a copy of it, with the root key from wherever it is."""
 
 
 class _Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     restore: str
     point: str
+
+    @property
+    def copy(self) -> str:
+        return self.restore[:_COPY_DIGITS]
 
 
 @dataclass
@@ -62,10 +68,13 @@ class Restoration:
 
     Attributes:
         restore: its id; stays the same when it is begun again after a crash.
+        copy: the id of the copy that is made, the same each time; original: of the one that was backed up, or "".
         folder: what becomes the workspace.
     """
 
     restore: str
+    copy: str
+    original: str
     source: Path
     folder: Path
     envelope: Envelope
@@ -77,11 +86,10 @@ class Restoration:
     _blobs: Blobs = field(init=False, repr=False)
 
     def settings_text(self) -> bytes:
-        """The settings as they were."""
+        """The settings as they were, but for the name of the copy."""
         for entry in self.body.files:
             if entry.path == _CONFIG:
-                data: bytes = self.index.get(entry.names()[0], bytes)
-                return data
+                return _with_copy(self.index.get(entry.names()[0], bytes), self.copy)
         raise Corrupt("vault.backup_list", "The point holds no settings; use another point.")
 
     def assemble(self, settings: Settings) -> None:
@@ -108,12 +116,12 @@ class Restoration:
     def replay(self, vault: Vault) -> int:
         """Forget again what was forgotten after this point (decision D4); answers how many erasures that were.
 
-        What the newest readable point of the backup knows of joins the list beside the root key first. Destroyed keys
-        were replayed when the key ring was opened, and are so once more with what joined.
+        What the newest readable point of the backup knows of joins the copy's list first, as that of the original did
+        when the key ring was opened. From then on ring and rows are the copy's, and its list is its own.
         """
-        data = self._newest_list()
-        if data and vault.forgotten.merge(data):
-            vault.keyring._catch_up()
+        vault.keyring.take_over(self._newest_list() or b"")
+        vault.keyring.become(self.copy)
+        vault.database.become(vault.settings.copy_name)
         return replay(vault)
 
     def _newest_list(self) -> bytes | None:
@@ -234,6 +242,25 @@ class Restoration:
                 path.unlink()
 
 
+def _with_copy(text: bytes, copy: str) -> bytes:
+    """The settings with the id of the copy; everything else of them stays as it is.
+
+    Raises:
+        Invalid: ``vault.copy_line``, they are written in a way that we cannot put it into.
+    """
+    told = text.decode()
+    start = found.start() if (found := re.search(r"^[ \t]*\[", told, re.M)) else len(told)
+    top = "\n".join(line for line in told[:start].splitlines() if not re.match(r"\s*copy\s*=", line))
+    rest = f"\n{told[start:]}" if told[start:] else ""
+    made = f'{top.rstrip()}\ncopy = "{copy}"\n{rest}'
+    try:
+        if tomllib.loads(made) == {**tomllib.loads(told), "copy": copy}:
+            return made.encode()
+    except tomllib.TOMLDecodeError:
+        pass
+    raise Invalid("vault.copy_line", f"{_CONFIG} of the point has no place for the line `copy = ...`; use another.")
+
+
 def _with_url(text: bytes, url: str) -> bytes:
     """The settings, with the address of the database that rows were put into, if that is another one."""
     told = tomllib.loads(text.decode()).get("database", {}).get("url", "")
@@ -265,11 +292,13 @@ def begin(
     ring = pieces.get(envelope.keyring)
     marker = _claim(source, folder, envelope.point)
     write_atomic(folder / _KEYRING, ring)
-    keyring = open_ring(folder / _KEYRING, envelope.workspace)
+    keyring = open_ring(folder / _KEYRING, envelope.workspace, marker.copy)
     verified(envelope, keyring)
     index = Index(pieces, keyring.inner(DATABASE_KEY, envelope.key).secret, envelope.workspace)
     body = index.get(envelope.body, Body)
-    return Restoration(marker.restore, source, folder, envelope, body, keyring, index, pieces, progress)
+    return Restoration(
+        marker.restore, marker.copy, keyring.copy, source, folder, envelope, body, keyring, index, pieces, progress
+    )
 
 
 def _claim(source: Path, folder: Path, point: str) -> _Marker:

@@ -89,7 +89,7 @@ def ship(
     """
     check(permit, "vault:backup", now=vault.clock.now())
     began = monotonic()
-    _check_places(vault.root, out, label)
+    _check_places((vault.root, vault.head_folder), out, label)
     claim(out, vault.settings.workspace)
     with locked(out):
         run = _start(vault, out, progress)
@@ -120,12 +120,14 @@ def ship(
     return Shipped(envelope, body, new, size, stalled, monotonic() - began)
 
 
-def _check_places(root: Path, out: Path, label: str) -> None:
-    ours, theirs = root.resolve(), out.resolve()
-    if theirs.is_relative_to(ours) or ours.is_relative_to(theirs):
-        raise Invalid(
-            "vault.backup_inside", "The backup and the workspace must not lie in one another; name another folder."
-        )
+def _check_places(places: Iterable[Path], out: Path, label: str) -> None:
+    theirs = out.resolve()
+    for ours in (place.resolve() for place in places):
+        if theirs.is_relative_to(ours) or ours.is_relative_to(theirs):
+            raise Invalid(
+                "vault.backup_inside",
+                "The backup must not lie in the workspace or the key folder, nor they in it; name another folder.",
+            )
     if len(label) > _LABEL:
         raise Invalid("vault.backup_label", f"A label has at most {_LABEL} characters.")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from carelake.core.errors import Corrupt
 from carelake.vault.blobs import HEADER_BYTES, Blob, Blobs, Found, Guard
 from carelake.vault.disk import copy_durably, full_disk, private_folder, publish, sync_folder
+from carelake.vault.roots import COPY_ID
 
 __all__ = ["FileSink", "FileSource", "LocalBlobs"]
 
@@ -176,8 +177,8 @@ class LocalBlobs(Blobs):
 
 def _told(path: Path, storage: str, now: datetime) -> Found | None:
     account, zone, _, name = path.parts[-4:]
-    if account == _ASIDE:
-        return None
+    if account == _ASIDE or COPY_ID.fullmatch(account):
+        return None  # the folder of a copy of the workspace that was restored beside this one
     begun = name.endswith(_TEMPORARY)
     return Found(Blob(account, zone, name, storage), "upload" if begun else "blob", _age(path, now))
 

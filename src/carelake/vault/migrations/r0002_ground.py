@@ -360,7 +360,7 @@ def upgrade() -> None:
     op.create_table(
         "vault_workspace",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("workspace", sa.String(length=64), nullable=False),
+        sa.Column("workspace", sa.String(length=96), nullable=False),
         sa.Column("format", sa.Integer(), nullable=False),
         sa.Column("version", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -418,4 +418,11 @@ def upgrade() -> None:
             nullable=False,
             comment="the tree of headers up to this one, folded",
         ),
+    )
+    # Which landing the versions of the first release came from, by runs of their numbers: lineage goes forward by it.
+    op.execute(
+        "INSERT INTO origin_run (origin, first, last) "
+        "SELECT origin, min(seq), max(seq) FROM ("
+        "SELECT origin, seq, seq - row_number() OVER (PARTITION BY origin ORDER BY seq) AS run "
+        "FROM resource_version WHERE origin <> 0) AS runs GROUP BY origin, run"
     )

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import unquote
 
 import sqlalchemy
 from sqlalchemy.dialects.postgresql.base import PGDDLCompiler
@@ -47,6 +47,8 @@ _BEGIN = {
     False: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     None: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
 }
+_URL = re.compile(r"(\w+://)(?:([^@/]*)@)?(?:[^/?]*@)?([^?]*)(?:\?(.*))?", re.DOTALL)
+_SECRETS = frozenset({"password", "sslpassword", "oauth_client_secret"})
 _PLAIN_INSERT = re.compile(r'INSERT INTO (\w+) (\([\w", ]+\)) VALUES \((?:\?, )*\?\)')
 
 
@@ -171,17 +173,24 @@ class _ByCodePoint(PGDDLCompiler):
 
 def has_password(url: str) -> bool:
     """Whether a password stands in the address."""
-    parts = urlsplit(url)
-    return parts.password is not None or any(name == "password" for name, _ in parse_qsl(parts.query))
+    return without_password(url) != url
 
 
 def without_password(url: str) -> str:
-    """The address as it may be kept; a password has its own file, or comes with the environment each time."""
-    parts = urlsplit(url)
-    user, at, place = parts.netloc.rpartition("@")
-    asked = [(name, text) for name, text in parse_qsl(parts.query, keep_blank_values=True) if name != "password"]
-    query = "?" + urlencode(asked) if asked else ""
-    return f"{parts.scheme}://{user.partition(':')[0]}{at}{place}{parts.path}{query}"
+    """The address as it may be kept; a password has its own file, or comes with the environment each time.
+
+    Cut as libpq cuts it (``conninfo_uri_parse_options``), which is not as RFC 3986 says: up to the first ``@`` a
+    password may hold ``?`` and ``#``, and names of parameters may be percent-encoded.
+    """
+    found = _URL.fullmatch(url)
+    if found is None:
+        return url
+    scheme, user, place, query = found.groups()
+    name = f"{user.partition(':')[0]}@" if user is not None else ""
+    if query is None:
+        return f"{scheme}{name}{place}"
+    asked = [part for part in query.split("&") if unquote(part.partition("=")[0]).strip() not in _SECRETS]
+    return f"{scheme}{name}{place}" + ("?" + "&".join(asked) if asked else "")
 
 
 def _address(psycopg: Any, settings: DatabaseSettings) -> Mapping[str, Any]:

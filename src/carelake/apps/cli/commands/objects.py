@@ -156,6 +156,7 @@ def retain(
     mode: Annotated[str, typer.Option(help="governance, or compliance, which nobody shortens.")] = "governance",
     lift: Annotated[bool, typer.Option("--lift", help="Lift a retention under governance.")] = False,
     version: Version = None,
+    yes: Annotated[bool, typer.Option("--yes", help="For compliance, which cannot be undone: must be said.")] = False,
     json: JsonOut = False,
 ) -> None:
     """Keep a version from being removed until a date."""
@@ -169,6 +170,7 @@ def retain(
         mode=mode,
         lift=lift,
         version=version,
+        yes=yes,
     )
 
 

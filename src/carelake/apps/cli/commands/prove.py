@@ -22,7 +22,7 @@ def lineage(
     context: typer.Context,
     ref: Annotated[str, typer.Argument(help="Ref of any noun, for example prediction:1f0a...")],
     forward: Annotated[bool, typer.Option("--forward", help="What was made from it, instead.")] = False,
-    depth: Annotated[int | None, typer.Option(help="Follow so many arrows at most.", min=1)] = None,
+    depth: Annotated[int | None, typer.Option(help="Follow so many arrows at most.", min=1, max=1_000_000)] = None,
     limit: Annotated[int, typer.Option(help="At most this many nouns.", min=1, max=1_000_000)] = 100_000,
     json: JsonOut = False,
 ) -> None:
@@ -47,8 +47,8 @@ _Who = Annotated[str | None, typer.Option("--principal", help="Only this princip
 _Action = Annotated[str | None, typer.Option("--action", help="Only this action, for example record:read.")]
 _Target = Annotated[str | None, typer.Option("--target", help="Only acts on this target, for example Patient.")]
 _Phase = Annotated[str | None, typer.Option("--phase", help="Only this phase, for example refused.")]
-_Purpose = Annotated[str | None, typer.Option("--purpose", help="Only acts for this purpose, for example TREAT.")]
-_Account = Annotated[str | None, typer.Option("--account", help="Only acts in this account.")]
+_Purpose = Annotated[str | None, typer.Option("--for-purpose", help="Only acts for this purpose, for example TREAT.")]
+_Account = Annotated[str | None, typer.Option("--in-account", help="Only acts in this account.")]
 _Patient = Annotated[
     str | None,
     typer.Option("--patient", help="Only acts that touched this patient: an id in your account, or patient:HEX."),
@@ -74,7 +74,7 @@ def audit_verify(
 @audit.command("list")
 def audit_list(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(help="At most this many, newest first.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="At most this many, newest first.", min=1, max=100_000)] = 50,
     principal: _Who = None,
     action: _Action = None,
     target: _Target = None,
