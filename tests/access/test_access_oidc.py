@@ -331,6 +331,17 @@ def test_a_provider_that_is_away_is_asked_once_in_a_while(vault: Any, claims: di
             identity.bearer(token(claims))
 
 
+def test_a_proxy_of_the_environment_is_not_asked_for_keys(
+    vault: Any, provider: Provider, claims: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert identity_of(vault, settings(provider.url)).bearer(token(claims)) is not None
+    assert provider.asked == 1
+
+
 def test_keys_may_be_a_file(vault: Any, tmp_path: Path, claims: dict[str, Any]) -> None:
     file = tmp_path / "jwks.json"
     file.write_text(json.dumps({"keys": [jwk(RSA, "r")]}))
@@ -357,10 +368,18 @@ def test_a_link_names_one_principal_that_is_there(vault: Any, identity: Identity
     with vault.database.ledger() as connection:
         with pytest.raises(NotFound):
             Links(connection).add(ISSUER, "u-20", "nobody")
-        Links(connection).remove(ISSUER, "u-17")
+        Links(connection).remove(ISSUER, "u-17", "ann")
     refused(identity, token(claims))
 
 
 def test_settings_read_the_issuer() -> None:
     text = {"workspace": "w", "access": {"oidc": {"issuers": [{"issuer": "i", "audience": "a", "jwks": "j"}]}}}
     assert msgspec.convert(text, Settings).access.oidc.issuers[0].algorithms == ("RS256", "ES256", "PS256")
+
+
+@pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
+@pytest.mark.parametrize("value", [253402300799, 1e18, -1, float("nan"), float("inf")])
+def test_a_time_beyond_all_calendars_is_refused(
+    identity: Identity, claims: dict[str, Any], name: str, value: float
+) -> None:
+    refused(identity, token({**claims, name: value}))

@@ -264,3 +264,32 @@ def test_a_role_that_is_not_held_gives_no_key(vault: Any, gate: Gate, key: tuple
 def test_what_is_not_signed_is_not_taken_for_it() -> None:
     assert not is_signed(SignedRequest("GET", "/", "", [("authorization", "Bearer x")], b""))
     assert is_signed(SignedRequest("GET", "/", "X-Amz-Signature=0", [], b""))
+
+
+@pytest.mark.parametrize("service", ["s3", "healthlake"])
+@pytest.mark.parametrize("part", ["path", "query", "host"])
+def test_what_is_behind_a_hash_is_not_left_unsigned(
+    identity: Identity, gate: Gate, key: tuple[str, str], service: str, part: str
+) -> None:
+    made = signed(key, path="/fhir/Patient", service=service)
+    forged = {
+        "path": replace(made, path="/fhir/Patient#", query="name=anybody"),
+        "query": replace(made, query="#&name=anybody"),
+        "host": altered(made, "host", f"{HOST}/fhir/Patient#"),
+    }
+    refused(identity, gate, forged[part])
+
+
+def test_a_key_that_is_not_there_takes_the_time_of_one_that_is(
+    identity: Identity, gate: Gate, vault: Any, key: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[bytes] = []
+    own = vault.sealer.open
+
+    def counted(*said: Any) -> bytes:
+        opened.append(said[3])
+        return bytes(own(*said))
+
+    monkeypatch.setattr(vault.sealer, "open", counted)
+    refused(identity, gate, signed(("AKCL" + "A" * 16, key[1])))
+    assert len(opened) == 1

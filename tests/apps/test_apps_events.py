@@ -191,3 +191,16 @@ def test_who_may_not_is_refused(place: Place) -> None:
     assert place.error("events", "read", "lab", "--as", "auditor", code=3) == "access.denied"
     assert place.error("events", "remove", "lab", "--account", "research", code=4) == "events.no_such_consumer"
     assert place.error("events", "read", "nobody", code=4) == "events.no_such_consumer"
+
+
+def test_what_cannot_be_is_a_fault_of_the_input(place: Place) -> None:
+    place.json("events", "add", "lab")
+    early = "0001-01-01T00:00:00+23:00"
+    assert place.error("events", "add", "x", "--start", early, code=2) == "events.start"
+    assert place.error("events", "replay", "lab", "--from", early, code=2) == "events.start"
+    assert place.error("events", "trim", "--days", "999999999", code=2) == "events.days"
+    assert place.error("events", "trim", "--days", "9" * 30, code=2) == "events.days"
+    for what in ("retry", "drop"):
+        assert place.error("events", "dead", what, "lab", "1" + "0" * 22, code=2) == "events.sequence"
+    bad = ("events", "add", "abus", "--bus", "x", "--region", "bad region!")
+    assert place.error(*bad, code=2) == "events.target"

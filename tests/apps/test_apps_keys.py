@@ -74,6 +74,21 @@ def test_disable_and_policy_refuse_what_uses_the_key(typed: Typed) -> None:
     assert typed.refused("key", "disable", "security/database") == "vault.key_kept"
 
 
+def test_a_name_that_is_no_key_changes_nothing(typed: Typed, tmp_path: Path) -> None:
+    before = (typed.workspace / "keyring.json").read_bytes()
+    for words in ((), ("--all",)):
+        assert typed.refused("key", "rotate", "", *words, code=2) == "vault.key_name"
+    assert typed.refused("key", "policy", "production/nosuch", code=4) == "vault.no_such_key"
+    assert typed.json("key", "policy", "root")["policy"] is None
+    assert typed.refused("key", "root", "move", "--to", "passphrase", code=2) == "apps.new_passphrase"
+    assert "CARELAKE_NEW_PASSPHRASE" in typed.run("key", "root", "move", "--to", "passphrase", code=2).stderr
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    kit = ("key", "kit", "make", "--shares", "3", "--threshold", "2", "--out", str(file))
+    assert typed.refused(*kit, code=2) == "vault.kit_folder"
+    assert (typed.workspace / "keyring.json").read_bytes() == before
+
+
 def test_two_persons_destroy(typed: Typed) -> None:
     counted = typed.json("key", "destroy", "production/features", "--dry-run")["impact"]
     assert counted["keys"] == ["production/features/v1"]

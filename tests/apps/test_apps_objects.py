@@ -117,6 +117,30 @@ def test_wrong_paths_and_rights(home: Home, tmp_path: Path) -> None:
     assert home.run("object", "ls", "landing", "--account", "development").returncode == 3
 
 
+def test_what_is_mistyped_is_told_and_does_nothing(home: Home, tmp_path: Path) -> None:
+    one, folder = tmp_path / "one", tmp_path / "folder"
+    one.write_bytes(b"1")
+    folder.mkdir()
+    home.json("object", "put", "landing/mistyped", str(one))
+    assert home.code("object", "put", "landing/d", str(folder)) == (2, "apps.no_such_path")
+    assert home.code("object", "get", "landing/mistyped", str(folder)) == (5, "apps.file_exists")
+    assert home.code("object", "get", "landing/mistyped", str(folder), "--force") == (2, "apps.no_such_path")
+    retain = ("object", "retain", "landing/mistyped")
+    for words in (("--days", "99999999"), ("--days", "36526"), ("--until", "9999-12-31"), ("--until", "9999-99-99")):
+        assert home.code(*retain, *words) == (2, "apps.retain")
+        assert home.code(*retain, *words, "--mode", "compliance", "--yes") == (2, "apps.retain")
+    assert home.code(*retain, "--days", "1", "--mode", "compliance") == (2, "apps.retain_yes")
+    (told,) = home.json("object", "ls", "vault://landing/mistyped")
+    assert (told["name"], told["retained"]) == ("mistyped", "")
+    assert home.json(*retain, "--days", "1", "--mode", "compliance", "--yes")["retain_mode"] == "compliance"
+    inside = home.workspace.parent / "keys"
+    for out in (inside, inside / "backup", home.workspace / "backup", home.workspace.parent):
+        assert home.code("backup", str(out)) == (2, "vault.backup_inside")
+    for target in (one, one / "x", one / "x" / "y"):
+        assert home.run("restore", str(tmp_path), str(target), bare=True).returncode == 2
+    assert (home.workspace / "carelake.toml").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_killed_upload_goes_on_where_it_was(home: Home, tmp_path: Path) -> None:
     big = tmp_path / "big"
     with big.open("wb") as file:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 
 from carelake.apps.wiring import Workspace, read_settings
 from carelake.core.errors import Unsupported
+from carelake.vault.database import scope_of
 from carelake.vault.formats import FORMAT
+from carelake.vault.upgrading import upgraded
 
 RELEASED = Path(__file__).resolve().parents[1] / "fixtures" / "format-1.tar.gz"
 
@@ -184,3 +187,34 @@ def test_kill_9_at_any_moment_leaves_what_the_next_upgrade_finishes(released: Pa
         assert carelake(folder, "audit", "verify")["intact"]
         moment, step = moment + step, step * 2
     assert kills >= 4
+
+
+def test_an_interrupt_after_the_commit_leaves_the_new_number(released: Path) -> None:
+    config = released / "workspace" / "carelake.toml"
+    before = config.read_bytes()
+    environment = {"CARELAKE_KEY_DIR": str(released / "keys")}
+
+    def interrupted(fault: BaseException, *, within: bool) -> None:
+        workspace = Workspace.open(released / "workspace", environment, upgrading=True)
+        try:
+            with upgraded(workspace.vault, workspace.gate.upgrading(), config) as tx:
+                if within:
+                    raise fault
+                scope_of(tx).after.append(partial(_raise, fault))
+        finally:
+            workspace.vault.close()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(KeyboardInterrupt(), within=True)
+    assert config.read_bytes() == before
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(KeyboardInterrupt(), within=False)
+    assert f"format = {FORMAT}\n" in config.read_text()
+    workspace = Workspace.open(released / "workspace", environment)
+    with workspace.vault.database.ledger_reading() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM object_version WHERE voucher IS NULL").scalar() == 0
+    workspace.close()
+
+
+def _raise(fault: BaseException) -> None:
+    raise fault

@@ -111,8 +111,47 @@ def test_a_forgotten_upload_is_removed_by_what_walk_found(blobs: Blobs) -> None:
     assert left.seconds >= 0
     if isinstance(blobs, LocalBlobs):  # moto says that every upload was begun in 2010
         assert left.seconds < 60
-    blobs.remove(left.blob)
+    blobs.abort(left.blob)
     assert found(blobs, blob) == []
+
+
+def test_to_abort_an_upload_leaves_the_finished_blob(blobs: Blobs) -> None:
+    blob = new()
+    plain = write(blobs, blob, b"finished")
+    if isinstance(blobs, S3Blobs):  # as a move that was killed leaves it
+        blobs._client.create_multipart_upload(Bucket=blobs._bucket, Key=blobs._key(blob))
+    else:
+        path = blobs.path(blob)  # type: ignore[attr-defined]
+        path.with_name(f"{path.name}.0123.tmp").write_bytes(b"half")
+    (left,) = (each for each in blobs.walk(NOW) if each.kind == "upload" and each.blob.object.startswith(blob.object))
+    blobs.abort(left.blob)
+    assert found(blobs, blob) == ["blob"]
+    assert read(blobs, blob) == plain
+
+
+def test_a_walk_can_be_of_one_zone(blobs: Blobs) -> None:
+    one, other, aside = new(), new("lake"), new()
+    for blob in (one, other, aside):
+        write(blobs, blob, b"x")
+    blobs.set_aside(aside)
+    walked = {each.blob.object: each.kind for each in blobs.walk(NOW, "production/landing")}
+    assert (walked[one.object], walked[aside.object]) == ("blob", "aside")
+    assert other.object not in walked
+    assert other.object in {each.blob.object for each in blobs.walk(NOW)}
+
+
+def test_a_reader_goes_on_while_the_blob_moves(blobs: Blobs) -> None:
+    blob = new()
+    plain = write(blobs, blob, os.urandom(4 << 20))
+    source = blobs.open(blob)
+    out = bytearray(1000)
+    assert source.read_at(0, memoryview(out)) == 1000
+    old = blobs.move(blob, "cool")
+    if old is not None:
+        blobs.remove(old)
+    assert source.read_at(3 << 20, memoryview(out)) == 1000
+    assert bytes(out) == plain[3 << 20 : (3 << 20) + 1000]
+    source.close()
 
 
 def test_removed_is_gone_and_twice_is_no_error(blobs: Blobs) -> None:
@@ -191,6 +230,14 @@ def test_the_place_itself_keeps_what_is_held(keeping: Blobs) -> None:
     keeping.protect(blob, Guard())
     keeping.remove(blob)
     assert found(keeping, blob) == []
+
+
+def test_what_keeps_a_blob_keeps_it_where_it_moves(keeping: Blobs) -> None:
+    blob = new()
+    write(keeping, blob, b"x")
+    keeping.move(blob, "cool", Guard("governance", NOW + timedelta(days=30), hold=True))
+    with pytest.raises(Refused):
+        keeping.remove(blob)
 
 
 def test_a_large_guarded_blob_is_kept_too(keeping: Blobs) -> None:

@@ -115,6 +115,8 @@ class Outside:
 class Log:
     """Notes nothing."""
 
+    ended = False
+
     def __getattr__(self, _: str) -> Callable[..., None]:
         return lambda *_a, **_k: None
 

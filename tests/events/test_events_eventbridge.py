@@ -9,9 +9,15 @@ from uuid import uuid4
 
 import pytest
 
+from carelake.core.clock import SystemClock
+from carelake.core.errors import Invalid, Refused
+from carelake.core.settings import EventSettings
+from carelake.events.drivers.choice import Choice, target_of
 from carelake.events.drivers.eventbridge import EventBridge, client_for
 from carelake.events.envelopes import Event
+from carelake.events.filters import Filter
 from carelake.events.port import Outcome
+from carelake.events.subscriptions import Subscription
 
 boto3 = pytest.importorskip("boto3")
 REGION = "eu-central-1"
@@ -143,3 +149,59 @@ def test_a_bus_that_is_not_there_or_nobody_there_comes_again(bus: Bus) -> None:
 
     [outcome] = EventBridge(Refusing(), bus.name, source="urn:carelake:w1").deliver([told(1)], None)
     assert (outcome.state, outcome.reason) == ("retry", "eventbridge.AccessDeniedException")
+
+
+# -- where to --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bus", "region"),
+    [("x", "bad region!"), ("x", ""), ("x", "eu-central-1.evil.org"), ("", REGION), ("a b", REGION), ("é", REGION)],
+)
+def test_a_bus_or_region_that_is_none_is_refused_when_it_is_added(bus: str, region: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        target_of(EventSettings(), url=None, bus=bus, region=region, endpoint=None)
+    assert caught.value.code == "events.target"
+
+
+def test_a_bus_may_have_an_arn() -> None:
+    arn = "arn:aws-cn:events:cn-north-1:123456789012:event-bus/lake"
+    assert target_of(EventSettings(), url=None, bus=arn, region="cn-north-1", endpoint=None)[1]["bus"] == arn
+
+
+def test_an_endpoint_is_of_aws_or_named() -> None:
+    """The SDK resolves it once more: a name whose second answer may be another one is the operator's to trust."""
+
+    def add(endpoint: str, hosts: str = "") -> None:
+        target_of(EventSettings(hosts=hosts), url=None, bus="x", region=REGION, endpoint=endpoint)
+
+    for name in ("events.eu-central-1", "events-fips.us-east-1", "vpce-0a1b-c2.events.eu-central-1.vpce"):
+        add(f"https://{name}.amazonaws.com")
+    add("https://events.cn-north-1.amazonaws.com.cn")
+    add("http://127.0.0.1:5000", "127.0.0.1")
+    for url in (
+        "https://rebind.example.org",
+        "https://events.eu-central-1.amazonaws.com.evil.org",
+        "https://evilamazonaws.com",
+        "https://ec2-1-2-3-4.eu-central-1.compute.amazonaws.com",
+        "https://mine.s3.amazonaws.com",
+        "http://127.0.0.1:5000",
+    ):
+        with pytest.raises(Refused):
+            add(url)
+
+
+def test_what_was_added_is_checked_once_more_when_it_is_called() -> None:
+    target = {"bus": "x", "region": REGION, "endpoint": "https://10.0.0.1"}
+    told = Subscription("bus", "production", "eventbridge", "active", Filter(), target, "")
+    for hosts in ("", "10.0.0.1"):
+        with pytest.raises(Refused):
+            Choice(EventSettings(hosts=hosts), source="urn:x", clock=SystemClock())(told, [])
+
+
+def test_a_proxy_of_the_environment_is_not_used(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    client = client_for(REGION, bus.client.meta.endpoint_url, 5.0)
+    assert EventBridge(client, bus.name, source="urn:x").deliver([told(1)], None) == [DONE]
+    client.close()

@@ -24,7 +24,7 @@ from standardwebhooks import WebhookVerificationError
 
 from carelake.core.clock import SystemClock
 from carelake.core.errors import Invalid, Refused
-from carelake.events.addresses import Allowed
+from carelake.events.addresses import Allowed, masked, resolve_name
 from carelake.events.drivers.webhook import Webhook
 from carelake.events.envelopes import Event
 from carelake.events.port import Outcome
@@ -250,6 +250,8 @@ def test_nobody_there_comes_again(site: Site) -> None:
         "file:///etc/passwd",
         "example.org",
         "https://éxample.org/",
+        "https://" + "a" * 70 + ".org/",
+        "https://a..org/",
         "",
     ],
 )
@@ -285,6 +287,15 @@ def test_a_host_that_is_not_named_is_refused(url: str) -> None:
         "224.0.0.1",
         "100.64.0.1",
         "255.255.255.255",
+        "fec0::1",
+        "2002:a00:1::1",
+        "2002:7f00:1::1",
+        "2607:f8b0::5efe:a00:1",
+        "2607:f8b0::200:5efe:a9fe:a9fe",
+        "::10.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "64:ff9b::10.0.0.1",
+        "2001:0:4136:e378:8000:63bf:3fff:fdd2",
     ],
 )
 def test_a_name_that_leads_inside_is_refused(ip: str) -> None:
@@ -293,6 +304,29 @@ def test_a_name_that_leads_inside_is_refused(ip: str) -> None:
         with pytest.raises(Refused) as caught:
             allowed.address("https://example.org/")
         assert caught.value.code == "events.address_not_allowed"
+
+
+@pytest.mark.parametrize("ip", ["2606:4700::1111", "2002:5db8:d822::1", "93.184.216.34"])
+def test_a_public_address_is_called(ip: str) -> None:
+    assert Allowed("example.org", resolve=lambda *_: [ip]).address("https://example.org/").ip == ip
+
+
+def test_a_name_that_cannot_be_one_has_no_address() -> None:
+    assert resolve_name("a" * 70 + ".example.org", 443) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://h.example.org/", "https://h.example.org/"),
+        ("https://h.example.org:8443/a/b?c", "https://h.example.org:8443/…"),
+        ("https://h.example.org?c", "https://h.example.org/…"),
+        ("https://u:p@h.example.org/", "https://h.example.org/"),
+        ("https://[::1", "…"),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert masked(url) == shown
 
 
 def test_a_network_that_is_named_may_be_gone_to_and_a_metadata_service_never() -> None:

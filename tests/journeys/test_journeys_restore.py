@@ -325,8 +325,9 @@ def test_beside_the_living_workspace(backed: Any, place: Path, anchor: str) -> N
     home = backed.home.copy(place / "home")
     if anchor:
         (place / "worm").mkdir()
-        home.extra.update(CARELAKE_AUDIT__ANCHOR=str(place / anchor) + "/" * anchor.endswith("/"))
-        home.extra.update(CARELAKE_AUDIT__ANCHOR_SECONDS="0")
+        anchored = str(place / anchor) + "/" * anchor.endswith("/")
+        with (home.workspace / "carelake.toml").open("a") as settings:
+            settings.write(f'\n[audit]\nanchor = "{anchored}"\nanchor_seconds = 0\n')
         grow(home, 21)
     out = place / "out"
     shutil.copytree(backed.out, out)

@@ -260,7 +260,7 @@ def test_colder_folders_outside_are_not_shared(pair: Pair, tmp_path: Path, permi
         # Whatever is in the folder is old by now: what is not one's own would be set aside.
         assert pair.vault.objects.lifecycle.run(pair.permit, "landing").archived == 1
     files = sorted(path for path in cold.rglob("*") if path.is_file())
-    assert [settings.copy in path.parts for path in files].count(True) == 1
+    assert [settings.copy_name in path.parts for path in files].count(True) == 1
     assert len(files) == 3
     for told, name, names in ((settings, "copy", ["a"]), (ours, "ws", ["a", "b"])):
         with pair.open(told, name) as one:

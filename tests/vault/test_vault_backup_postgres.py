@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 import pytest
+import sqlalchemy
 from sqlalchemy import func, insert, select
 
 from carelake.core.errors import Conflict, Corrupt
 from carelake.core.ids import RandomIds
 from carelake.core.settings import DatabaseSettings, Settings
+from carelake.vault.backup import restore, rows
 from carelake.vault.backup.manifest import choose
 from carelake.vault.backup.opening import open_ring, unlike
 from carelake.vault.backup.restore import begin
@@ -135,6 +138,46 @@ def test_the_living_database_is_not_written_over(far: Any, permit: Any, tmp_path
         work.fill(copy)
     with far.database.reading(permit) as connection:
         assert count(connection) == 3
+
+
+class _Killed(BaseException):
+    pass
+
+
+def _killed(*_: Any) -> None:
+    raise _Killed
+
+
+@pytest.mark.parametrize("point", ["made", "loading", "loaded", "become", "replayed"])
+def test_a_killed_restore_goes_on(
+    far: Any, permit: Any, tmp_path: Path, empty: DatabaseSettings, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    fill(far, permit, range(100))
+    backup(far, permit, tmp_path / "out")
+    copy, work = restored(far, tmp_path / "out", tmp_path / "copy", empty)
+    killed = {"made": "_mark", "loading": "_count_on"}.get(point)
+    with copy, monkeypatch.context() as patch, suppress(_Killed):
+        if killed:
+            patch.setattr(rows, killed, _killed)
+        if point == "become":
+            patch.setattr(restore, "ready", _killed)
+        work.fill(copy)
+        if point != "loaded":
+            work.replay(copy)
+    copy, work = restored(far, tmp_path / "out", tmp_path / "copy", empty)
+    with copy:
+        work.fill(copy)
+        assert unlike(copy.database, work.body, lambda *_: None) == []
+        copy.database.check_workspace("w1")
+        work.replay(copy)
+        copy.database.check_workspace(copy.settings.copy_name)
+        with copy.database.reading(permit) as connection:
+            assert count(connection) == 100
+            assert not [name for name in sqlalchemy.inspect(connection).get_table_names() if "restoring" in name]
+    # Another restore does not take it for its own.
+    other, second = restored(far, tmp_path / "out", tmp_path / "other", empty)
+    with other, pytest.raises(Conflict, match="empty"):
+        second.fill(other)
 
 
 def test_only_changed_rows_are_shipped_again(far: Any, permit: Any, tmp_path: Path) -> None:

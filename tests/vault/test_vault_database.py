@@ -23,6 +23,7 @@ from carelake.core.errors import Conflict, Corrupt, Invalid, Unavailable
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
 from carelake.vault.database import Database, bulk, scope_of
+from carelake.vault.sql.postgres import has_password, without_password
 from carelake.vault.sql.sqlcipher import Sqlcipher
 from carelake.vault.workspace import Vault
 
@@ -338,3 +339,84 @@ def test_opening_is_quick(vault: Vault, clock: FixedClock, tmp_path: Path) -> No
     }
     with Vault.open(vault.root, **said):
         assert time.perf_counter() - start < 0.2
+
+
+def test_a_fault_after_a_commit_neither_undoes_it_nor_keeps_the_rest_from_happening(
+    vault: Vault, rows: Permit
+) -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("fails")
+        raise OSError("Zebulon")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def write(number: int, *calls: Callable[[], object], fault: BaseException | None = None) -> None:
+        with vault.database.transaction(rows) as connection:
+            connection.execute(insert(TABLE), {"n": number})
+            scope_of(connection).after += calls  # type: ignore[arg-type]
+            scope_of(connection).undo += calls  # type: ignore[arg-type]
+            if fault is not None:
+                raise fault
+
+    write(1, fail, lambda: done.append("goes on"))
+    assert (count(vault, rows), done) == (1, ["fails", "goes on"])
+    with pytest.raises(ZeroDivisionError):
+        write(2, fail, lambda: done.append("undone"), fault=ZeroDivisionError())
+    assert (count(vault, rows), done[2:]) == (1, ["fails", "undone"])
+    with pytest.raises(KeyboardInterrupt):
+        write(3, interrupt, lambda: done.append("even so"))
+    assert (count(vault, rows), done[4:]) == (2, ["even so"])
+
+
+def test_an_erasure_whose_list_outside_cannot_be_written_is_told_to_it_at_the_next_open(
+    vault: Vault, permit_for: PermitFor, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    permit = permit_for("rows:read", "rows:write", "rows:erase")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("Zebulon")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(vault.forgotten), "note_patient", refuse)
+        with vault.database.transaction(permit) as connection:
+            vault.sealer.forget(permit, connection, "Zebulon")
+    assert "PermissionError" in caplog.text
+    assert "Zebulon" not in caplog.text
+    assert [line for line in vault.forgotten.lines() if line.kind == "patient"] == []
+    vault.close()
+    said: dict[str, Any] = {
+        "settings": vault.settings,
+        "key_dir": vault.forgotten.key_dir,
+        "clock": clock,
+        "ids": RandomIds(),
+    }
+    with Vault.open(vault.root, **said) as again:
+        assert len([line for line in again.forgotten.lines() if line.kind == "patient"]) == 1
+
+
+URL = "postgresql://me@host:1/db?sslmode=require&options=-c%20search_path%3Dx"
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        (URL, URL),
+        ("postgresql://me:secret@host:1/db", "postgresql://me@host:1/db"),
+        ("postgresql://me:se?cr#et@host/db", "postgresql://me@host/db"),
+        ("postgresql://me:secret@secret@host/db", "postgresql://me@host/db"),
+        (URL + "&password=secret", URL),
+        (URL + "&pass%77ord=secret", URL),
+        (URL + "&sslpassword=secret", URL),
+        (URL + "&%73slpassword=secret", URL),
+        ("postgresql:///db?password=secret", "postgresql:///db"),
+        ("postgresql://:secret@/db", "postgresql://@/db"),
+        ("postgresql://[::1]:5432,other/db", "postgresql://[::1]:5432,other/db"),
+    ],
+)
+def test_an_address_is_kept_without_its_passwords(url: str, kept: str) -> None:
+    assert without_password(url) == kept
+    assert has_password(url) == (url != kept)
+    assert without_password(kept) == kept

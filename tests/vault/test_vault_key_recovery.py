@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from carelake.core.permit import Permit
 from carelake.core.settings import Settings
 from carelake.vault import recovery, reroot, rotation
 from carelake.vault.keyring import Keyring
+from carelake.vault.recovery import write_shares
 from carelake.vault.ring import read_ring
 from carelake.vault.roots import KeyFileRoot, Roots
 from carelake.vault.workspace import Vault
@@ -114,6 +116,25 @@ def test_bounds_and_grants(vault: Vault, admin: Permit, permit_for: PermitFor, c
     for permit in (permit_for("keys:read", account="security"), permit_for("keys:write")):
         with pytest.raises(Refused):
             recovery.make(permit, vault.keyring, clock, shares=3, threshold=2)
+
+
+def test_no_kit_is_recorded_that_nobody_has(
+    vault: Vault, admin: Permit, clock: FixedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, there = tmp_path / "file", tmp_path / "there"
+    file.write_bytes(b"")
+    there.mkdir()
+    (there / "share-3-of-3.txt").write_text("another kit")
+    before = (vault.root / "keyring.json").read_bytes()
+    for folder, code in ((file, "vault.kit_folder"), (file / "in", "vault.kit_folder"), (there, "vault.kit_exists")):
+        with pytest.raises(CarelakeError) as caught:
+            recovery.make(
+                admin, vault.keyring, clock, shares=3, threshold=2, keep=partial(write_shares, folder=folder)
+            )
+        assert caught.value.code == code
+    assert [path.name for path in there.iterdir()] == ["share-3-of-3.txt"], "all shares or none"
+    assert (vault.root / "keyring.json").read_bytes() == before
+    assert vault.keyring.current().file.kit is None
 
 
 # -- release 0.1.0 ------------------------------------------------------------------------------------------------

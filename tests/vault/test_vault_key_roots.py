@@ -196,6 +196,32 @@ def test_the_old_root_is_forgotten_when_told_to(
         Vault.open(tmp_path / "old copy", **said)
 
 
+def test_all_earlier_roots_are_forgotten(
+    tmp_path: Path, permit_for: PermitFor, said: dict[str, Any], clock: FixedClock, os_keyring: Any
+) -> None:
+    root, keys = tmp_path / "ws", tmp_path / "keys"
+    admin, roots = permit_for("keys:write", account="security"), Roots("w9", keys, None)
+    with Vault.create(root, **said) as vault:
+        shutil.copytree(root, tmp_path / "old copy")
+        (keys / "w8.key").write_text("another workspace's")
+        for to in ("file", "keyring", "keyring"):
+            reroot.move(admin, vault.keyring, clock, roots.named(to), keep_old=True)
+        done = reroot.move(admin, vault.keyring, clock, roots.named("keyring"), keep_old=False)
+        assert (done.version, done.left) == (5, ("file/v1", "file/v2"))
+        assert [n for n in range(3, 6) if os_keyring.get_password("carelake", f"w9.{n}")] == [5]
+        done = reroot.move(admin, vault.keyring, clock, roots.named("file"), keep_old=False)
+        assert (done.version, done.left) == (6, ())
+        assert os_keyring.get_password("carelake", "w9.5") is None
+        assert sorted(path.name for path in keys.glob("*.key*")) == ["w8.key", "w9.key.6"]
+        reroot.move(admin, vault.keyring, clock, PassphraseRoot(PASSPHRASE), keep_old=True)
+    with Vault.open(root, **said, passphrase=PASSPHRASE) as vault:
+        done = reroot.move(admin, vault.keyring, clock, roots.named("file"), keep_old=False)
+        assert done.left == ("passphrase/v7",)
+    Vault.open(root, **said).close()
+    with pytest.raises(Unavailable, match=r"w9\.key"):
+        Vault.open(tmp_path / "old copy", **said)
+
+
 def test_no_root_moves_without_its_grant(
     tmp_path: Path, permit_for: PermitFor, said: dict[str, Any], clock: FixedClock
 ) -> None:

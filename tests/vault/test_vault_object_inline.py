@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
 from carelake.core.clock import FixedClock
-from carelake.core.errors import CarelakeError, Corrupt
+from carelake.core.errors import CarelakeError, Conflict, Corrupt
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
 from carelake.core.settings import ObjectSettings, Settings
@@ -89,9 +91,76 @@ def test_tags_are_sealed_in_the_table(small: Vault, permit: Permit) -> None:
         connection.execute(update(object_version).where(V.seq == rows[0].seq).values(tags=rows[1].tags))
     with pytest.raises(Corrupt):
         small.objects.stat(permit, "landing", "a")
-    with small.database.ledger() as connection:  # of the first format
-        connection.execute(update(object_version).where(V.seq == rows[0].seq).values(tags='{"old": "text"}'))
-    assert small.objects.stat(permit, "landing", "a").tags == {"old": "text"}
+
+
+FORGED: dict[str, dict[str, Any]] = {
+    "name": {"name": "c"},
+    "size": {"size": 7},
+    "digest": {"sha256": "0" * 64},
+    "tags": {"tags": '{"x": "forged"}'},
+    "no tags": {"tags": "{}"},
+    "retention": {"retain_until": "2026-01-01T00:00:00.000Z"},
+    "hold": {"held": False},
+    "object": {"object": "0" * 32},
+    "as of the first format": {"name": "c", "voucher": None},
+}
+
+
+@pytest.mark.parametrize("how", FORGED)
+def test_a_forged_row_is_noticed(small: Vault, permit: Permit, clock: FixedClock, how: str) -> None:
+    """By somebody who can edit the rows (PostgreSQL)."""
+    objects, until = small.objects, clock.now() + timedelta(days=99)
+    told = objects.put(permit, "landing", "a", b"x", tags={"k": "v"})
+    objects.keeping.retain(permit, "landing", "a", "governance", until)
+    objects.keeping.hold(permit, "landing", "a", on=True)
+    objects.tag(permit, "landing", "a", {"more": "tags"})
+    assert list(objects.verify(permit)) == []
+    with small.database.ledger() as connection:
+        connection.execute(update(object_version).where(V.version == told.version).values(FORGED[how]))
+    name = str(FORGED[how].get("name", "a"))
+    doors: list[Callable[[], object]] = [
+        lambda: objects.get(permit, "landing", name),
+        lambda: objects.stat(permit, "landing", name, told.version),
+        lambda: objects.list(permit, "landing"),
+        lambda: objects.versions(permit, "landing", name),
+        lambda: objects.tag(permit, "landing", name, {}),
+        lambda: objects.keeping.hold(permit, "landing", name, on=False),
+    ]
+    for door in doors:
+        with pytest.raises(Corrupt) as caught:
+            door()
+        assert caught.value.code == "vault.row_altered"
+    assert [(fault.kind, fault.name) for fault in objects.verify(permit)] == [("altered", name)]
+
+
+def test_two_objects_whose_names_are_exchanged_are_both_named(small: Vault, permit: Permit) -> None:
+    for name in ("ann", "bob", "cyd"):
+        small.objects.put(permit, "landing", name, name.encode())
+    with small.database.ledger() as connection:
+        for old, new in (("ann", "tmp"), ("bob", "ann"), ("tmp", "bob")):
+            connection.execute(update(object_version).where(V.name == old).values(name=new))
+    for name in ("ann", "bob"):
+        with pytest.raises(Corrupt):
+            small.objects.get(permit, "landing", name)
+    assert small.objects.get(permit, "landing", "cyd") == b"cyd"
+    assert sorted((fault.kind, fault.name) for fault in small.objects.verify(permit)) == [
+        ("altered", "ann"),
+        ("altered", "bob"),
+    ]
+
+
+def test_markers_restored_versions_and_uploads_are_vouched_for(small: Vault, permit: Permit) -> None:
+    objects = small.objects
+    first = objects.put(permit, "landing", "a", b"x", tags={"k": "v"})
+    objects.remove(permit, "landing", "a")
+    objects.restore(permit, "landing", "a")
+    begun = objects.uploads.begin(permit, "landing", "a", tags={"k": "w"})
+    objects.uploads.put(permit, "landing", begun.id, 1, b"y")
+    objects.uploads.complete(permit, "landing", begun.id)
+    assert [one.tags for one in objects.versions(permit, "landing", "a")] == [{"k": "w"}, {"k": "v"}, {}, {"k": "v"}]
+    assert objects.get(permit, "landing", "a", first.version) == b"x"
+    with small.database.ledger() as connection:
+        assert connection.execute(select(object_version).where(V.voucher.is_(None))).all() == []
 
 
 def test_parts_cannot_be_reordered_dropped_or_taken_from_elsewhere(small: Vault, permit: Permit) -> None:
@@ -187,3 +256,28 @@ def test_every_keeping_door_asks_for_its_own_grant(small: Vault, permit: Permit,
     with pytest.raises(CarelakeError) as caught:
         uploads.abort(permit_for("landing:write", account="research"), "landing", begun.id)
     assert caught.value.code == "vault.upload"
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_a_writer_that_failed_to_commit_stores_nothing_later(
+    small: Vault, permit: Permit, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = small.objects.create(permit, "landing", "a")
+    writer.write(bytes(size))
+    begun = small.objects.uploads.begin(permit, "landing", "b")
+    part = small.objects.uploads.part(permit, "landing", begun.id, 1)
+    part.write(bytes(size))
+    with monkeypatch.context() as patch:
+        patch.setattr(small.database, "writing", None)
+        for each in (writer, part):
+            with pytest.raises(TypeError):
+                each.commit()
+    for each in (writer, part):
+        with pytest.raises(Conflict) as caught:
+            each.commit()
+        assert caught.value.code == "vault.discarded"
+    writer.close()
+    assert small.objects.list(permit, "landing") == []
+    assert small.objects.uploads.parts(permit, "landing", begun.id) == []
+    assert files(small) == []
+    assert small.objects._depot.unsure == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
@@ -103,10 +104,14 @@ class KeySource:
     def _web_text(self) -> bytes:
         import httpx
 
+        # No proxy and no netrc of the environment: the keys are those of the address in the settings.
+        trust = ssl.create_default_context()
         text = bytearray()
         try:
             with (
-                httpx.Client(timeout=self._settings.timeout_seconds, follow_redirects=False) as client,
+                httpx.Client(
+                    timeout=self._settings.timeout_seconds, follow_redirects=False, trust_env=False, verify=trust
+                ) as client,
                 client.stream("GET", self._where, headers={"Accept": "application/json"}) as answer,
             ):
                 if answer.status_code != httpx.codes.OK:

@@ -35,10 +35,7 @@ ROLES = frozenset({"operator", "pipeline", "endpoint", "reviewer", "clinician", 
     {"application", "development", "administrator", "compliance"}
 )
 KINDS = ("person", "service")
-_OURS = frozenset({"access", "anonymous", "carelake", "carrier", "init", "probe", "restore", "sealer", "system"}) | {
-    "upgrade",
-    "vault",
-}
+_OURS = frozenset({"access", "anonymous", "carelake", "init", "probe", "sealer", "upgrade", "vault"})
 """Under these names the trail tells of acts that no principal did."""
 
 
@@ -207,7 +204,7 @@ def checked_name(name: str) -> str:
     if not name.isprintable() or not 0 < len(name) <= 128 or name != name.strip() or name.casefold() in _OURS:
         raise Invalid(
             "access.principal_name",
-            "A name has 1 to 128 printable characters, no space at the edge, and is none that carelake itself acts by.",
+            "A name has 1 to 128 printable characters, no space at the edge, and is none that carelake acts by.",
         )
     if not unicodedata.is_normalized("NFC", name):
         raise Invalid("access.principal_name", "A name is in Unicode's normal form C, so that one name is one text.")

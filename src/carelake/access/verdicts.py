@@ -54,7 +54,7 @@ class Judge:
         if principal.via:
             speaker = self._register.seen(connection, principal.via)
             # Nobody is lent a voice by one who may not speak any more.
-            if speaker is None or speaker.principal.disabled or (principal.lent and not _operates(speaker)):
+            if (speaker is not None and speaker.principal.disabled) or (principal.lent and not _operates(speaker)):
                 who = replace(who, disabled=True)
         if principal.until is not None and now >= principal.until:
             return Verdict(Decision(False, ("the session has ended",)), Request(who, action, account, purpose), None)
@@ -94,8 +94,8 @@ class Judge:
         return (request.ends,)
 
 
-def _operates(speaker: Standing) -> bool:
-    return "operator" in speaker.principal.roles
+def _operates(speaker: Standing | None) -> bool:
+    return speaker is not None and "operator" in speaker.principal.roles
 
 
 def _known(principal: Principal, standing: Standing | None) -> Principal:

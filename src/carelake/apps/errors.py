@@ -7,7 +7,7 @@ from typing import Any
 
 from carelake.core import errors
 
-__all__ = ["exit_code", "outcome_of", "problem_of", "status_of"]
+__all__ = ["code_of", "exit_code", "outcome_of", "problem_of", "status_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ def _row(error: BaseException) -> _Row:
 def exit_code(error: BaseException) -> int:
     """The process's exit code; 130 for an interrupt from the keyboard."""
     return 130 if isinstance(error, KeyboardInterrupt) else _row(error).exit
+
+
+def code_of(error: BaseException) -> str:
+    """The code of an error; of one that is not ours the type alone, since its text may hold anything."""
+    return error.code if isinstance(error, errors.CarelakeError) else f"fault.{type(error).__name__}"
 
 
 def status_of(error: BaseException) -> int:

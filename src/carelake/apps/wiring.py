@@ -74,6 +74,8 @@ _NOT_SETTINGS = frozenset(
         "NEW_PASSPHRASE",
     }
 )
+_FILE_ONLY = frozenset({"access", "accounts", "approval", "audit", "keys"})
+"""Sections that no environment overrides: an override of a limit would leave no trace in the trail."""
 
 
 def key_folder(environment: Mapping[str, str]) -> Path:
@@ -106,7 +108,14 @@ def settings_of(data: bytes, environment: Mapping[str, str]) -> Settings:
         raise Invalid("apps.settings", f"{CONFIG} is not valid TOML: {error}") from None
     for name, text in environment.items():
         if name.startswith(_PREFIX) and name.removeprefix(_PREFIX) not in _NOT_SETTINGS:
-            _put(said, name.removeprefix(_PREFIX).lower().split("__"), text)
+            path = name.removeprefix(_PREFIX).lower().split("__")
+            if path[0] in _FILE_ONLY:
+                raise Invalid(
+                    "apps.settings",
+                    f"{name} is not taken from the environment: settings of [{path[0]}] are limits, so they stand "
+                    f"in {CONFIG}, where a change of them is told; unset it.",
+                )
+            _put(said, path, text)
     if isinstance(found := said.get("format"), int):
         # Before the settings, of which a later version knows others.
         check_not_newer(found, str(said.get("version", "")))

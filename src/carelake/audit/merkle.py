@@ -119,6 +119,15 @@ class Frontier:
             size, _, digest = one.partition(":")
             self._peaks.append((int(size), bytes.fromhex(digest)))
 
+    @classmethod
+    def read(cls, text: str) -> Frontier | None:
+        """As it was kept; None for what is none."""
+        try:
+            found = cls(text)
+        except ValueError:
+            return None
+        return found if found.text() == text else None
+
     def append(self, leaf: bytes) -> None:
         """Add a leaf."""
         size, digest = 1, leaf_hash(leaf)

@@ -65,7 +65,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         if self.account not in ("", account):
             raise Refused(
                 "audit.other_account",
-                "The trail of another account is read with --account; all of it at once by who belongs to all accounts.",
+                "The trail of another account is read with --account; that of all, by who belongs to all accounts.",
             )
         return msgspec.structs.replace(self, account=account)
 

@@ -57,7 +57,7 @@ class SealingRound:
         """Seal until nothing is left; answers how many segments were made.
 
         Raises:
-            Corrupt: ``audit.rolled_back``, ``audit.head_missing``, ``audit.stray_segment``.
+            Corrupt: ``audit.rolled_back``, ``audit.head_missing``, ``audit.stray_segment``, ``audit.peaks``.
         """
         made = 0
         while True:
@@ -169,14 +169,43 @@ class SealingRound:
         return found
 
     def _frontier(self, last: Mapping[str, Any]) -> Frontier:
-        if last["peaks"] or not last["number"]:
-            return Frontier(last["peaks"])
+        """The tree so far. What is folded in the row counts only where a signature says so, too."""
+        if not last["number"]:
+            return Frontier()
+        if last["peaks"]:
+            found = Frontier.read(last["peaks"])
+            if found is None or found.root().hex() != self._tree(last):
+                raise Corrupt(
+                    "audit.peaks",
+                    "The tree of the trail, folded in the row of its last segment, was altered; nothing is sealed on "
+                    "top of it. `carelake audit verify` says more; restore the newest backup.",
+                )
+            return found
         # The row is of a version that kept none: fold the headers once more.
         folded = Frontier()
         for number in range(1, last["number"] + 1):
             one = stored_segment(self._vault, self._permit, number)
             folded.append(one.header_line if one else b"")
         return folded
+
+    def _tree(self, last: Mapping[str, Any]) -> str:
+        """The root of the tree with this segment: as the head signed it, or, where that is behind, as folded anew."""
+        head = self._heads.read()
+        if head and (head["number"], head["digest"]) == (last["number"], last["digest"]) and "tree" in head:
+            return str(head["tree"])
+        one = stored_segment(self._vault, self._permit, last["number"])
+        with self._vault.database.ledger_reading() as connection:
+            before = connection.execute(select(table.c.peaks).where(table.c.number == last["number"] - 1)).scalar()
+        folded = Frontier.read(before or "")
+        if one is None or folded is None or one.digest != last["digest"]:
+            return ""
+        if not self._key.verify(one.header_line, one.signature, one.key):
+            return ""
+        # Its signed header names the tree before it. One of an earlier version names none, and has no folded tree.
+        if one.header.get("tree") != folded.root().hex():
+            return ""
+        folded.append(one.header_line)
+        return folded.root().hex()
 
     @staticmethod
     def _last(connection: Connection) -> dict[str, Any]:

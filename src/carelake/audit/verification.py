@@ -2,8 +2,8 @@
 
 Numbered as in ``docs/internals/audit.md``: (1) each segment is there, readable and signed, (2) it names its
 predecessor and the tree of all before it, without a gap, (3) its lines give its root, (4) its lines equal the rows,
-(5) the patients beside each act are those that it names or digests, (6) the outside head is among the segments, and
-(7) so is every head at the anchor.
+(5) the patients beside each act are those that it names or digests, (6) the outside head is among the segments,
+(7) so is every head at the anchor, and (8) each noun was written by an act that says so.
 
 Acts are read once, in order, in step with the segments; a row's line is put together from the stored text without
 parsing what it says.
@@ -21,11 +21,12 @@ from sqlalchemy import Connection, select
 from carelake.audit import merkle
 from carelake.audit.clocks import ClockWatch
 from carelake.audit.heads import Heads
+from carelake.audit.made import strays
 from carelake.audit.people import People
 from carelake.audit.readings import COLUMNS, Acts, line_of, moment_of
 from carelake.audit.restores import Restores
 from carelake.audit.sealing import stored_segment
-from carelake.audit.segments import GENESIS, Segment
+from carelake.audit.segments import GENESIS, Segment, object_name
 from carelake.audit.signing import TrailKey
 from carelake.audit.tables import act
 from carelake.audit.tables import segment as table
@@ -37,6 +38,7 @@ __all__ = ["Problem", "Verdict", "Verification"]
 
 _ROWS = 5_000
 _MOST_PROBLEMS = 1_000
+_FOLDED = "the tree that is folded in its row is not that of the segments up to it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class Verification:
             unfinished = len(Acts(connection).unfinished())
             segments = [dict(row) for row in connection.execute(select(table).order_by(table.c.number)).mappings()]
             found = list(islice(self._segments(connection, segments, since, total), _MOST_PROBLEMS))
+            unmade = (Problem("noun", *one) for one in strays(connection))
+            found += islice(unmade, _MOST_PROBLEMS - len(found))
         digests = {0: GENESIS, **{row["number"]: row["digest"] for row in segments}}
         found += [*_of_head(head, digests), *self._of_anchor(anchored, digests)]
         found += [Problem("restore", "restore", wrong)] if (wrong := self._restores.unfounded()) else []
@@ -137,7 +141,10 @@ class Verification:
         skipped = sum(1 for _ in _before(segments, since))
         if skipped:
             self._previous = segments[skipped - 1]
-            self._tree = merkle.Frontier(self._previous["peaks"]) if self._previous["peaks"] else None
+            peaks = self._previous["peaks"]
+            self._tree = merkle.Frontier.read(peaks) if peaks else None
+            if peaks and self._tree is None:
+                yield Problem("segment", f"segment {self._previous['number']}", _FOLDED)
         rows = _Rows(connection, self._previous["last"] + 1)
         people = People(connection, self._previous["last"] + 1)
         for row in segments[skipped:]:
@@ -175,15 +182,19 @@ class Verification:
             yield Problem("segment", name, "its signature is not the workspace's")
         if stored.digest != row["digest"] or header.get("previous") != before["digest"]:
             yield Problem("segment", name, "it does not continue the segment before it")
-        told = [header.get(one) for one in ("number", "first", "last", "workspace")]
-        if told != [row["number"], row["first"], row["last"], self._vault.settings.workspace]:
+        told = [header.get(one) for one in ("number", "first", "last", "at", "workspace")]
+        if told != [row["number"], row["first"], row["last"], row["at"], self._vault.settings.workspace]:
             yield Problem("segment", name, "its header and its row tell of different acts")
+        if row["name"] != object_name(row["number"]):
+            yield Problem("segment", name, "its row names another object")
         if str(header.get("at")) < before["at"]:
             yield Problem("segment", name, "it was sealed before the segment before it, by its time")
         if self._tree is not None:
             if "tree" in header and header["tree"] != self._tree.root().hex():
                 yield Problem("segment", name, "its tree is not that of the segments before it")
             self._tree.append(stored.header_line)
+            if row["peaks"] != self._tree.text() and (row["peaks"] or "tree" in header):
+                yield Problem("segment", name, _FOLDED)
 
     def _acts(
         self, row: dict[str, Any], lines: tuple[bytes, ...] | None, rows: _Rows, people: People

@@ -8,6 +8,7 @@ import msgspec
 
 __all__ = [
     "FORMAT",
+    "MIB",
     "AccessSettings",
     "AccountSettings",
     "ApprovalSettings",
@@ -60,7 +61,7 @@ class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LockoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """After ``failures`` in ``window_seconds`` a source may not try a name for ``first_seconds``, then twice that..."""
+    """After ``failures`` in ``window_seconds`` a source may not try a name for ``first_seconds``, then twice that."""
 
     failures: int = 5
     window_seconds: int = 900

@@ -7,6 +7,7 @@ another one the second time (DNS rebinding) gains nothing.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from carelake.core.errors import Invalid, Refused, Unavailable
 
-__all__ = ["Address", "Allowed", "resolve_name"]
+__all__ = ["Address", "Allowed", "masked", "resolve_name"]
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 _PORTS = {"https": 443, "http": 80}
@@ -24,8 +25,19 @@ def resolve_name(host: str, port: int) -> list[str]:
     """The addresses of a name, by the system's resolver."""
     try:
         return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    except OSError:
+    except (OSError, UnicodeError):
         return []
+
+
+def masked(url: str) -> str:
+    """A URL as it may be shown: a receiver's secret is often in its path or query."""
+    try:
+        found = urlsplit(url)
+    except ValueError:
+        return "…"
+    netloc = found.netloc.rpartition("@")[2]
+    more = found.path not in ("", "/") or found.query or found.fragment
+    return f"{found.scheme}://{netloc}/{'…' if more else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +69,11 @@ class Allowed:
     networks: str = ""
     resolve: Callable[[str, int], list[str]] = resolve_name
 
-    def check(self, url: str) -> SplitResult:
+    def check(self, url: str, trusted: re.Pattern[str] | None = None) -> SplitResult:
         """The URL, if its form and its host are allowed; no name is resolved.
+
+        Args:
+            trusted: hosts that need not be named.
 
         Raises:
             Invalid: ``events.url``. Refused: ``events.host_not_allowed``.
@@ -70,11 +85,12 @@ class Allowed:
             raise _bad_url() from None
         if not host or found.scheme not in _PORTS or found.username or found.password or found.fragment:
             raise _bad_url()
-        if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
+        if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url or not _may_be_name(host):
             raise _bad_url()
         if found.scheme == "http" and not _loopback_name(host):
             raise Invalid("events.url", "Plain http is for loopback only; use https.")
-        if not {host, f"{host}:{port}"} & self._hosts():
+        by_form = trusted is not None and trusted.fullmatch(host)
+        if not by_form and not {host, f"{host}:{port}"} & self._hosts():
             raise Refused(
                 "events.host_not_allowed", "The setting events.hosts does not name this host; add it there first."
             )
@@ -104,11 +120,10 @@ class Allowed:
         return set(self.hosts.lower().replace(",", " ").split())
 
     def _may(self, ip: Ip, host: str) -> bool:
-        mapped = getattr(ip, "ipv4_mapped", None)
-        ip = mapped or ip
+        ip = _embedded(ip) or ip
         if ip.is_loopback:
             return _loopback_name(host)
-        if ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip.is_reserved:
+        if ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip.is_reserved or _site_local(ip):
             return False
         return ip.is_global or any(ip in network for network in self._networks())
 
@@ -119,6 +134,27 @@ class Allowed:
             raise Invalid(
                 "events.networks", "The setting events.networks takes networks such as 10.1.0.0/16."
             ) from None
+
+
+def _embedded(ip: Ip) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that a packet to this one is handed on to: mapped, 6to4, ISATAP (RFC 5214 section 6.1).
+
+    Teredo is not global, IPv4-compatible and NAT64 addresses are reserved: those are refused as they are.
+    """
+    if ip.version == 4:
+        return None
+    if ip.ipv4_mapped or ip.sixtofour:
+        return ip.ipv4_mapped or ip.sixtofour
+    isatap = (int(ip) >> 32) & 0xFDFFFFFF == 0x00005EFE
+    return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if isatap else None
+
+
+def _site_local(ip: Ip) -> bool:
+    return ip.version == 6 and ip.is_site_local
+
+
+def _may_be_name(host: str) -> bool:
+    return len(host) < 254 and all(0 < len(one) < 64 for one in host.removesuffix(".").split("."))
 
 
 def _loopback_name(host: str) -> bool:

@@ -35,12 +35,14 @@ class Report:
     Attributes:
         busy: another process has the lease, or the consumer is paused; nothing was done.
         more: there is more to do at once.
+        failed: code of the error that ended it; what it had not settled comes again.
     """
 
     name: str
     tally: Tally
     busy: bool = False
     more: bool = False
+    failed: str = ""
 
 
 class Delivery:
@@ -77,6 +79,7 @@ class Delivery:
             if not due_now(tx, told, self._vault.clock.now(), 1):
                 return Report(name, Tally())
             secrets = self._subscriptions(tx).signing(permit, told)
+            told = self._subscriptions(tx).opened(permit, told)
         with database.ledger() as tx:
             lease = leases.take(tx, name, self._owner, self._vault.clock, self._seconds)
         if lease is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -110,10 +110,10 @@ def start_of(text: str) -> Start:
         return Start(text)
     if text.isascii() and text.isdigit() and len(text) < 19:
         return Start(int(text))
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):  # at the ends of the calendar, UTC is out of it
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is not None:
-            return Start(moment)
+            return Start(moment.astimezone(UTC))
     raise Invalid(
         "events.start",
         "Not a place to start from; expected now, beginning, a sequence such as 1200, or an instant such as "

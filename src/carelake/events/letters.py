@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 
-from carelake.core.errors import NotFound
+from carelake.core.errors import Invalid, NotFound
 from carelake.events.tables import dead
 
 __all__ = ["Letter", "Letters"]
@@ -58,7 +58,7 @@ class Letters:
         Their streams have gone on meanwhile: they come late, and out of order.
 
         Raises:
-            NotFound: ``events.no_such_letter``.
+            NotFound: ``events.no_such_letter``. Invalid: ``events.sequence``.
         """
         said = {"state": "again", "attempts": 0, "due": ""}
         return self._some(
@@ -69,13 +69,20 @@ class Letters:
         """Give some, or all, up for good; answers how many.
 
         Raises:
-            NotFound: ``events.no_such_letter``.
+            NotFound: ``events.no_such_letter``. Invalid: ``events.sequence``.
         """
         return self._some(sequences, self._tx.execute(delete(dead).where(self._own(sequences))).rowcount)
 
     def _own(self, sequences: Iterable[int] | None) -> ColumnElement[bool]:
         own = dead.c.consumer == self._consumer
-        return own if sequences is None else own & dead.c.seq.in_(list(sequences))
+        if sequences is None:
+            return own
+        wanted = list(sequences)
+        if not all(0 < one < 2**63 for one in wanted):
+            raise Invalid(
+                "events.sequence", "Not a sequence; `carelake events dead list` shows those of its letters."
+            )
+        return own & dead.c.seq.in_(wanted)
 
     def _some(self, sequences: Iterable[int] | None, number: int) -> int:
         if sequences is not None and not number:

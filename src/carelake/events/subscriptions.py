@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 from carelake.core.clock import Clock, iso
 from carelake.core.errors import Conflict, Invalid, NotFound, Refused
 from carelake.core.permit import Permit
+from carelake.events.addresses import masked
 from carelake.events.filters import Filter, Start
 from carelake.events.outbox import known_streams
 from carelake.events.signing import new_secret
@@ -36,8 +37,8 @@ class Subscription:
         account: whose permit it is delivered under. It follows that account's events; one of `security` may follow
             those of others.
         driver: ``local`` (a function in this process), ``pull`` (read by a command), ``webhook``, ``eventbridge``.
-        target: where to, without secrets.
-        sealed: its signing secrets, sealed.
+        target: where to; a webhook's URL is masked, see `Subscriptions.opened`.
+        sealed: its signing secrets and a webhook's URL, sealed.
     """
 
     name: str
@@ -51,10 +52,14 @@ class Subscription:
 
 
 class _Secret(msgspec.Struct, frozen=True):
-    """A signing secret; ``until`` is "" for the newest, and the end of its time for the one before it."""
+    """A signing secret; ``until`` is "" for the newest, and the end of its time for the one before it.
+
+    Beside the newest is the URL: its path and query are often as secret.
+    """
 
     secret: str
     until: str = ""
+    url: str = ""
 
 
 class Subscriptions:
@@ -84,6 +89,7 @@ class Subscriptions:
         if self._tx.execute(select(_S.name).where(_S.name == name)).first():
             raise Conflict("events.exists", "There is a consumer of this name already; remove it, or take another.")
         secret = new_secret() if driver == "webhook" else None
+        url = str(target.get("url", ""))
         self._tx.execute(
             insert(subscription).values(
                 name=name,
@@ -91,8 +97,8 @@ class Subscriptions:
                 driver=driver,
                 state="active",
                 filter=msgspec.json.encode(wanted).decode(),
-                target=msgspec.json.encode(target).decode(),
-                secret=self._seal(permit, name, [_Secret(secret)]) if secret else None,
+                target=_shown(target),
+                secret=self._seal(permit, name, [_Secret(secret, url=url)]) if secret else None,
                 created=iso(self._clock.now()),
                 owner="",
                 fence=0,
@@ -176,14 +182,21 @@ class Subscriptions:
             raise Invalid("events.no_secret", "This consumer's driver does not sign; only webhooks do.")
         made = new_secret()
         before = _Secret(secrets[0].secret, iso(self._clock.now() + _OVERLAP))
-        sealed = self._seal(permit, name, [_Secret(made), before])
-        self._tx.execute(update(subscription).where(_S.name == name).values(secret=sealed))
+        url = secrets[0].url or str(told.target.get("url", ""))
+        sealed = self._seal(permit, name, [_Secret(made, url=url), before])
+        said = {"secret": sealed, "target": _shown(told.target)}
+        self._tx.execute(update(subscription).where(_S.name == name).values(said))
         return made
 
     def signing(self, permit: Permit, told: Subscription) -> list[str]:
         """The secrets that are good now, the newest first."""
         now = iso(self._clock.now())
         return [one.secret for one in self._secrets(permit, told) if not one.until or now < one.until]
+
+    def opened(self, permit: Permit, told: Subscription) -> Subscription:
+        """The same consumer with the whole of its URL, for whoever calls it."""
+        url = next((one.url for one in self._secrets(permit, told)), "")
+        return replace(told, target={**told.target, "url": url}) if url else told
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -249,6 +262,10 @@ def _of_kinds(query: Any, wanted: Filter) -> Any:
 
 def _context(name: str) -> bytes:
     return b"carelake-event-secret-1\x1f" + name.encode()
+
+
+def _shown(target: Mapping[str, Any]) -> str:
+    return msgspec.json.encode({k: masked(v) if k == "url" else v for k, v in target.items()}).decode()
 
 
 def _subscription(row: Row[Any]) -> Subscription:

@@ -118,8 +118,12 @@ class Blobs(Protocol):
         """
         ...
 
-    def move(self, blob: Blob, storage: str) -> Blob | None:
-        """Have the blob durably in another storage class as well; the copy to `remove` once that is entered."""
+    def move(self, blob: Blob, storage: str, guard: Guard | None = None) -> Blob | None:
+        """Have the blob durably in another storage class as well; the copy to `remove` once that is entered.
+
+        Args:
+            guard: what is to keep it there too, as in `create`.
+        """
         ...
 
     def remove(self, blob: Blob) -> None:
@@ -130,6 +134,10 @@ class Blobs(Protocol):
         """
         ...
 
+    def abort(self, blob: Blob) -> None:
+        """Leave nothing of uploads that were begun; of a finished blob everything."""
+        ...
+
     def protect(self, blob: Blob, guard: Guard) -> None:
         """Have the place itself keep the blob, where it can; the vault's own rows decide in any case."""
         ...
@@ -138,8 +146,12 @@ class Blobs(Protocol):
         """Take a blob that no row knows out of the way, so that it can come back."""
         ...
 
-    def walk(self, now: datetime) -> Iterator[Found]:
-        """Everything that lies there, in no order, with its age at ``now``."""
+    def walk(self, now: datetime, under: str = "*/*") -> Iterator[Found]:
+        """Everything that lies there, in no order, with its age at ``now``.
+
+        Args:
+            under: only that of one ``ACCOUNT/ZONE``.
+        """
         ...
 
 

@@ -21,9 +21,10 @@ from carelake.vault.database import scope_of
 from carelake.vault.depot import Depot
 from carelake.vault.places import LOCKED, UNVERSIONED
 from carelake.vault.retention import check_free, locked
-from carelake.vault.space import blobs_of, give_up, undo
-from carelake.vault.tables import object_inline, object_manifest, object_part, object_version
+from carelake.vault.space import blobs_of, give_up, parts_of, undo
+from carelake.vault.tables import object_inline, object_manifest, object_part, object_upload, object_version
 from carelake.vault.versions import MAX_NAME_BYTES, ObjectVersion, check_name, row_of, told
+from carelake.vault.vouched import voucher
 
 __all__ = ["ANY", "Catalogue", "Condition", "Draft", "Held"]
 
@@ -105,6 +106,14 @@ _BURY = update(object_version).where(*_NAMED).values(current=False, deleted=True
 _BURY_ONE = update(object_version).where(_T.seq == bindparam("in_seq")).values(current=False, deleted=True)
 _REMOVE = delete(object_version).where(*_NAMED)
 _UNMARK = delete(object_version).where(*_NAMED, _T.form == "marker")
+_U = object_upload.c
+_BEGUN = (
+    _U.account == bindparam("in_account"),
+    _U.zone == bindparam("in_zone"),
+    _U.name == bindparam("in_name"),
+)
+_UPLOADS = select(_U.upload).where(*_BEGUN)
+_UNBEGIN = delete(object_upload).where(*_BEGUN)
 _LIST = (
     select(object_version)
     .where(*_PLACE, _T.current, ~_T.deleted, _T.name >= bindparam("prefix"), _T.name <= bindparam("above"))
@@ -212,7 +221,8 @@ class Catalogue:
 
     def _insert(self, connection: Connection, draft: Draft) -> None:
         values = row_of(draft.told, self._depot) | {"object": draft.object, "form": draft.form}
-        connection.execute(insert(object_version), values | {"stored_size": draft.stored_size})
+        values |= {"stored_size": draft.stored_size, "voucher": voucher(self._depot, values)}
+        connection.execute(insert(object_version), values)
         if draft.inline is not None:
             connection.execute(insert(object_inline), {"object": draft.object, "sealed": draft.inline})
         if draft.manifest is not None:
@@ -236,13 +246,15 @@ class Catalogue:
             condition.check(row)
             connection.execute(_STEP_BACK, said)
             values = row_of(marker, self._depot) | {"object": marker.version, "form": "marker", "deleted": True}
-            connection.execute(insert(object_version), values | {"stored_size": 0})
+            values |= {"stored_size": 0, "voucher": voucher(self._depot, values)}
+            connection.execute(insert(object_version), values)
 
     def delete(self, permit: Permit, account: str, zone: str, name: str, *, forget: bool) -> int:
         """Remove all versions of an object; their bytes go after the commit.
 
         Args:
-            forget: remove the rows as well, and with them the name; otherwise reading tells that it is gone.
+            forget: remove the rows as well, and with them the name, also that of begun uploads; otherwise reading
+                tells that it is gone.
 
         Returns the number of versions. Raises `NotFound` where there is nothing; what `check_free` raises.
         """
@@ -251,7 +263,10 @@ class Catalogue:
         with self._database.writing(permit, join=True) as connection:
             if connection.execute(_EVER if forget else _CURRENT, said).first() is None:
                 raise _missing()
-            return self._drop_all(connection, said, forget=forget or zone in UNVERSIONED)
+            gone = self._drop_all(connection, said, forget=forget or zone in UNVERSIONED)
+            if forget:
+                self._drop_uploads(connection, said)
+            return gone
 
     def delete_version(self, permit: Permit, account: str, zone: str, name: str, version: str) -> None:
         """Remove one version, or a delete marker; the newest of those left becomes the current one.
@@ -325,6 +340,12 @@ class Catalogue:
         if not forget:
             connection.execute(_BURY, said)
         return len(rows)
+
+    def _drop_uploads(self, connection: Connection, said: dict[str, str]) -> None:
+        uploads = list(connection.scalars(_UPLOADS, said))
+        if uploads:
+            connection.execute(_UNBEGIN, said)
+            give_up(connection, self._depot, parts_of(connection, uploads), set(uploads))
 
     def _drop(self, connection: Connection, rows: Iterable[Row[Any]]) -> None:
         give_up(connection, self._depot, blobs_of(connection, rows), {row.version for row in rows})

@@ -12,7 +12,7 @@ from datetime import timedelta
 import msgspec
 
 from carelake.core.clock import Clock, iso
-from carelake.core.errors import Conflict, Invalid, Refused
+from carelake.core.errors import Conflict, Invalid, NotFound, Refused
 from carelake.core.permit import Permit, check
 from carelake.vault.drafting import Draft
 from carelake.vault.key_names import KEPT, account_of_key, kind_of_key, split, versions_of
@@ -151,7 +151,10 @@ def confirm(permit: Permit, keyring: Keyring, clock: Clock, key: str) -> Pending
                 key=key,
             )
         due = iso(clock.now() + timedelta(days=wanted.days))
-        done = msgspec.structs.replace(wanted, confirmed_by=permit.principal, confirmed_at=draft.now, due=due)
+        marks = tuple(entry.mark for entry in targets(draft.file, key) if entry.state != "destroyed")
+        done = msgspec.structs.replace(
+            wanted, confirmed_by=permit.principal, confirmed_at=draft.now, due=due, marks=marks
+        )
         _hold(draft, key, msgspec.structs.replace(draft.file.holds[key], destruction=done))
         return _pending(key, done)
 
@@ -194,10 +197,14 @@ def destroy_due(keyring: Keyring, clock: Clock) -> tuple[str, ...]:
     def edit(draft: Draft) -> tuple[str, ...]:
         gone: list[str] = []
         for key in [key for key, hold in draft.file.holds.items() if _is_due(hold, now)]:
-            for entry in targets(draft.file, key):
-                if entry.state != "destroyed":
+            marks = _marks(draft.file.holds[key])
+            for entry in _there(draft.file, key):
+                if entry.state != "destroyed" and (marks is None or entry.mark in marks):
                     draft.destroy(entry)
                     gone.append(entry.label)
+            # An older ring was put back, and lacks some: the newer one must not bring them back.
+            for mark in (marks or frozenset()) - {entry.mark for entry in draft.file.keys}:
+                keyring.forgotten.note_key(mark, now)
             over = {key, *gone}
             draft.set(holds={name: hold for name, hold in draft.file.holds.items() if name not in over})
         return tuple(gone)
@@ -212,6 +219,18 @@ def targets(file: RingFile, key: str) -> list[Entry]:
     if kind_of_key(name) == "account" and version is None:
         own += [entry for entry in file.keys if entry.parent == name]
     return own
+
+
+def _there(file: RingFile, key: str) -> list[Entry]:
+    try:
+        return targets(file, key)
+    except NotFound:
+        return []
+
+
+def _marks(hold: Hold) -> frozenset[str] | None:
+    told = hold.destruction.marks if hold.destruction else ()
+    return None if isinstance(told, msgspec.UnsetType) else frozenset(told)
 
 
 def _is_due(hold: Hold, now: str) -> bool:

@@ -23,7 +23,7 @@ __all__ = [
     "write_atomic",
 ]
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 ABANDONED_SECONDS = 60.0
 """A small file is written in far less: what is older was left by a process that was killed."""
 
@@ -57,7 +57,7 @@ def publish(temporary: Path, final: Path) -> None:
 
 def copy_durably(source: Path, target: Path) -> None:
     """Copy a file, perhaps to another disk, synced; ``target`` is there whole or not at all."""
-    temporary = target.with_name(target.name + ".tmp")
+    temporary = target.with_name(f"{target.name}.{secrets.token_hex(6)}.tmp")  # another process may copy it too
     try:
         with source.open("rb") as old, os.fdopen(os.open(temporary, _NEW, 0o600), "wb") as new:
             shutil.copyfileobj(old, new, 1 << 20)
@@ -75,7 +75,7 @@ def write_atomic(path: Path, data: bytes, *, new: bool = False) -> None:
         new: refuse, with `FileExistsError`, to replace a file.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    handle = os.open(temporary, _NEW, 0o600)
     try:
         with full_disk(), os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -219,4 +219,5 @@ def catch_up(draft: Draft, missing: tuple[str, ...], newest: RingNote | None) ->
     for entry in [entry for entry in draft.file.keys if entry.label in missing]:
         draft.destroy(entry)
     if newest is not None:
-        draft.set(generation=newest.generation - 1, holds=newest.holds, policies=newest.policies)
+        generation = max(newest.generation - 1, draft.file.generation)
+        draft.set(generation=generation, holds=newest.holds, policies=newest.policies)

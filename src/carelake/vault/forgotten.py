@@ -248,8 +248,8 @@ def _altered() -> Corrupt:
 def _too_long() -> Unsupported:
     return Unsupported(
         "vault.forgotten_size",
-        f"The list of what was destroyed and erased, beside the root key, would be longer than {_MAX_BYTES >> 20} MiB, "
-        "or is; nothing of it was changed. A newer version of carelake may read more.",
+        "The list of what was destroyed and erased, beside the root key, is longer than "
+        f"{_MAX_BYTES >> 20} MiB, or would be; nothing of it was changed. A later carelake may read more.",
     )
 
 

@@ -12,7 +12,7 @@ from carelake.core.permit import Permit
 from carelake.vault.catalogue import Catalogue
 from carelake.vault.depot import Depot
 from carelake.vault.places import LOCKED
-from carelake.vault.retention import Mode, guard_of, hold, locked, retain
+from carelake.vault.retention import Mode, hold, locked, protect, retain
 from carelake.vault.space import blobs_of
 from carelake.vault.versions import ObjectVersion
 
@@ -75,7 +75,6 @@ class Keeping:
             told = change(connection, row)
             blobs = [blob for blob, form in blobs_of(connection, [row]) if form == "file"]
             # First the place, then the row: a version that counts as kept is kept there too.
-            for blob in blobs:
-                self._depot.blobs.protect(blob, guard_of(told))
+            protect(connection, self._depot, blobs)
             permit.log.wrote(f"object:{told.version}")
         return told

@@ -211,12 +211,8 @@ class Keyring:
             self._now = self._reread()
             return self._now
 
-    def change(self, edit: Callable[[Draft], _Result], *, tell: bool = True) -> _Result:
-        """Make a change on the newest file: one at a time over all processes, there whole or not at all.
-
-        Args:
-            tell: note it in the list outside, once it is made.
-        """
+    def change(self, edit: Callable[[Draft], _Result]) -> _Result:
+        """Make a change on the newest file, one at a time over all processes, whole or not at all; then note it."""
         with self._lock, locked(self._path.parent):
             before = self._now = self._reread()
             draft = Draft(before.file, before.root, iso(self._clock.now()))
@@ -224,8 +220,7 @@ class Keyring:
             file = draft.finish()
             write_atomic(self._path, encode(file))
             self._now = before.followed_by(file, draft.root, stamp_of(self._path))
-            if tell:
-                self._tell_outside()
+            self._tell_outside()
         return result
 
     def _reread(self) -> Unlocked:
@@ -237,7 +232,8 @@ class Keyring:
         if read.file.check != before.file.check:
             root = self.chooser(read.file.root).fetch(read.file.root)
         found = _unlocked(read, root, self._path.name)
-        if found.file.generation < before.file.generation:
+        told, known = found.file.generation, before.file.generation
+        if told < known or (told == known and found.file.mac != before.file.mac):
             raise Corrupt(
                 "vault.keyring_put_back",
                 f"An older {self._path.name} was put in place of the newer one while the workspace was open; "
@@ -247,14 +243,16 @@ class Keyring:
 
     def _catch_up(self) -> None:
         lines = self.forgotten.lines()
-        rings = [line.ring for line in lines if line.kind == "ring" and line.ring is not None]
-        newest = max(reversed(rings), key=lambda ring: ring.generation, default=None)
+        rings = [(line.ring, line.id) for line in lines if line.kind == "ring" and line.ring is not None]
+        newest = max((ring for ring, _ in reversed(rings)), key=lambda ring: ring.generation, default=None)
         file = self._now.file
         gone = {line.id for line in lines if line.kind == "key"}
         missing = tuple(entry.label for entry in file.keys if entry.mark in gone and entry.state != "destroyed")
-        older = newest is not None and newest.generation > file.generation
+        # As new as the newest, but not it: from a copy that was changed elsewhere.
+        foreign = (file.generation, file.mac.hex()[:32]) not in {(ring.generation, name) for ring, name in rings}
+        older = newest is not None and newest.generation >= file.generation + (not foreign)
         if missing or older:
-            self.change(lambda draft: catch_up(draft, missing, newest if older else None), tell=False)
+            self.change(lambda draft: catch_up(draft, missing, newest if older else None))
             if missing:
                 self.notices.append(Notice("destroyed", missing))
             if older and newest is not None:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, select, update
 
 from carelake.core.clock import iso
+from carelake.core.errors import CarelakeError
 from carelake.core.permit import Permit
 from carelake.core.settings import LifecycleRules
 from carelake.vault.blobs import STORAGES, Blob
@@ -22,14 +23,14 @@ from carelake.vault.catalogue import Catalogue, Condition
 from carelake.vault.depot import Depot
 from carelake.vault.multipart import Uploads
 from carelake.vault.places import LOCKED, UNVERSIONED, zone_of
-from carelake.vault.retention import is_free
-from carelake.vault.space import blobs_of, discard, give_up, tidy
-from carelake.vault.tables import object_part, object_upload, object_version
+from carelake.vault.retention import is_free, protect, strongest
+from carelake.vault.space import blobs_of, discard, give_up, tidy, users
+from carelake.vault.tables import object_part, object_removal, object_upload, object_version
 from carelake.vault.versions import ObjectVersion
 
 __all__ = ["Lifecycle", "Passed"]
 
-_T, _P, _U = object_version.c, object_part.c, object_upload.c
+_T, _P, _U, _R = object_version.c, object_part.c, object_upload.c, object_removal.c
 _PAGE = 500
 
 
@@ -38,8 +39,10 @@ class Passed:
     """What one run did, or would do; numbers of versions.
 
     Attributes:
-        kept: due, but held, retained or locked.
+        kept: due, but held, retained or locked, or sharing bytes with one that is.
         swept: blobs without a row that were set aside or removed.
+        failed: versions that could not be moved, and blobs without a row that could not be swept; tried again at the
+            next run.
     """
 
     aborted: int = 0
@@ -49,6 +52,7 @@ class Passed:
     archived: int = 0
     kept: int = 0
     swept: int = 0
+    failed: int = 0
 
 
 class Lifecycle:
@@ -76,7 +80,8 @@ class Lifecycle:
         for step in steps:
             step(permit, zone, rules, done, dry_run)
         if not dry_run:
-            done.swept = tidy(self._depot, permit.account, zone)
+            done.swept, failed = tidy(self._depot, permit.account, zone)
+            done.failed += failed
         permit.log.count(**{name: number for name, number in asdict(done).items() if number})
         return done
 
@@ -188,31 +193,54 @@ class Lifecycle:
             gone = 0
             for rows in self._pages(permit, zone, ~_T.deleted, forms, warmer, _T.created < self._before(days)):
                 for row in self._due(rows, done):
-                    gone += dry_run or self._move(permit, row, storage)
+                    if self._bound(row):
+                        done.kept += 1
+                        continue
+                    try:
+                        gone += dry_run or self._move(permit, row, storage)
+                    except (CarelakeError, OSError):  # the others can move all the same
+                        done.failed += 1
             if storage == "archive":
                 done.archived += gone
             else:
                 done.cooled += gone
+
+    def _bound(self, row: Row[Any]) -> bool:
+        """Does a version that is kept share bytes with this one?"""
+        with self._depot.database.snapshot() as connection:
+            names = [blob.object for blob, _ in blobs_of(connection, [row])]
+            return not all(is_free(user, self._depot.clock) for user in users(connection, names))
 
     def _move(self, permit: Permit, row: Row[Any], storage: str) -> bool:
         """Copy first, then enter, then remove the copy that was left: there is a whole copy at each moment."""
         depot = self._depot
         with depot.database.snapshot() as connection:
             blobs = [blob for blob, form in blobs_of(connection, [row]) if form == "file" and blob.storage != storage]
-            if not row.current and _shared(connection, blobs, row.version):
+            names = [blob.object for blob in blobs]
+            sharing = list(users(connection, names))
+            if not row.current and any(user.version != row.version for user in sharing):
                 return False  # it moves with the newer version that has the same bytes
+        guard = strongest(sharing, depot.clock)
         depot.presence.mark()
         depot.unsure += 1
-        left = [depot.blobs.move(blob, storage) for blob in blobs]
-        names = [blob.object for blob in blobs]
+        left = [depot.blobs.move(blob, storage, guard) for blob in blobs]
         with depot.database.writing(permit, join=True) as connection:
-            if not self._again(connection, [row]):
-                discard(connection, depot, [_at(blob, storage) for blob, old in zip(blobs, left, strict=True) if old])
-                depot.unsure -= 1
+            named = _named(connection, names)
+            free = all(is_free(user, depot.clock) for user in users(connection, names))
+            if not free or named != {(blob.object, blob.storage) for blob in blobs}:
+                alive = {name for name, _ in named}
+                protect(connection, depot, [blob for blob in blobs if blob.object in alive])
+                copies = [_at(blob, storage) for blob, old in zip(blobs, left, strict=True) if old is not None]
+                discard(connection, depot, [copy for copy in copies if copy.object not in alive])
+                # The copy of one that lives stays, since another run may be about to enter it; a sweep finds it.
+                depot.unsure -= not any(
+                    copy.object in alive and (copy.object, storage) not in named for copy in copies
+                )
                 return False
             whole = update(object_version).where((_T.seq == row.seq) | _T.object.in_(names))
             connection.execute(whole.values(storage=storage))
             connection.execute(update(object_part).where(_P.object.in_(names)).values(storage=storage))
+            connection.execute(delete(object_removal).where(_R.object.in_(names), _R.storage == storage))
             discard(connection, depot, [old for old in left if old is not None])
         depot.unsure -= 1
         return True
@@ -229,8 +257,8 @@ def _behind() -> Any:
     return select(other.c.seq).where(*same, other.c.seq != _T.seq).exists()
 
 
-def _shared(connection: Connection, blobs: Sequence[Blob], version: str) -> bool:
-    names = [blob.object for blob in blobs]
-    parts = select(_P.version).where(_P.object.in_(names), _P.version != version)
-    whole = select(_T.version).where(_T.object.in_(names), ~_T.deleted, _T.version != version)
-    return connection.execute(parts.union(whole).limit(1)).first() is not None
+def _named(connection: Connection, names: Sequence[str]) -> set[tuple[str, str]]:
+    """(object, storage class) of these blobs, as rows have them now."""
+    whole = select(_T.object, _T.storage).where(_T.object.in_(names), ~_T.deleted)
+    parts = select(_P.object, _P.storage).where(_P.object.in_(names))
+    return {(row.object, row.storage) for row in connection.execute(whole.union(parts))}

@@ -298,9 +298,7 @@ def _chosen(there: Sequence[Row[Any]], wanted: Sequence[Part] | None) -> list[Ro
     return list(there)
 
 
-def _version(
-    depot: Depot, begun: Row[Any], pieces: Sequence[Piece], tags: Mapping[str, str] | None
-) -> ObjectVersion:
+def _version(depot: Depot, begun: Row[Any], pieces: Sequence[Piece], tags: Mapping[str, str] | None) -> ObjectVersion:
     digests = [piece.sha256 for piece in pieces]
     if tags is None:
         tags = open_tags(depot, begun.account, begun.zone, begun.upload, begun.tags)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from carelake.core.clock import Clock, iso
 from carelake.core.errors import Corrupt
@@ -40,6 +40,7 @@ from carelake.vault.space import sweep
 from carelake.vault.tables import object_version
 from carelake.vault.verification import Fault, look, verify
 from carelake.vault.versions import ObjectVersion, check_name, check_tags, sealed_tags
+from carelake.vault.vouched import vouch_all, voucher
 from carelake.vault.writing import ObjectWriter
 
 if TYPE_CHECKING:
@@ -225,7 +226,9 @@ class Objects:
             kept = {name: text for name, text in old.tags.items() if name not in remove}
             new = replace(old, tags=kept | dict(tags))
             text = sealed_tags(self._depot, permit.account, zone, new.version, new.tags)
-            connection.execute(update(object_version).where(object_version.c.seq == row.seq).values(tags=text))
+            mac = voucher(self._depot, {**row._mapping, "tags": text})
+            change = update(object_version).where(object_version.c.seq == row.seq)
+            connection.execute(change.values(tags=text, voucher=mac))
         return new
 
     # -- read -----------------------------------------------------------------------------------------------------
@@ -288,6 +291,10 @@ class Objects:
                 found = again
 
     # -- housekeeping ---------------------------------------------------------------------------------------------
+
+    def vouch_all(self, connection: Connection) -> None:
+        """For an upgrade; see `vouched.vouch_all`."""
+        vouch_all(self._depot, connection)
 
     def sweep(self) -> int:
         """At open: remove what was given up and set aside what a killed process left; the number of blobs."""

@@ -108,7 +108,9 @@ def write_shares(kit: RecoveryKit, folder: Path) -> list[Path]:
                 "vault.kit_exists", "There are shares of a kit in that folder already; name another one."
             ) from None
         except OSError:
-            raise Invalid("vault.kit_folder", "The shares cannot be written to that folder; name another one.") from None
+            raise Invalid(
+                "vault.kit_folder", "The shares cannot be written to that folder; name another one."
+            ) from None
         undo.pop_all()
     return paths
 

@@ -8,6 +8,8 @@ its end either.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -15,13 +17,26 @@ from sqlalchemy import Connection, Row, select, update
 
 from carelake.core.clock import Clock, instant, iso
 from carelake.core.errors import Invalid, Refused
-from carelake.vault.blobs import Guard
+from carelake.vault.blobs import Blob, Guard
 from carelake.vault.depot import Depot
 from carelake.vault.places import LOCKED
+from carelake.vault.space import users
 from carelake.vault.tables import object_version
 from carelake.vault.versions import ObjectVersion, told
+from carelake.vault.vouched import voucher
 
-__all__ = ["Mode", "check_free", "guard_of", "hold", "is_free", "lock_of", "locked", "retain"]
+__all__ = [
+    "Mode",
+    "check_free",
+    "guard_of",
+    "hold",
+    "is_free",
+    "lock_of",
+    "locked",
+    "protect",
+    "retain",
+    "strongest",
+]
 
 Mode = Literal["governance", "compliance"]
 _T = object_version.c
@@ -50,6 +65,26 @@ def guard_of(version: ObjectVersion) -> Guard:
     until = instant(version.retain_until) if version.retain_until else None
     mode = version.retain_mode
     return Guard(mode if mode in get_args(Mode) else "", until, version.held)  # type: ignore[arg-type]
+
+
+def strongest(rows: Iterable[Row[Any]], clock: Clock) -> Guard:
+    """What keeps a blob that several versions use: any hold, and compliance or else governance at its longest."""
+    guard = Guard()
+    for row in rows:
+        if row.held:
+            guard = replace(guard, hold=True)
+        if _retained(row, clock):
+            mode, until = row.retain_mode, instant(row.retain_until)
+            same = mode == guard.mode and guard.until is not None and until <= guard.until
+            if not same and (mode == "compliance" or guard.mode != "compliance"):
+                guard = replace(guard, mode=mode, until=until)
+    return guard
+
+
+def protect(connection: Connection, depot: Depot, blobs: Iterable[Blob]) -> None:
+    """Have the place keep each blob as strongly as any version that uses it is kept."""
+    for blob in blobs:
+        depot.blobs.protect(blob, strongest(users(connection, [blob.object]), depot.clock))
 
 
 def is_free(row: Row[Any], clock: Clock) -> bool:
@@ -120,5 +155,7 @@ def hold(connection: Connection, depot: Depot, row: Row[Any], *, on: bool) -> Ob
 
 
 def _set(connection: Connection, depot: Depot, row: Row[Any], **values: Any) -> ObjectVersion:
+    told(row, depot)  # what was altered is not vouched for anew
+    values |= {"voucher": voucher(depot, {**row._mapping, **values})}
     connection.execute(update(object_version).where(_T.seq == row.seq).values(values))
     return told(connection.execute(select(object_version).where(_T.seq == row.seq)).one(), depot)

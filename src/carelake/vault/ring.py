@@ -77,7 +77,11 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Destruction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A destruction that was asked for; due ``days`` after somebody else confirmed it."""
+    """A destruction that was asked for; due ``days`` after somebody else confirmed it.
+
+    Attributes:
+        marks: `Entry.mark` of all that goes, told by the confirmation: an older ring that is put back may lack some.
+    """
 
     asked_by: str
     asked_at: str
@@ -85,6 +89,7 @@ class Destruction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     confirmed_by: str = ""
     confirmed_at: str = ""
     due: str = ""
+    marks: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -123,7 +123,11 @@ class Root(Protocol):
         """The root key; `Unavailable` ``vault.root_key_missing`` when it is not to be had."""
         ...
 
-    def remove(self, settings: RootSettings) -> None:
+    def held(self, before: int) -> list[int]:
+        """Versions of root keys earlier than this one that the provider keeps."""
+        ...
+
+    def remove(self, version: int) -> None:
         """Let go of a root key for good; nothing happens where the provider holds none."""
         ...
 
@@ -190,8 +194,11 @@ class KeyFileRoot:
             raise Corrupt("vault.root_key", f"The root key at {path} is not 64 hex digits; restore the file.")
         return key
 
-    def remove(self, settings: RootSettings) -> None:
-        path = self.path(settings.version)
+    def held(self, before: int) -> list[int]:
+        return [version for version in range(1, before) if self.path(version).exists()]
+
+    def remove(self, version: int) -> None:
+        path = self.path(version)
         if path.exists():
             path.unlink()
             sync_folder(self.key_dir)
@@ -232,7 +239,10 @@ class PassphraseRoot:
             type=Type.ID,
         )
 
-    def remove(self, settings: RootSettings) -> None:
+    def held(self, before: int) -> list[int]:
+        return []
+
+    def remove(self, version: int) -> None:
         """It is kept in somebody's head."""
 
 

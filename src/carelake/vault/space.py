@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select
 
 from carelake.core.errors import CarelakeError
-from carelake.vault.blobs import Blob, Found
+from carelake.vault.blobs import STORAGES, Blob, Found
 from carelake.vault.database import scope_of
 from carelake.vault.depot import Depot
 from carelake.vault.tables import object_inline, object_manifest, object_part, object_removal, object_version
@@ -31,6 +31,7 @@ __all__ = [
     "sweep",
     "tidy",
     "undo",
+    "users",
 ]
 
 STRAY_SECONDS = 86_400.0
@@ -76,7 +77,7 @@ def give_up(connection: Connection, depot: Depot, stored: Iterable[Stored], vers
         connection.execute(delete(object_manifest).where(object_manifest.c.version.in_(some)))
     given = {blob.object: (blob, form) for blob, form in stored}
     for name in _used(connection, sorted(given), versions):
-        del given[name]
+        given.pop(name, None)  # several versions may use it
     inline = [name for name, (_, form) in given.items() if form == "inline"]
     for some in _pages(inline):
         connection.execute(delete(object_inline).where(object_inline.c.object.in_(some)))
@@ -87,9 +88,23 @@ def discard(connection: Connection, depot: Depot, blobs: Sequence[Blob]) -> None
     """Enter blobs for removal, and remove them after the commit."""
     _clear(connection, depot)
     if blobs:
-        rows = [{"object": b.object, "storage": b.storage, "account": b.account, "zone": b.zone} for b in blobs]
-        connection.execute(insert(object_removal), rows)
+        there: set[tuple[str, str]] = set()  # given up before, and not removed yet
+        for some in _pages([blob.object for blob in blobs]):
+            known = connection.execute(select(_R.object, _R.storage).where(_R.object.in_(some)))
+            there |= {(row.object, row.storage) for row in known}
+        new = [b for b in blobs if (b.object, b.storage) not in there]
+        rows = [{"object": b.object, "storage": b.storage, "account": b.account, "zone": b.zone} for b in new]
+        if rows:
+            connection.execute(insert(object_removal), rows)
         scope_of(connection).after.append(lambda: _remove(depot, blobs))
+
+
+def users(connection: Connection, objects: Sequence[str]) -> Iterator[Row[Any]]:
+    """The versions that have their bytes, or some of them, in blobs of these names; restored versions share."""
+    for some in _pages(objects):
+        parts = select(_P.version).where(_P.object.in_(some))
+        mine = _V.object.in_(some) | _V.version.in_(parts)
+        yield from connection.execute(select(object_version).where(mine, ~_V.deleted))
 
 
 def _used(connection: Connection, objects: Sequence[str], but: set[str]) -> Iterator[str]:
@@ -116,11 +131,17 @@ def _clear(connection: Connection, depot: Depot) -> None:
 
 
 def remove_given_up(depot: Depot) -> int:
-    """Remove what earlier processes gave up and did not come to remove; their number."""
+    """Remove what earlier processes gave up and did not come to remove; their number.
+
+    What a version has its bytes in after all is not given up any more.
+    """
     with depot.database.snapshot() as connection:
         rows = list(connection.execute(select(object_removal)))
     if rows:
-        _remove(depot, [Blob(row.account, row.zone, row.object, row.storage) for row in rows])
+        there = known(depot)
+        depot.gone += [(row.object, row.storage) for row in rows if (row.object, row.storage) in there]
+        given = [row for row in rows if (row.object, row.storage) not in there]
+        _remove(depot, [Blob(row.account, row.zone, row.object, row.storage) for row in given])
         with depot.database.ledger() as connection:
             _clear(connection, depot)
     return len(rows)
@@ -147,32 +168,47 @@ def known(depot: Depot) -> set[tuple[str, str]]:
     with depot.database.snapshot() as connection:
         whole = connection.execute(select(_V.object, _V.storage).where(~_V.deleted, _V.form == "file"))
         found = {(row.object, row.storage) for row in whole}
-        return found | {(row.object, row.storage) for row in connection.execute(select(_P.object, _P.storage))}
+        found |= {(row.object, row.storage) for row in connection.execute(select(_P.object, _P.storage))}
+    if depot.settings.objects.driver != "local":  # there is one copy there, whatever its class
+        found |= {(name, storage) for name, _ in found for storage in STORAGES}
+    return found
 
 
 def sweep(depot: Depot) -> int:
     """At open: remove what was given up; and, if a killed process left its mark and no other is here, set aside
-    what it left. Returns the number of blobs."""
+    what it left. Returns the number of blobs.
+
+    Marks tell of this machine only: in a bucket, where others may be writing, `tidy` goes by age.
+    """
     swept = remove_given_up(depot)
     presence = depot.presence
     if presence.alone() and (marks := presence.left_behind()):
-        rows = known(depot)
-        for found in depot.blobs.walk(depot.clock.now()):
-            swept += _settle(depot, found, rows, alone=True)
+        if depot.settings.objects.driver == "local":
+            swept += _settle_all(depot, depot.blobs.walk(depot.clock.now()), alone=True)[0]
         for mark in marks:
             mark.unlink(missing_ok=True)
     presence.share()
     return swept
 
 
-def tidy(depot: Depot, account: str, zone: str) -> int:
-    """As `sweep`, while others are here: of one zone, and by age. For stores that leave no marks."""
-    swept = 0
-    found = [f for f in depot.blobs.walk(depot.clock.now()) if (f.blob.account, f.blob.zone) == (account, zone)]
-    rows = known(depot)
+def tidy(depot: Depot, account: str, zone: str) -> tuple[int, int]:
+    """As `sweep`, while others are here: of one zone, and by age. For stores that leave no marks.
+
+    Returns the number of blobs, and of those that the place did not let go.
+    """
+    return _settle_all(depot, depot.blobs.walk(depot.clock.now(), f"{account}/{zone}"), alone=False)
+
+
+def _settle_all(depot: Depot, walk: Iterator[Found], *, alone: bool) -> tuple[int, int]:
+    swept = failed = 0
+    found = list(walk)
+    rows = known(depot)  # after the walk: what was written meanwhile has its row
     for each in found:
-        swept += _settle(depot, each, rows, alone=False)
-    return swept
+        try:
+            swept += _settle(depot, each, rows, alone=alone)
+        except (CarelakeError, OSError):  # one that is locked is nobody's obstacle
+            failed += 1
+    return swept, failed
 
 
 def _settle(depot: Depot, found: Found, rows: set[tuple[str, str]], *, alone: bool) -> bool:
@@ -180,7 +216,9 @@ def _settle(depot: Depot, found: Found, rows: set[tuple[str, str]], *, alone: bo
     old = alone or found.seconds > STRAY_SECONDS
     if found.kind == "blob" and not mine and old:
         depot.blobs.set_aside(found.blob)
-    elif (found.kind == "upload" and old) or (found.kind == "aside" and not mine and found.seconds > ASIDE_SECONDS):
+    elif found.kind == "upload" and old:
+        depot.blobs.abort(found.blob)
+    elif found.kind == "aside" and not mine and found.seconds > ASIDE_SECONDS:
         depot.blobs.remove(found.blob)
     else:
         return False

@@ -62,6 +62,7 @@ object_version = Table(
     Column("retain_mode", String(12), comment="governance or compliance"),
     Column("retain_until", String(32)),
     Column("held", Boolean, nullable=False, server_default=false(), comment="legal hold"),
+    Column("voucher", LargeBinary(32), comment="see `vouched`; never null in a workspace that opens"),
 )
 
 object_inline = Table(

@@ -81,7 +81,8 @@ def upgraded(vault: Vault, permit: Permit, config: Path) -> Iterator[sqlalchemy.
         if vault.settings.format != FORMAT:
             stack.enter_context(_renumbered(config, vault.database))
         tx = stack.enter_context(vault.database.transaction(permit))
-        migrate(tx, vault.settings.copy_name)
+        if migrate(tx, vault.settings.copy_name):
+            vault.objects.vouch_all(tx)
         yield tx
 
 

@@ -17,6 +17,7 @@ from carelake.vault.depot import Depot
 from carelake.vault.parts import composite, read_manifest
 from carelake.vault.reading import Reader, open_piece, open_version
 from carelake.vault.tables import object_version
+from carelake.vault.vouched import check_voucher
 
 __all__ = ["Fault", "look", "verify"]
 
@@ -100,6 +101,7 @@ def look(depot: Depot, row: Row[Any], buffer: memoryview | None = None) -> Fault
         return Fault(kind, row.name, reason, row.account, row.zone, row.version, opaque)
 
     try:
+        check_voucher(depot, row)
         digest = _digest(depot, row, memoryview(bytearray(_READ)) if buffer is None else buffer)
     except Gone as error:
         # Destroyed by rights, and the trail tells of it: nobody can say more about these bytes.

@@ -12,6 +12,7 @@ from sqlalchemy import Row
 
 from carelake.core.errors import Gone, Invalid
 from carelake.vault.depot import Depot
+from carelake.vault.vouched import check_voucher
 from carelake.vault.wrapping import bind, unwrap, wrap
 
 __all__ = [
@@ -113,7 +114,8 @@ def _bound(depot: Depot, account: str, zone: str, version: str) -> bytes:
 
 
 def told(row: Row[Any], depot: Depot) -> ObjectVersion:
-    """A row of ``object_version`` as what it tells of."""
+    """A row of ``object_version`` as what it tells of; `Corrupt` ``vault.row_altered`` if that is not so."""
+    check_voucher(depot, row)
     return ObjectVersion(
         name=row.name,
         zone=row.zone,
@@ -134,7 +136,7 @@ def told(row: Row[Any], depot: Depot) -> ObjectVersion:
 
 
 def row_of(version: ObjectVersion, depot: Depot) -> dict[str, Any]:
-    """What ``object_version`` holds of it, but for its form and its object."""
+    """What ``object_version`` holds of it, but for its form, its object and the voucher."""
     return {
         "account": version.account,
         "zone": version.zone,

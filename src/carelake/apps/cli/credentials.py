@@ -6,25 +6,31 @@ import sys
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import Connection
+
 from carelake.access.keys import AccessKey, AccessKeys, aged
 from carelake.access.oidc import Links
-from carelake.access.principals import Principals
+from carelake.access.principals import Principal, Principals, within
+from carelake.access.standing import Register
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import show
-from carelake.apps.cli.who import changing, looking
+from carelake.apps.cli.who import changing, sight
 from carelake.core.clock import iso
-from carelake.core.errors import Invalid
+from carelake.core.errors import Invalid, NotFound
+from carelake.vault.places import ACCOUNTS
 
 __all__ = ["key_add", "key_disable", "key_rotate", "link", "links", "report", "revoke"]
 
 _LONGEST = 20_000
 _STDIN = ("-",)
+_ANYBODY = Principal("", "person", (), ACCOUNTS)
 
 
 def report(session: Session, *, json_out: bool) -> None:
     """List access keys, the oldest first."""
-    with looking(session, "access") as connection:
-        found = [_plain(session, key) for key in AccessKeys(session.workspace.vault, connection).all()]
+    with sight(session, "access") as (connection, seen):
+        keys = AccessKeys(session.workspace.vault, connection).all()
+        found = [_plain(session, key) for key in keys if key.account in seen.accounts]
     if json_out:
         answer(found)
     else:
@@ -37,7 +43,7 @@ def key_add(session: Session, *, json_out: bool, name: str, role: str) -> None:
     vouching = session.workspace.gate.vouching()
     with changing(session, caller, "credential:manage", f"principal/{name}") as (permit, tx):
         keys = AccessKeys(session.workspace.vault, tx)
-        who = Principals(tx).get(name)
+        who = _whole(session, tx, name)
         place = {"account": caller.account, "purpose": caller.purpose, "role": role}
         key, secret = keys.add(vouching, who, by=caller.principal, **place)
         permit.log.count(keys=1)
@@ -56,7 +62,7 @@ def key_rotate(session: Session, *, json_out: bool, name: str, key: str) -> None
             raise Invalid("access.key_of_another", "The access key belongs to another principal.")
         keys.disable(key, by=caller.principal)
         place = {"account": old.account, "purpose": old.purpose, "role": old.role}
-        made, secret = keys.add(vouching, Principals(tx).get(name), by=caller.principal, **place)
+        made, secret = keys.add(vouching, _whole(session, tx, name), by=caller.principal, **place)
         permit.log.count(keys=1)
         permit.log.note(change="rotate-key", key=made.id, disabled=old.id, role=old.role)
     _tell(session, json_out, made, secret)
@@ -86,7 +92,10 @@ def revoke(session: Session, *, json_out: bool, token: str) -> None:
         name, principal, expires = token, "", now + most
     else:
         raise Invalid("access.token_id", "Give the token's id, or - and the token itself on standard input.")
-    with changing(session, session.caller(), "credential:manage", f"token/{name}") as (permit, tx):
+    caller = session.caller()
+    with changing(session, caller, "credential:manage", f"token/{name}") as (permit, tx):
+        # An id alone does not tell whose the token is.
+        within(Principals(tx).get(principal) if principal else _ANYBODY, caller.principal)
         tokens.revoke(tx, name, principal, expires)
         permit.log.note(change="revoke-token", token=name)
     if json_out:
@@ -101,7 +110,7 @@ def link(session: Session, *, json_out: bool, name: str, issuer: str, subject: s
     with changing(session, caller, "credential:manage", f"principal/{name}") as (permit, tx):
         Principals(tx).get(name)
         if remove:
-            Links(tx).remove(issuer, subject)
+            Links(tx).remove(issuer, subject, name, by=caller.principal)
         else:
             Links(tx).add(issuer, subject, name, by=caller.principal)
         # Never the subject itself: it names a person at their provider.
@@ -115,12 +124,21 @@ def link(session: Session, *, json_out: bool, name: str, issuer: str, subject: s
 
 def links(session: Session, *, json_out: bool) -> None:
     """List links."""
-    with looking(session, "access") as connection:
-        found = Links(connection).all()
+    with sight(session, "access") as (connection, seen):
+        names = {who.name for who in seen.principals()}
+        found = [one for one in Links(connection).all() if one["principal"] in names]
     if json_out:
         answer(found)
     else:
         show(["principal", "issuer", "subject"], found)
+
+
+def _whole(session: Session, connection: Connection, name: str) -> Principal:
+    """A principal with the roles of its groups."""
+    standing = Register(session.workspace.vault).seen(connection, name)
+    if standing is None:
+        raise NotFound("access.no_such_principal", "No such principal; `carelake principal list` shows them.")
+    return standing.principal
 
 
 def _tell(session: Session, json_out: bool, key: AccessKey, secret: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from carelake.access.glass import BrokenGlass, Glasses
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import show
-from carelake.apps.cli.who import changing, looking
+from carelake.apps.cli.who import changing, sight
 from carelake.core.clock import iso
 from carelake.core.errors import NotFound, Refused
 
@@ -53,8 +53,8 @@ def end(session: Session, *, json_out: bool, glass: str) -> None:
 
 def reviews(session: Session, *, json_out: bool, only_open: bool) -> None:
     """List emergency accesses, without their reasons."""
-    with looking(session, "reviews") as connection:
-        found = [_plain(session, one) for one in Glasses(connection).all()]
+    with sight(session, "reviews") as (connection, seen):
+        found = [_plain(session, one) for one in Glasses(connection).all() if one.account in seen.accounts]
     found = [one for one in found if one["state"] != "reviewed" or not only_open]
     if json_out:
         answer(found)

@@ -17,6 +17,7 @@ from carelake.apps.courier import Courier
 from carelake.core import canonical
 from carelake.core.errors import Conflict, Invalid
 from carelake.core.permit import Permit
+from carelake.events.addresses import masked
 from carelake.events.delivery import Report
 from carelake.events.drivers.choice import target_of
 from carelake.events.filters import Filter, start_of
@@ -144,7 +145,10 @@ def trim(session: Session, *, json_out: bool, days: int | None) -> None:
     workspace = session.workspace
     kept = workspace.settings.events.keep_days if days is None else days
     with _managing(session) as (permit, tx, found):
-        before = workspace.vault.clock.now() - timedelta(days=kept)
+        try:
+            before = workspace.vault.clock.now() - timedelta(days=kept)
+        except OverflowError:
+            raise Invalid("events.days", "So many days ago there was no calendar; give fewer.") from None
         gone = trim_events(tx, found.all(), before, account=permit.account)
         permit.log.count(trimmed=gone)
     _told({"trimmed": gone, "before": before.isoformat()}, f"{gone} events were deleted.", json_out=json_out)
@@ -157,18 +161,18 @@ def courier(session: Session, **other: Any) -> Courier:
 
 def deliver(session: Session, *, json_out: bool, name: str | None) -> None:
     """Deliver what is due now, to one consumer or to all."""
-    worker = courier(session)
-    if name is None:
-        reports = worker.round()
-    else:
-        with _looking(session) as (permit, _, found):
-            told = found.get(name, permit.account)
-        reports = [worker.turn(told)]
+    with courier(session) as worker:
+        if name is None:
+            reports = worker.round()
+        else:
+            with _looking(session) as (permit, _, found):
+                told = found.get(name, permit.account)
+            reports = [worker.turn(told)]
     rows = [_reported(one) for one in reports]
     if json_out:
         answer(rows)
     else:
-        show(["name", "delivered", "retried", "dead", "held", "busy"], rows)
+        show(["name", "delivered", "retried", "dead", "held", "busy", "failed"], rows)
 
 
 def read(session: Session, *, json_out: bool, name: str, limit: int) -> None:
@@ -219,11 +223,12 @@ def dead_drop(session: Session, *, json_out: bool, name: str, sequences: list[in
 def _plain(told: Subscription) -> dict[str, Any]:
     named = ("name", "account", "driver", "state", "created")
     wanted = {name: list(getattr(told.filter, name)) for name in ("types", "accounts", "kinds")}
-    return {**{name: getattr(told, name) for name in named}, **wanted, "target": dict(told.target)}
+    target = {k: masked(str(v)) if k in ("url", "endpoint") else v for k, v in told.target.items()}
+    return {**{name: getattr(told, name) for name in named}, **wanted, "target": target}
 
 
 def _reported(one: Report) -> dict[str, Any]:
-    return {"name": one.name, "busy": one.busy, "more": one.more, **asdict(one.tally)}
+    return {"name": one.name, "busy": one.busy, "more": one.more, "failed": one.failed, **asdict(one.tally)}
 
 
 def _told(said: dict[str, Any], words: str, secret: str | None = None, *, json_out: bool) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import func, select
 
 from carelake.access.actions import actions as known_actions
+from carelake.access.principals import Principal, within
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import show
 from carelake.audit.key_use import KeyUse, stale, use_report
@@ -132,8 +133,9 @@ def destroy(
 
 
 def _destroy_due(session: Session, *, json_out: bool) -> None:
-    vault = session.workspace.vault
-    with session.workspace.enter(session.caller(), "key:destroy", "keys", job=True) as permit:
+    vault, caller = session.workspace.vault, session.caller()
+    with session.workspace.enter(caller, "key:destroy", "keys", job=True) as permit:
+        within(Principal("", "service", (), ACCOUNTS), caller.principal)  # keys of any account may be due
         gone = destruction.destroy_due(vault.keyring, vault.clock)
         for label in gone:
             permit.log.key(label)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from carelake.apps.cli.tables import progress
 from carelake.core.errors import Conflict, Invalid
@@ -20,39 +21,114 @@ from carelake.vault.objects import Objects, ObjectVersion
 __all__ = ["clear_file", "copy", "put_large", "put_small", "span_of"]
 
 _BLOCK = 4 << 20
+_PART = ".carelake-part"
 _QUIET = 32 << 20
 _RANGE = re.compile(r"(\d{0,19})-(\d{0,19})")
 
 
 @contextmanager
-def clear_file(name: str, mode: str) -> Iterator[BinaryIO]:
-    """A file that the user names, or ``-``; one that was written and failed is removed.
+def clear_file(name: str, mode: Literal["rb", "wb", "xb"]) -> Iterator[BinaryIO]:
+    """A file that the user names, or ``-``. One that is written is there once it is whole, and else nothing is.
+
+    Args:
+        mode: ``xb`` never replaces a file, not even one that comes while this one is written.
 
     Raises:
         Invalid: ``apps.no_such_path``. Conflict: ``apps.file_exists``.
     """
     if name == "-":
         yield sys.stdin.buffer if mode == "rb" else sys.stdout.buffer
-        return
-    path = Path(name)
-    # Written beside its place and then renamed: a file that is replaced stays whole until the new one is.
-    target = path if mode == "rb" else path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        if mode == "xb" and os.path.lexists(path):  # a link that leads nowhere is there too
+    elif mode == "rb":
+        with _opening():
+            handle = open(name, "rb")  # noqa: SIM115
+        with handle as file:
+            yield file
+    else:
+        with _written(Path(name), replace=mode == "wb") as file:
+            yield file
+
+
+@contextmanager
+def _written(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
+    part = path.with_name(f".{secrets.token_hex(6)}.{os.getpid()}{_PART}")
+    with _opening():
+        if not replace and os.path.lexists(path):  # a link that leads nowhere is there too
             raise FileExistsError
-        handle = os.open(target, os.O_RDONLY if mode == "rb" else os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if path.exists() and not path.is_file():
+            raise IsADirectoryError
+        _sweep(path.parent)
+        handle, named = _unnamed(path.parent), False
+        if handle < 0:
+            handle, named = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), True
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            if not named:
+                with _opening():
+                    _name(handle, part if replace else path)
+        with _opening():
+            if replace:
+                part.replace(path)
+            elif named:
+                _move(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opening() -> Iterator[None]:
+    try:
+        yield
     except FileExistsError:
         raise Conflict("apps.file_exists", "The file is there already; name another one, or say --force.") from None
     except OSError:
         raise Invalid("apps.no_such_path", "The file cannot be opened; check the path given.") from None
+
+
+def _unnamed(folder: Path) -> int:
+    """A new file without a name, of which a kill leaves nothing; -1 where the system has none."""
+    if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
+        return -1
     try:
-        with os.fdopen(handle, "rb" if mode == "rb" else "wb") as file:
-            yield file
-        if mode != "rb":
-            target.replace(path)
-    finally:
-        if mode != "rb":
-            target.unlink(missing_ok=True)
+        return os.open(folder, os.O_WRONLY | os.O_TMPFILE, 0o600)
+    except OSError:  # the file system has none, or the folder is at fault: then a named one fails as well
+        return -1
+
+
+def _name(handle: int, path: Path) -> None:
+    # Only with a folder given does Python call linkat, which alone follows this link.
+    os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=handle)
+
+
+def _move(part: Path, path: Path) -> None:
+    """Give a file its name, if no other file has it."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: take the name first
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        part.replace(path)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes of this user left in the clear."""
+    for left in folder.glob(f".*{_PART}"):
+        number = left.name.removesuffix(_PART).rpartition(".")[2]
+        with suppress(OSError):
+            if number.isdecimal() and left.lstat().st_uid == os.getuid() and not _alive(int(number)):
+                left.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def span_of(text: str | None, size: int) -> tuple[int, int]:
@@ -164,7 +240,8 @@ def put_large(
 
 def _changed() -> Conflict:
     return Conflict(
-        "apps.source_changed", "What was copied grew or shrank meanwhile, so nothing was kept; do it again when it rests."
+        "apps.source_changed",
+        "What was copied grew or shrank meanwhile, so nothing was kept; do it again when it rests.",
     )
 
 

@@ -72,7 +72,7 @@ def lifecycle(session: Session, *, json_out: bool, zones: Sequence[str], dry_run
     if json_out:
         answer({"dry_run": dry_run, "zones": done})
     else:
-        show(["zone", "aborted", "expired", "expired_old", "cooled", "archived", "kept", "swept"], done)
+        show(["zone", "aborted", "expired", "expired_old", "cooled", "archived", "kept", "swept", "failed"], done)
 
 
 def uploads(session: Session, *, json_out: bool, zone: str, abort: str | None) -> None:

@@ -275,7 +275,9 @@ def _end(now: datetime, until: str | None, days: int | None) -> datetime:
     if until is None and 0 < (days or 0) <= _MOST_DAYS:
         return now + timedelta(days=days or 0)
     if until is None or (end := _moment(until)) > now + timedelta(days=_MOST_DAYS):
-        raise Invalid("apps.retain", "A retention is of 1 day at least and of 100 years at most; name an earlier end.")
+        raise Invalid(
+            "apps.retain", "A retention is of 1 day at least and of 100 years at most; name an earlier end."
+        )
     return end
 
 

@@ -37,6 +37,8 @@ def move(session: Session, *, json_out: bool, to: str | None, kms_key: str | Non
     note(f"The root key is version {done.version}, from: {done.provider}. A recovery kit made before is void.")
     if done.old_kept:
         note("The old root key is still in its place: copies and backups made before open with it alone.")
+    if done.left:
+        note(f"Earlier root keys that still open old copies: {', '.join(done.left)}.")
 
 
 def _provider(workspace: str, name: str, kms_key: str | None) -> Root:

@@ -69,6 +69,8 @@ def restore(
         return _drill(options, json_out=json_out, source=source, point=point, at=at, key_dir=key_dir)
     if folder is None:
         raise Invalid("apps.restore_where", "Say where to restore to: `carelake restore IN DIR`, or --drill.")
+    if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
+        raise Invalid("apps.restore_where", "A workspace is restored into a folder; the path given leads to a file.")
     keys = (key_dir or key_folder(os.environ)).absolute()
     asked = _Asked(options, source.absolute(), point, at, keys, keys, isolated=False)
     with bars() as step:

@@ -13,7 +13,7 @@ from carelake.access.grants import Grant, Grants
 from carelake.access.standing import Register
 from carelake.apps.cli.session import Options, Session, answer, existing, note
 from carelake.apps.cli.tables import show
-from carelake.apps.cli.who import changing, looking
+from carelake.apps.cli.who import changing, sight
 from carelake.core.clock import iso
 from carelake.core.errors import Invalid, NotFound
 
@@ -26,10 +26,10 @@ def explain(session: Session, *, json_out: bool, name: str, action: str, target:
     """Say what the gate would decide in ``--account``, why, and what would change it."""
     workspace = session.workspace
     account = session.options.account or "production"
-    with looking(session, f"principal/{name}") as connection:
+    with sight(session, f"principal/{name}") as (connection, seen):
+        seen.one(name)
         standing = Register(workspace.vault).seen(connection, name)
-        if standing is None:
-            raise NotFound("access.no_such_principal", "No such principal; `carelake principal list` shows them.")
+        assert standing is not None
         verdict = workspace.gate.judge.seen(
             connection, standing.principal, resolved(action, target), account, purpose
         )
@@ -122,8 +122,8 @@ def revoke(session: Session, *, json_out: bool, grant: str) -> None:
 
 def grants(session: Session, *, json_out: bool) -> None:
     """List grants, without their reasons."""
-    with looking(session, "grants") as connection:
-        found = [_plain(session, one) for one in Grants(connection).all()]
+    with sight(session, "grants") as (connection, seen):
+        found = [_plain(session, one) for one in Grants(connection).all() if one.account in seen.accounts]
     if json_out:
         answer(found)
     else:

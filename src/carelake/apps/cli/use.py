@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from carelake.apps.cli.session import Session, answer, note
@@ -95,9 +96,10 @@ def serve(session: Session, *, json_out: bool, port: int, host: str) -> None:
         note(f"Serving as {caller.principal.name}'s workspace; end with Ctrl-C.")
     # Learning's libraries take seconds to import: the first prediction should not wait for them.
     threading.Thread(target=lambda: session.workspace.platform.endpoints, daemon=True).start()
-    deliver = Courier(session.workspace, caller).round
 
     def started(url: str) -> None:
         note(f"Listening on {url}")
 
-    serve_http(session.workspace, host=host, port=port, started=started, deliver=deliver)
+    with Courier(session.workspace, caller) as courier:
+        deliver = partial(courier.round, patience=1.0)
+        serve_http(session.workspace, host=host, port=port, started=started, deliver=deliver)

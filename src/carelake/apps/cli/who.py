@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ from carelake.access.standing import Register
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import show
 from carelake.core.clock import iso
-from carelake.core.errors import Invalid
+from carelake.core.errors import Invalid, NotFound
 from carelake.core.permit import Permit
 from carelake.vault.places import ACCOUNTS, ZONES, account_of
 
@@ -30,6 +31,7 @@ __all__ = [
     "member",
     "principals",
     "show_one",
+    "sight",
     "token",
 ]
 
@@ -45,6 +47,41 @@ def looking(session: Session, target: str) -> Iterator[Connection]:
         yield connection
 
 
+class Sight:
+    """What a caller sees of rights: those in the accounts where they may read them."""
+
+    def __init__(self, session: Session, connection: Connection) -> None:
+        judge, who = session.workspace.gate.judge, session.caller()
+        self._connection = connection
+        self.accounts = frozenset(
+            name
+            for name in ACCOUNTS
+            if judge.seen(connection, who.principal, "access:read", name, who.purpose).decision.allowed
+        )
+
+    def of(self, who: Principal) -> bool:
+        """Whether a principal belongs to an account that is seen, or to none."""
+        return not who.accounts or not self.accounts.isdisjoint(who.accounts)
+
+    def principals(self) -> list[Principal]:
+        """Those that are seen, by name."""
+        return [who for who in Principals(self._connection).all() if self.of(who)]
+
+    def one(self, name: str) -> Principal:
+        """One that is seen; `NotFound` ``access.no_such_principal``."""
+        found = Principals(self._connection).get(name)
+        if not self.of(found):
+            raise NotFound("access.no_such_principal", "No such principal; `carelake principal list` shows them.")
+        return found
+
+
+@contextmanager
+def sight(session: Session, target: str) -> Iterator[tuple[Connection, Sight]]:
+    """As `looking`, with what the caller sees."""
+    with looking(session, target) as connection:
+        yield connection, Sight(session, connection)
+
+
 @contextmanager
 def changing(session: Session, caller: Any, action: str, target: str) -> Iterator[tuple[Permit, Connection]]:
     """A change of who there is and what they hold."""
@@ -58,8 +95,8 @@ def changing(session: Session, caller: Any, action: str, target: str) -> Iterato
 
 def principals(session: Session, *, json_out: bool) -> None:
     """List principals."""
-    with looking(session, "principals") as connection:
-        found = [_plain(connection, who) for who in Principals(connection).all()]
+    with sight(session, "principals") as (connection, seen):
+        found = [_plain(connection, who) for who in seen.principals()]
     if json_out:
         answer(found)
     else:
@@ -69,15 +106,21 @@ def principals(session: Session, *, json_out: bool) -> None:
 def show_one(session: Session, *, json_out: bool, name: str) -> None:
     """Show a principal and what it was given for a time."""
     now = session.workspace.vault.clock.now()
-    with looking(session, f"principal/{name}") as connection:
-        own = Principals(connection).get(name)
+    with sight(session, f"principal/{name}") as (connection, seen):
+        own = seen.one(name)
         standing = Register(session.workspace.vault).seen(connection, name)
         assert standing is not None
         said = {
             **_plain(connection, own),
             "effective_roles": list(standing.principal.roles),
-            "grants": [{"id": one.id, "action": one.action, "state": one.state(now)} for one in standing.grants],
-            "break_glass": [{"id": one.id, "state": one.state(now)} for one in standing.glasses],
+            "grants": [
+                {"id": one.id, "action": one.action, "state": one.state(now)}
+                for one in standing.grants
+                if one.account in seen.accounts
+            ],
+            "break_glass": [
+                {"id": one.id, "state": one.state(now)} for one in standing.glasses if one.account in seen.accounts
+            ],
         }
     if json_out:
         answer(said)
@@ -96,7 +139,7 @@ def add(
     groups: list[str],
 ) -> None:
     """Add a principal. Who adds it acts in the account that it will belong to."""
-    caller = session.caller()
+    caller, name = session.caller(), unicodedata.normalize("NFC", name)
     who = Principal(name, kind, tuple(dict.fromkeys(roles)), tuple(dict.fromkeys(accounts or [caller.account])))
     if not roles and not groups:
         raise Invalid("access.no_role", "A principal needs a role or a group; give --role or --group.")
@@ -124,8 +167,9 @@ def change(session: Session, *, json_out: bool, name: str, change: str, role: st
 
 def groups(session: Session, *, json_out: bool) -> None:
     """List groups."""
-    with looking(session, "principals") as connection:
-        found = [_group(one) for one in Groups(connection).all()]
+    with sight(session, "principals") as (connection, seen):
+        names = {who.name for who in seen.principals()}
+        found = [_group(one, names) for one in Groups(connection).all()]
     if json_out:
         answer(found)
     else:
@@ -134,8 +178,9 @@ def groups(session: Session, *, json_out: bool) -> None:
 
 def group(session: Session, *, json_out: bool, name: str, roles: list[str]) -> None:
     """Make or change a group."""
-    with changing(session, session.caller(), "access:manage", f"group/{name}") as (permit, tx):
-        Groups(tx).add(name, roles, at=session.workspace.vault.clock.now())
+    caller = session.caller()
+    with changing(session, caller, "access:manage", f"group/{name}") as (permit, tx):
+        Groups(tx).add(name, roles, at=session.workspace.vault.clock.now(), by=caller.principal)
         permit.log.note(change="group", roles=roles)
         said = next(_group(one) for one in Groups(tx).all() if one.name == name)
     _said(said, json_out, f"The group {name} gives {', '.join(roles) or 'no role'}.")
@@ -183,8 +228,8 @@ def token(session: Session, *, json_out: bool, role: str | None, seconds: int | 
 
 def accounts(session: Session, *, json_out: bool) -> None:
     """List accounts."""
-    with looking(session, "principals") as connection:
-        everyone = Principals(connection).all()
+    with sight(session, "principals") as (_, seen):
+        everyone = seen.principals()
     found = [_account(session, name, everyone) for name in ACCOUNTS]
     if json_out:
         answer(found)
@@ -195,8 +240,8 @@ def accounts(session: Session, *, json_out: bool) -> None:
 def account(session: Session, *, json_out: bool, name: str) -> None:
     """Show an account."""
     account_of(name)
-    with looking(session, "principals") as connection:
-        everyone = Principals(connection).all()
+    with sight(session, "principals") as (_, seen):
+        everyone = seen.principals()
     said = {**_account(session, name, everyone), "zones": list(ZONES)}
     if json_out:
         answer(said)
@@ -231,8 +276,9 @@ def _plain(connection: Connection, who: Principal) -> dict[str, Any]:
     }
 
 
-def _group(one: Group) -> dict[str, Any]:
-    return {"name": one.name, "roles": list(one.roles), "members": list(one.members)}
+def _group(one: Group, seen: Container[str] | None = None) -> dict[str, Any]:
+    members = [name for name in one.members if seen is None or name in seen]
+    return {"name": one.name, "roles": list(one.roles), "members": members}
 
 
 def _words(value: Any) -> str:

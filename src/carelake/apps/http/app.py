@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import anyio
-import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -18,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from carelake.apps.http import answers
-from carelake.apps.http.calls import Call
+from carelake.apps.http.calls import Call, has_credential
 from carelake.apps.http.delivering import Round, keep_delivering
 from carelake.apps.http.metrics import Metrics
 from carelake.apps.http.openapi import document
@@ -26,16 +25,17 @@ from carelake.apps.http.ports import Door
 from carelake.apps.http.routes import Operation
 from carelake.apps.http.sealing import keep_sealed
 from carelake.apps.http.table import operations
-from carelake.apps.http.threshold import Threshold, TooLarge
-from carelake.core.errors import CarelakeError, Invalid, NotFound, Unavailable, Unsupported
+from carelake.apps.http.threshold import Threshold, TooLarge, stderr_log
+from carelake.apps.http.workers import Bodies, Workers
+from carelake.core.errors import CarelakeError, Invalid, NotFound, Unsupported
+from carelake.core.settings import MIB
 
 __all__ = ["create_app"]
 
-_THREADS = 16
 _BODY_SECONDS = 15.0
-_ANSWER_SECONDS = 60.0
 _FORM = "application/x-www-form-urlencoded"
 _MAX_FIELDS = 1000
+_BODIES_BYTES = 64 * MIB
 
 
 def create_app(workspace: Door, *, log: Any = None, deliver: Round | None = None) -> Starlette:
@@ -48,22 +48,23 @@ def create_app(workspace: Door, *, log: Any = None, deliver: Round | None = None
     metrics = Metrics()
     table = operations(metrics)
     table = [*table, _described(table)]
-    limiter = anyio.CapacityLimiter(_THREADS)
+    log = log or stderr_log()
+    told = workspace.settings
+    workers = Workers()
+    bodies = Bodies(max(_BODIES_BYTES, told.serve.max_body_bytes))
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        told = workspace.settings
         async with (
             keep_sealed(workspace, metrics, told.serve.seal_seconds),
-            keep_delivering(deliver, told.events.poll_seconds),
+            keep_delivering(deliver, told.events.poll_seconds, metrics, log),
+            workers.until_done(),
         ):
             yield
 
     return Starlette(
-        routes=[_route(workspace, operation, limiter) for operation in table],
-        middleware=[
-            Middleware(Threshold, metrics=metrics, max_body_bytes=workspace.settings.serve.max_body_bytes, log=log)
-        ],
+        routes=[_route(workspace, operation, workers, bodies) for operation in table],
+        middleware=[Middleware(Threshold, metrics=metrics, max_body_bytes=told.serve.max_body_bytes, log=log)],
         exception_handlers={HTTPException: _no_such_route, CarelakeError: _known_error},
         lifespan=lifespan,
     )
@@ -82,43 +83,37 @@ def _described(table: Sequence[Operation]) -> Operation:
     return operation
 
 
-def _route(workspace: Door, operation: Operation, limiter: anyio.CapacityLimiter) -> Route:
-    return Route(operation.path, _edge(workspace, operation, limiter), methods=[operation.method])
+def _route(workspace: Door, operation: Operation, workers: Workers, bodies: Bodies) -> Route:
+    return Route(operation.path, _edge(workspace, operation, workers, bodies), methods=[operation.method])
 
 
 def _edge(
-    workspace: Door, operation: Operation, limiter: anyio.CapacityLimiter
+    workspace: Door, operation: Operation, workers: Workers, bodies: Bodies
 ) -> Callable[[Request], Awaitable[Response]]:
     async def edge(request: Request) -> Response:
         request.scope["state"]["route"] = operation.path
-        call = await _call(workspace, operation, request)
-        try:
-            return await _in_thread(partial(operation.handler, call), limiter)
-        finally:
-            request.scope["state"]["act"] = call.act
+        with bodies.share() as take:
+            call = await _call(workspace, operation, request, take)
+            try:
+                return await workers.run(partial(operation.handler, call))
+            finally:
+                request.scope["state"]["act"] = call.act
 
     return edge
 
 
-async def _in_thread(work: Callable[[], Response], limiter: anyio.CapacityLimiter) -> Response:
-    try:
-        with anyio.fail_after(_ANSWER_SECONDS):
-            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter)
-    except TimeoutError:
-        raise Unavailable(
-            "http.too_slow",
-            f"No answer within {_ANSWER_SECONDS:g} s; it may still be done. Ask for less, or try again later.",
-        ) from None
-
-
-async def _call(workspace: Door, operation: Operation, request: Request) -> Call:
-    body = await _body(request)
+async def _call(workspace: Door, operation: Operation, request: Request, take: Callable[[int], None]) -> Call:
+    if operation.body is None and _has_body(request):
+        raise Invalid("http.body_not_taken", "This address takes no body; see /openapi.json.")
+    named = has_credential(request.headers, request.scope["query_string"])
+    # Of somebody unnamed nothing is read: the handler is about to refuse.
+    body = await _body(request, take) if operation.body is not None and named else b""
     pairs = _pairs(request.scope["query_string"])
     if any(name == "X-Amz-Signature" for name, _ in pairs):
         pairs = [(name, value) for name, value in pairs if not name.startswith("X-Amz-")]  # read by `access.sigv4`
     if operation.body_type == _FORM:
         pairs += _form(request, body)
-    elif operation.body is not None and not _is_json(request):
+    elif operation.body is not None and named and not _is_json(request):
         raise Unsupported("http.media_type", "The body must be sent as application/json.")
     return Call(
         workspace,
@@ -142,10 +137,18 @@ def _raw(request: Request) -> tuple[str, str, list[tuple[str, str]]]:
     return path.decode("latin-1"), scope["query_string"].decode("latin-1"), headers
 
 
-async def _body(request: Request) -> bytes:
+def _has_body(request: Request) -> bool:
+    return request.headers.get("content-length", "0").strip("0") != "" or "transfer-encoding" in request.headers
+
+
+async def _body(request: Request, take: Callable[[int], None]) -> bytes:
+    body = bytearray()
     try:
         with anyio.fail_after(_BODY_SECONDS):
-            return await request.body()
+            async for piece in request.stream():
+                take(len(piece))
+                body += piece
+        return bytes(body)
     except (TimeoutError, ClientDisconnect):
         raise Invalid("http.body_incomplete", f"The body did not arrive within {_BODY_SECONDS:g} s.") from None
 

@@ -17,7 +17,7 @@ from carelake.apps.http.ports import Door
 from carelake.core.errors import Invalid, Refused, Unauthenticated
 from carelake.core.permit import Permit
 
-__all__ = ["Call"]
+__all__ = ["Call", "has_credential"]
 
 Shape = TypeVar("Shape")
 
@@ -27,6 +27,11 @@ _UNNAMED = (
     "This needs an access token; make one with `carelake token --as NAME --purpose TREAT` and send it as "
     "`Authorization: Bearer TOKEN`."
 )
+
+
+def has_credential(headers: Mapping[str, str], query: bytes) -> bool:
+    """Whether a request says who sent it; whether that is so is for the gate."""
+    return bool(headers.get("authorization", "").strip()) or b"X-Amz-Signature=" in query
 
 
 @dataclass
@@ -53,6 +58,11 @@ class Call:
     raw_query: str = ""
     raw_headers: Sequence[tuple[str, str]] = ()
     act: str = field(default="")
+
+    @property
+    def named(self) -> bool:
+        """Whether there is a credential at all; without one the body was not read."""
+        return has_credential(self.headers, self.raw_query.encode("latin-1"))
 
     def caller(self, action: str, target: str) -> Caller:
         """Who calls, by the bearer token or by the signature of the request.

@@ -40,6 +40,9 @@ class Metrics:
             "carelake_audit_seal_failures", "Times the trail could not be sealed", registry=self._registry
         )
         self._sealed = Counter("carelake_audit_segments", "Segments sealed by this server", registry=self._registry)
+        self._undelivered = Counter(
+            "carelake_event_failures", "Turns of delivery that failed", ("code",), registry=self._registry
+        )
         info = Gauge("carelake_build_info", "Always 1", ("version",), registry=self._registry)
         info.labels(__version__).set(1)
 
@@ -57,6 +60,10 @@ class Metrics:
         """The trail could not be sealed."""
         self.sealing_works = False
         self._seal_failures.inc()
+
+    def not_delivered(self, code: str) -> None:
+        """A turn of delivery failed."""
+        self._undelivered.labels(code).inc()
 
     def page(self) -> bytes:
         """The exposition text."""

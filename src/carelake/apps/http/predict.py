@@ -52,6 +52,8 @@ def predict(call: Call) -> Response:
     # The name goes on the trail: whatever cannot be one is not looked up, nor written down.
     if not _NAME.fullmatch(endpoint):
         raise NotFound("serving.no_such_endpoint", "No endpoint of that name or ref is in this account.")
+    if not call.named:
+        call.caller("endpoint:invoke", endpoint)  # refuses, on the trail
     ask = _checked(call.json(Ask))
     with call.enter("endpoint:invoke", endpoint) as permit:
         found = call.door.predict(permit, endpoint, patient=ask.patient, days=ask.days)

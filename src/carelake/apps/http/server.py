@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 
 from carelake.apps.http.app import create_app
+from carelake.apps.http.connections import MOST_CONNECTIONS, Connection
 from carelake.apps.http.delivering import Round
 from carelake.apps.http.ports import Door
 from carelake.core.errors import Unavailable, Unsupported
@@ -16,7 +17,6 @@ from carelake.core.errors import Unavailable, Unsupported
 __all__ = ["make_server", "serve"]
 
 _GRACE_SECONDS = 10
-_CONNECTIONS = 512
 
 
 class _Server(uvicorn.Server):
@@ -64,11 +64,12 @@ def make_server(
         create_app(workspace, log=log, deliver=deliver),
         host=host,
         port=port,
+        http=Connection,
         access_log=False,  # it would write the query, and with it names
         log_level="warning",
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         h11_max_incomplete_event_size=64 * 1024,

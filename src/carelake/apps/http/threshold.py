@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carelake.apps.http.answers import failure
 from carelake.apps.http.metrics import Metrics, known_method
-from carelake.core.errors import Invalid
+from carelake.core.errors import CarelakeError, Invalid
 from carelake.core.ids import Ids, RandomIds
 
 __all__ = ["NO_ROUTE", "Threshold", "TooLarge", "stderr_log"]
@@ -67,6 +67,7 @@ class Threshold:
         started = time.perf_counter()
         self._metrics.running.inc()
         try:
+            _refuse_fragment(scope)
             crossing.refuse_long(scope)
             await self._app(scope, crossing.bounded(receive), crossing.send)
         except (
@@ -89,11 +90,17 @@ class Threshold:
 
     async def _fault(self, crossing: _Crossing, scope: Scope, error: Exception) -> None:
         status = 413 if isinstance(error, TooLarge) else None
-        if status is None:
+        if not isinstance(error, CarelakeError):
             frames = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:]]
             self._log.error("fault", kind=type(error).__name__, frames=frames, act=crossing.act)
         if not crossing.begun:
             await failure(error, scope["path"], status)(scope, _nothing, crossing.send)
+
+
+def _refuse_fragment(scope: Scope) -> None:
+    """A target has no fragment (RFC 9112 section 3.2): who sends one reads it otherwise than we do."""
+    if b"#" in scope.get("raw_path", b"") or b"#" in scope["query_string"]:
+        raise Invalid("http.target", "The address holds a #, which no request does; send it as %23.")
 
 
 class _Crossing:

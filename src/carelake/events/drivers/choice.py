@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,13 @@ from carelake.events.port import Driver
 from carelake.events.subscriptions import Subscription
 
 __all__ = ["Choice", "target_of"]
+
+_REGION = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,16}){1,5}")
+_BUS = re.compile(
+    r"[A-Za-z0-9._/-]{1,256}|arn:aws[a-z-]{0,20}:events:[a-z0-9-]{1,40}:\d{12}:event-bus/[A-Za-z0-9._/-]{1,256}"
+)
+# The SDK resolves the name once more by itself: only names whose answers are AWS's own need not be in events.hosts.
+_AWS = re.compile(r"(vpce-[a-z0-9-]+\.)?events(-fips)?\.[a-z]{2,8}(-[a-z]+)+-\d{1,2}(\.vpce)?\.amazonaws\.com(\.cn)?")
 
 
 class Choice:
@@ -63,7 +71,7 @@ class Choice:
             return Webhook(url, secrets, allowed=allowed, source=self._source, clock=self._clock, timeout=seconds)
         if told.driver == "eventbridge":
             endpoint = told.target.get("endpoint")
-            if endpoint:
+            if endpoint and not _AWS.fullmatch(allowed.check(str(endpoint), _AWS).hostname or ""):
                 allowed.address(str(endpoint))
             client = client_for(str(told.target["region"]), endpoint, seconds)
             return EventBridge(client, str(told.target["bus"]), source=self._source)
@@ -91,8 +99,10 @@ def target_of(
         return "webhook", {"url": url}
     if bus is None:
         return "pull", {}
-    if not region:
-        raise Invalid("events.target", "An event bus needs its --region.")
+    if not _REGION.fullmatch(region or ""):
+        raise Invalid("events.target", "An event bus needs its --region, for example eu-central-1.")
+    if not _BUS.fullmatch(bus):
+        raise Invalid("events.target", "Not an event bus; expected its name or its ARN.")
     if endpoint is not None:
-        allowed.check(endpoint)
+        allowed.check(endpoint, _AWS)
     return "eventbridge", {"bus": bus, "region": region, **({"endpoint": endpoint} if endpoint else {})}

@@ -40,7 +40,8 @@ def client_for(region: str, endpoint: str | None, seconds: float) -> Any:
         raise Unavailable(
             "events.extra", "EventBridge needs the AWS SDK; install it with `pip install carelake[aws]`."
         ) from None
-    config = Config(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
+    # A proxy of the environment would connect where we have not looked.
+    config = Config(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1}, proxies={})
     return boto3.client("events", region_name=region, endpoint_url=endpoint, config=config)
 
 

@@ -26,7 +26,7 @@ from carelake.vault.backup.index import Index
 from carelake.vault.backup.manifest import Body, Entry, Envelope, choose, names, verified
 from carelake.vault.backup.pages import PIECE_BYTES
 from carelake.vault.backup.pieces import Pieces, full_backup_disk
-from carelake.vault.backup.rows import load_rows
+from carelake.vault.backup.rows import load_rows, make_ready, ready
 from carelake.vault.backup.ship import DATABASE_KEY
 from carelake.vault.backup.snapshot import fold
 from carelake.vault.blobs import Blob, Blobs
@@ -122,6 +122,8 @@ class Restoration:
         vault.keyring.take_over(self._newest_list() or b"")
         vault.keyring.become(self.copy)
         vault.database.become(vault.settings.copy_name)
+        if self.body.dialect != "sqlite":
+            ready(vault.database, self._mark)
         return replay(vault)
 
     def _newest_list(self) -> bytes | None:
@@ -153,13 +155,18 @@ class Restoration:
         """Make the database whole: fold its WAL in, or put rows into the one of the settings if there was no file.
 
         Raises:
-            Conflict: ``vault.exists``: it holds a workspace already; an empty one is filled only.
+            Conflict: ``vault.exists``: it holds a workspace already; only an empty one is filled, or one that this
+                restore filled before it was killed.
         """
         if self.body.dialect == "sqlite":
             fold(vault.database)
             return
-        vault.database.create(self.envelope.workspace)
+        make_ready(vault.database, vault.settings.copy_name, self._mark)
         load_rows(vault.database, self.index, self.body.database.groups, self.progress, self.body.database.size)
+
+    @property
+    def _mark(self) -> str:
+        return f"restoring_{self.copy}"
 
     def _remove_database(self) -> None:
         for name in _DATABASE_FILES:

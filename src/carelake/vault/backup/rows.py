@@ -15,12 +15,12 @@ import msgspec
 import sqlalchemy
 from sqlalchemy import delete, func, select
 
-from carelake.core.errors import Unsupported
+from carelake.core.errors import Conflict, Unsupported
 from carelake.vault.backup.index import Index
 from carelake.vault.backup.manifest import Stored
 from carelake.vault.database import Database, bulk, metadata
 
-__all__ = ["load_rows", "ship_rows", "tables_of"]
+__all__ = ["load_rows", "make_ready", "ready", "ship_rows", "tables_of"]
 
 _CUT, _MOST = 1024, 4096
 """A piece has about the first number of rows, and never more than the second."""
@@ -96,10 +96,42 @@ def _parts(connection: sqlalchemy.Connection, table: sqlalchemy.Table) -> Iterat
         yield part
 
 
+def make_ready(database: Database, workspace: str, mark: str) -> None:
+    """Tables for `load_rows`, in a database that is empty or that the same restore left unfinished.
+
+    Between this and `ready` the database is known as that restore's by its workspace, or by a table of its name.
+
+    Args:
+        workspace: as the copy is called; no other restore has it. mark: name of the table.
+
+    Raises:
+        Conflict: ``vault.exists``: the database holds another workspace.
+    """
+    try:
+        database.create(workspace)
+    except Conflict:
+        with database.snapshot() as connection:
+            ours = sqlalchemy.inspect(connection).has_table(mark)
+        if not ours and database.told().workspace != workspace:
+            raise
+    with database.ledger() as connection:
+        _mark(mark).create(connection, checkfirst=True)
+
+
+def ready(database: Database, mark: str) -> None:
+    """The rows are the copy's own now: the mark goes."""
+    with database.ledger() as connection:
+        _mark(mark).drop(connection, checkfirst=True)
+
+
+def _mark(name: str) -> sqlalchemy.Table:
+    return sqlalchemy.Table(name, sqlalchemy.MetaData(), sqlalchemy.Column("id", sqlalchemy.Integer))
+
+
 def load_rows(
     database: Database, index: Index, groups: Sequence[str], progress: Callable[[str, int, int], None], total: int
 ) -> None:
-    """Fill a database that `Database.create` has just made: all rows in one transaction, or none."""
+    """Fill a database that `make_ready` let pass: all rows in one transaction, or none."""
     done, names = 0, list[str]()
     with database.ledger() as connection:
         for table in reversed(metadata.sorted_tables):
@@ -126,7 +158,9 @@ def _make(connection: sqlalchemy.Connection, part: _Part) -> None:
         sqlalchemy.Column(c.name, _KINDS[c.kind](c.length), primary_key=c.key, nullable=c.nullable)
         for c in part.columns
     ]
-    sqlalchemy.Table(part.table, sqlalchemy.MetaData(), *columns).create(connection)
+    table = sqlalchemy.Table(part.table, sqlalchemy.MetaData(), *columns)
+    table.create(connection, checkfirst=True)
+    connection.execute(delete(table))  # what an earlier run of the restore put there
 
 
 def _count_on(connection: sqlalchemy.Connection) -> None:

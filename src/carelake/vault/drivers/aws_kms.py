@@ -62,8 +62,12 @@ class KmsRoot:
             raise Corrupt("vault.root_key", "What AWS KMS gave is no root key; restore the key ring.")
         return key
 
-    def remove(self, settings: RootSettings) -> None:
-        """The blob goes with the key ring; the KMS key is its owner's."""
+    def held(self, before: int) -> list[int]:
+        """None: they lie in the key rings of that time."""
+        return []
+
+    def remove(self, version: int) -> None:
+        """The blob goes with the key ring, though not from older copies of it; the KMS key is its owner's."""
 
 
 def _client(region: str | None) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from carelake.core.errors import Invalid
-from carelake.core.settings import S3Settings, Settings
+from carelake.core.settings import Settings
 from carelake.vault.blobs import Blobs
 from carelake.vault.drivers.local import LocalBlobs
 
@@ -25,23 +25,13 @@ def blobs_for(folder: Path, settings: Settings) -> Blobs:
     """
     said = settings.objects
     if said.driver == "local":
-        root = folder.parent
-        colder = {"cool": root / said.cool_folder, "archive": root / said.archive_folder}
-        return LocalBlobs({"hot": folder, **{name: _own(path, root, settings) for name, path in colder.items()}})
+        # By workspace and copy, since others may use the same place; only ``vault`` is the workspace's alone.
+        root, name = folder.parent, settings.copy_name
+        colder = {"cool": root / said.cool_folder / name, "archive": root / said.archive_folder / name}
+        return LocalBlobs({"hot": folder, **colder})
     if said.driver == "s3":
         from carelake.vault.drivers.s3 import S3Blobs
 
-        return S3Blobs.connect(_own_prefix(settings))
+        prefix = f"{settings.s3.prefix}{settings.copy_name}/"
+        return S3Blobs.connect(msgspec.structs.replace(settings.s3, prefix=prefix))
     raise Invalid("vault.driver", "The setting objects.driver names no driver; expected local or s3.")
-
-
-def _own(folder: Path, root: Path, settings: Settings) -> Path:
-    """A folder outside of the workspace is the original's; a restored copy has one of its own in it."""
-    inside = folder.resolve().is_relative_to(root.resolve())
-    return folder if inside or not settings.copy else folder / settings.copy
-
-
-def _own_prefix(settings: Settings) -> S3Settings:
-    """Likewise in a bucket."""
-    said = settings.s3
-    return msgspec.structs.replace(said, prefix=f"{said.prefix}{settings.copy}/") if settings.copy else said

@@ -16,7 +16,7 @@ from pathlib import Path
 from carelake.core.errors import Corrupt
 from carelake.vault.blobs import HEADER_BYTES, Blob, Blobs, Found, Guard
 from carelake.vault.disk import copy_durably, full_disk, private_folder, publish, sync_folder
-from carelake.vault.roots import COPY_ID
+from carelake.vault.places import ACCOUNTS
 
 __all__ = ["FileSink", "FileSource", "LocalBlobs"]
 
@@ -119,7 +119,7 @@ class LocalBlobs(Blobs):
             pass
         raise Corrupt("vault.missing", "The bytes of an object are missing; restore them from a backup.")
 
-    def move(self, blob: Blob, storage: str) -> Blob | None:
+    def move(self, blob: Blob, storage: str, guard: Guard | None = None) -> Blob | None:
         """See `blobs.Blobs`."""
         new = Blob(blob.account, blob.zone, blob.object, storage)
         with full_disk():
@@ -138,6 +138,10 @@ class LocalBlobs(Blobs):
         for path in self._aside(blob):
             path.unlink(missing_ok=True)
 
+    def abort(self, blob: Blob) -> None:
+        """See `blobs.Blobs`. `walk` tells of a begun file by its temporary name."""
+        self.path(blob).unlink(missing_ok=True)
+
     def protect(self, blob: Blob, guard: Guard) -> None:
         """Nothing: see `create`."""
 
@@ -152,13 +156,13 @@ class LocalBlobs(Blobs):
             publish(path, place / blob.path.replace("/", "."))
             sync_folder(path.parent)
 
-    def walk(self, now: datetime) -> Iterator[Found]:
+    def walk(self, now: datetime, under: str = "*/*") -> Iterator[Found]:
         """See `blobs.Blobs`."""
         for storage, folder in self._folders.items():
-            for path in folder.glob("*/*/*/*"):
+            for path in folder.glob(f"{under}/*/*"):
                 if (told := _told(path, storage, now)) is not None:
                     yield told
-            for path in (folder / _ASIDE).glob("*"):
+            for path in (folder / _ASIDE).glob(under.replace("/", ".") + ".*"):
                 account, zone, _, name = path.name.split(".", 3)
                 yield Found(Blob(account, zone, name, storage), "aside", _age(path, now))
 
@@ -177,8 +181,8 @@ class LocalBlobs(Blobs):
 
 def _told(path: Path, storage: str, now: datetime) -> Found | None:
     account, zone, _, name = path.parts[-4:]
-    if account == _ASIDE or COPY_ID.fullmatch(account):
-        return None  # the folder of a copy of the workspace that was restored beside this one
+    if account not in ACCOUNTS:
+        return None  # what was set aside, or another workspace's folder
     begun = name.endswith(_TEMPORARY)
     return Found(Blob(account, zone, name, storage), "upload" if begun else "blob", _age(path, now))
 

@@ -57,9 +57,14 @@ class OsKeyringRoot:
             raise Corrupt("vault.root_key", "The root key in the keyring is not 64 hex digits; restore it.")
         return key
 
-    def remove(self, settings: RootSettings) -> None:
+    def held(self, before: int) -> list[int]:
+        """As `Root.held`."""
+        backend = _backend()
+        return [n for n in range(1, before) if _ask(backend, "get_password", _SERVICE, self._user(n)) is not None]
+
+    def remove(self, version: int) -> None:
         """As `Root.remove`."""
-        backend, user = _backend(), self._user(settings.version)
+        backend, user = _backend(), self._user(version)
         if _ask(backend, "get_password", _SERVICE, user) is not None:
             _ask(backend, "delete_password", _SERVICE, user)
 

@@ -1,15 +1,15 @@
 """Blobs in an S3 bucket that is versioned and has Object Lock; extra ``aws``.
 
-Key: ``PREFIX<account>/<zone>/<2 hex>/<32 hex>``. The bytes are sealed by the vault as they are on disk, and under
-SSE-KMS besides. A blob goes up as one PutObject, or in parts of 8 MiB; the first part, which holds the header, goes
-last. What is under retention or hold is so in the bucket too. To set aside is a delete marker. Credentials are those
-of the AWS SDK's usual chain.
+Key: ``PREFIX<workspace>/<account>/<zone>/<2 hex>/<32 hex>``. The bytes are sealed by the vault as they are on disk,
+and under SSE-KMS besides. A blob goes up as one PutObject, or in parts of 8 MiB; the first part, which holds the
+header, goes last. What is under retention or hold is so in the bucket too. To set aside is a delete marker.
+Credentials are those of the AWS SDK's usual chain.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -61,9 +61,7 @@ class S3Blobs(Blobs):
 
     def create(self, blob: Blob, guard: Guard | None = None) -> S3Sink:
         """See `blobs.Blobs`."""
-        how: dict[str, Any] = {"ServerSideEncryption": "aws:kms", "StorageClass": _CLASSES[blob.storage]}
-        if self._said.kms_key:
-            how["SSEKMSKeyId"] = self._said.kms_key
+        how = self._how(blob.storage)
         if guard is not None and guard.mode:
             how |= {"ObjectLockMode": guard.mode.upper(), "ObjectLockRetainUntilDate": guard.until}
         if guard is not None and guard.hold:
@@ -72,27 +70,19 @@ class S3Blobs(Blobs):
 
     def open(self, blob: Blob) -> S3Source:
         """See `blobs.Blobs`."""
-        with _told():
-            head = self._head(blob)
-            if head is None and self._take_back(blob):
-                head = self._head(blob)
-        if head is None:
-            raise Corrupt("vault.missing", "The bytes of an object are missing; restore them from a backup.")
-        place = {"Bucket": self._bucket, "Key": self._key(blob), "VersionId": head["VersionId"]}
-        return S3Source(self._client, place, head["ContentLength"])
+        return S3Source(self._client, lambda: self._newest(blob))
 
-    def move(self, blob: Blob, storage: str) -> Blob | None:
+    def move(self, blob: Blob, storage: str, guard: Guard | None = None) -> Blob | None:
         """See `blobs.Blobs`: here there is one copy, whose class changes; there is nothing to remove."""
-        place = {"Bucket": self._bucket, "Key": self._key(blob)}
-        how: dict[str, Any] = {"StorageClass": _CLASSES[storage], "ServerSideEncryption": "aws:kms"}
-        if self._said.kms_key:
-            how["SSEKMSKeyId"] = self._said.kms_key
+        place, _ = self._newest(blob)
+        old = place.pop("VersionId")
         with _told():
-            head = self._head(blob)
-            if head is None:
-                raise Corrupt("vault.missing", "The bytes of an object are missing; restore them from a backup.")
-            self._client.copy(dict(place), self._bucket, place["Key"], ExtraArgs=how)
-            self._client.delete_object(**place, VersionId=head["VersionId"])
+            self._client.copy(dict(place), self._bucket, place["Key"], ExtraArgs=self._how(storage))
+        if guard is not None and guard != Guard():
+            self.protect(blob, guard)
+        # What the bucket itself keeps goes with the blob: `remove` takes every version.
+        with suppress(Refused), _told():
+            self._client.delete_object(**place, VersionId=old)
         return None
 
     def remove(self, blob: Blob) -> None:
@@ -102,6 +92,12 @@ class S3Blobs(Blobs):
             for version in self._versions(key):
                 if version["Key"] == key:
                     self._client.delete_object(Bucket=self._bucket, Key=key, VersionId=version["VersionId"])
+        self.abort(blob)
+
+    def abort(self, blob: Blob) -> None:
+        """See `blobs.Blobs`."""
+        key = self._key(blob)
+        with _told():
             for begun in self._begun(key):
                 if begun["Key"] == key:
                     self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=begun["UploadId"])
@@ -126,19 +122,37 @@ class S3Blobs(Blobs):
         with _told():
             self._client.delete_object(Bucket=self._bucket, Key=self._key(blob))
 
-    def walk(self, now: datetime) -> Iterator[Found]:
+    def walk(self, now: datetime, under: str = "*/*") -> Iterator[Found]:
         """See `blobs.Blobs`. One entry for each key, told by its newest version."""
+        prefix = self._said.prefix + ("" if under == "*/*" else under + "/")
         with _told():
-            for version in self._versions(self._said.prefix):
+            for version in self._versions(prefix):
                 blob = self._blob(version["Key"], version.get("StorageClass", "STANDARD"))
                 if blob is None or not version["IsLatest"]:
                     continue
                 seconds = max(0.0, (now - version["LastModified"]).total_seconds())
                 yield Found(blob, "aside" if "StorageClass" not in version else "blob", seconds)
-            for begun in self._begun(self._said.prefix):
+            for begun in self._begun(prefix):
                 blob = self._blob(begun["Key"], "STANDARD")
                 if blob is not None:
                     yield Found(blob, "upload", max(0.0, (now - begun["Initiated"]).total_seconds()))
+
+    def _how(self, storage: str) -> dict[str, Any]:
+        how: dict[str, Any] = {"ServerSideEncryption": "aws:kms", "StorageClass": _CLASSES[storage]}
+        if self._said.kms_key:
+            how["SSEKMSKeyId"] = self._said.kms_key
+        return how
+
+    def _newest(self, blob: Blob) -> tuple[dict[str, Any], int]:
+        """The S3 version that is read now, and its size; what was set aside is taken back."""
+        with _told():
+            head = self._head(blob)
+            if head is None and self._take_back(blob):
+                head = self._head(blob)
+        if head is None:
+            raise Corrupt("vault.missing", "The bytes of an object are missing; restore them from a backup.")
+        place = {"Bucket": self._bucket, "Key": self._key(blob), "VersionId": head["VersionId"]}
+        return place, head["ContentLength"]
 
     def _key(self, blob: Blob) -> str:
         return self._said.prefix + blob.path
@@ -244,10 +258,10 @@ class S3Sink:
 class S3Source:
     """A blob that is read in ranges; a little more than asked for is fetched where reads are small."""
 
-    def __init__(self, client: Any, place: dict[str, Any], size: int) -> None:
+    def __init__(self, client: Any, newest: Callable[[], tuple[dict[str, Any], int]]) -> None:
         self._client = client
-        self._place = place
-        self.size = size
+        self._newest = newest
+        self._place, self.size = newest()
         self._start = 0
         self._ahead = b""
 
@@ -274,8 +288,15 @@ class S3Source:
         return len(piece)
 
     def _fetch(self, start: int, end: int) -> bytes:
+        span = f"bytes={start}-{end - 1}"
         with _told():
-            answer = self._client.get_object(**self._place, Range=f"bytes={start}-{end - 1}")
+            try:
+                answer = self._client.get_object(**self._place, Range=span)
+            except Exception as error:
+                if _code(error) not in _ABSENT:
+                    raise
+                self._place, _ = self._newest()  # it moved: the same bytes are another S3 version now
+                answer = self._client.get_object(**self._place, Range=span)
             body: bytes = answer["Body"].read()
         return body
 

@@ -408,6 +408,15 @@ def upgrade() -> None:
         "object_version",
         sa.Column("held", sa.Boolean(), server_default=sa.false(), nullable=False, comment="legal hold"),
     )
+    op.add_column(
+        "object_version",
+        sa.Column(
+            "voucher",
+            sa.LargeBinary(length=32),
+            nullable=True,
+            comment="see `vouched`; never null in a workspace that opens",
+        ),
+    )
     op.add_column("principal", sa.Column("created", sa.String(length=24), nullable=True))
     op.add_column(
         "segment",

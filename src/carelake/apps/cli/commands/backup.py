@@ -30,7 +30,9 @@ def backup(
     context: typer.Context,
     out: Out,
     label: Annotated[str, typer.Option(help="Words to know the point by; sealed.")] = "",
-    keep: Annotated[int | None, typer.Option(help="Afterwards remove all but the newest N points.", min=1)] = None,
+    keep: Annotated[
+        int | None, typer.Option(help="Afterwards remove all but the newest N points.", min=1, max=1_000_000)
+    ] = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Make no point; only remove what no point needs, and older than --keep.")
     ] = False,

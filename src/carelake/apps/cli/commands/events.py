@@ -97,7 +97,7 @@ def deliver(
 def read(
     context: typer.Context,
     name: Name,
-    limit: Annotated[int, typer.Option(help="At most so many events.", min=1)] = 1000,
+    limit: Annotated[int, typer.Option(help="At most so many events.", min=1, max=1_000_000)] = 1000,
     json: JsonOut = False,
 ) -> None:
     """Write the next events of a consumer as CloudEvents, one per line, and move its place past them."""

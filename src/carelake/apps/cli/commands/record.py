@@ -33,7 +33,9 @@ quarantine = group(commands, "quarantine", "What was refused at ingest, and why.
 @quarantine.command("list")
 def quarantine_list(
     context: typer.Context,
-    limit: Annotated[int | None, typer.Option(help="At most this many; default all.", min=1)] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="At most this many; default all.", min=1, max=1_000_000_000)
+    ] = None,
     json: JsonOut = False,
 ) -> None:
     """List refusals: source, line, path, code, message."""

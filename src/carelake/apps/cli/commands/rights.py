@@ -66,7 +66,7 @@ def access_credentials(context: typer.Context, json: JsonOut = False) -> None:
 def access_break_glass(
     context: typer.Context,
     reason: Reason,
-    minutes: Annotated[int, typer.Option(help="How long, up to access.glass_max_minutes.", min=1)] = 30,
+    minutes: Annotated[int, typer.Option(help="How long, up to access.glass_max_minutes.", min=1, max=100_000)] = 30,
     json: JsonOut = False,
 ) -> None:
     """Begin an emergency access in --account, with --purpose ETREAT; it is told aloud and reviewed by another."""
@@ -118,7 +118,7 @@ def grant_add(
     to: Annotated[str, typer.Option(help="The principal that gets it.")],
     action: Annotated[str, typer.Option(help="An action, or a group of actions.")],
     reason: Reason,
-    days: Annotated[int, typer.Option(help="How long after its approval.", min=1)] = 30,
+    days: Annotated[int, typer.Option(help="How long after its approval.", min=1, max=36_500)] = 30,
     json: JsonOut = False,
 ) -> None:
     """Ask for a right in --account for --purpose; it is nothing until another principal approves it."""

@@ -69,7 +69,7 @@ def status(context: typer.Context, json: JsonOut = False) -> None:
 def synth(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
-    patients: Annotated[int, typer.Option(help="How many patients.", min=1)] = 1000,
+    patients: Annotated[int, typer.Option(help="How many patients.", min=1, max=100_000_000)] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
     shift: Annotated[
         str | None, typer.Option(help="Name of a population shift; `synth --help` of docs lists.")

@@ -161,7 +161,7 @@ commands.add_typer(token_group, name="token", rich_help_panel=_PANEL)
 def token(
     context: typer.Context,
     role: Role = None,
-    seconds: Annotated[int | None, typer.Option(help="How long it is valid.", min=1)] = None,
+    seconds: Annotated[int | None, typer.Option(help="How long it is valid.", min=1, max=315_360_000)] = None,
     json: JsonOut = False,
 ) -> None:
     """Issue an access token for the HTTP door: carelake token --as NAME --role ROLE --purpose TREAT."""
