@@ -219,7 +219,7 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], str]] = {
 def test_an_attack_is_refused(identity: Identity, claims: dict[str, Any], attack: Callable[..., str]) -> None:
     text = attack(claims)
     if text == token(claims):
-        pytest.skip("the signature happens to have no letter that differs")
+        pytest.xfail("the signature happens to have no letter that differs")
     refused(identity, text)
 
 
