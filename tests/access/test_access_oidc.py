@@ -218,8 +218,7 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], str]] = {
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_an_attack_is_refused(identity: Identity, claims: dict[str, Any], attack: Callable[..., str]) -> None:
     text = attack(claims)
-    if text == token(claims):
-        pytest.xfail("the signature happens to have no letter that differs")
+    assert text != token(claims), "the attack changed nothing"
     refused(identity, text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 
 import msgspec
@@ -167,6 +168,11 @@ class ObjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     part_bytes: int = 64 * MIB
     cool_folder: str = "vault-cool"
     archive_folder: str = "vault-archive"
+
+    def __post_init__(self) -> None:
+        folders = {posixpath.normpath(name) for name in ("vault", self.cool_folder, self.archive_folder)}
+        if len(folders) < 3:
+            raise ValueError("objects.cool_folder and objects.archive_folder are two folders, and neither is `vault`")
 
 
 class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

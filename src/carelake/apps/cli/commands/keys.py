@@ -118,7 +118,9 @@ def root_move(
     context: typer.Context,
     to: Annotated[str, typer.Option(help="file, passphrase (CARELAKE_NEW_PASSPHRASE), keyring or kms.")],
     kms_key: Annotated[str | None, typer.Option(help="For kms: id, ARN or alias of the KMS key.")] = None,
-    forget_old: Annotated[bool, typer.Option("--forget-old", help="Remove the old root key from its place.")] = False,
+    forget_old: Annotated[
+        bool, typer.Option("--forget-old", help="Remove all earlier root keys from their place.")
+    ] = False,
     json: JsonOut = False,
 ) -> None:
     """Make a new root key at another provider. Copies made before open with the old one."""
@@ -128,7 +130,9 @@ def root_move(
 @root.command("rotate")
 def root_rotate(
     context: typer.Context,
-    forget_old: Annotated[bool, typer.Option("--forget-old", help="Remove the old root key from its place.")] = False,
+    forget_old: Annotated[
+        bool, typer.Option("--forget-old", help="Remove all earlier root keys from their place.")
+    ] = False,
     json: JsonOut = False,
 ) -> None:
     """Make a new root key at the same provider. Copies made before open with the old one."""
