@@ -31,13 +31,13 @@ demo: $(VENV)/.run ## Run the whole loop on a synthetic hospital (about a minute
 	@$(BIN)/carelake demo
 
 test: lint types layers ## Everything that must pass: lint, types, layers, all tests but the soak
-	$(PYTEST) -n $(WORKERS) -m "not soak" $(T)
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not soak" $(T)
 
 unit: $(VENV)/.dev ## The quick tests only, for use while writing
-	$(PYTEST) -n $(WORKERS) -m "not slow and not soak" $(T)
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not soak" $(T)
 
 slow: $(VENV)/.dev ## The slow tests only
-	$(PYTEST) -n $(WORKERS) -m "slow and not soak" $(T)
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "slow and not soak" $(T)
 
 soak: $(VENV)/.dev ## The long drills: kill -9, full disks, hours of load
 	$(PYTEST) -m soak $(T) || test $$? -eq 5

@@ -25,6 +25,8 @@ from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit, mint
 from carelake.core.settings import DatabaseSettings, Settings
 
+sys.path.append(str(Path(__file__).parent))  # for `import forked`, the commands that all rooms' tests begin
+
 
 class SilentLog:
     """An `ActLog` for tests of rooms below the gate: it notes, and writes nothing."""

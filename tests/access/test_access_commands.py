@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,15 @@ from typing import Any
 
 import pytest
 
-CARELAKE = Path(sys.executable).with_name("carelake")
+import forked
+
+_JOURNEYS = Path(__file__).parents[1] / "journeys" / "conftest.py"
+_spec = importlib.util.spec_from_file_location("access_journeys", _JOURNEYS)
+assert _spec is not None
+assert _spec.loader is not None
+_journeys: Any = importlib.util.module_from_spec(_spec)
+sys.modules["access_journeys"] = _journeys
+_spec.loader.exec_module(_journeys)
 
 
 @dataclass(frozen=True)
@@ -34,19 +41,12 @@ Run = Callable[..., Said]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("commands")
-    environment = {**os.environ, "CARELAKE_KEY_DIR": str(folder / "keys")}
-    subprocess.run([CARELAKE, "init", folder / "ws"], env=environment, check=True, capture_output=True)
+    home = _journeys.Home(tmp_path_factory.mktemp("commands"))
+    home.json("init", home.workspace)
 
     def command(*arguments: str, typed: str = "") -> Said:
-        done = subprocess.run(
-            [CARELAKE, "-w", folder / "ws", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            input=typed,
-            check=False,
-        )
+        done = forked.run(*arguments, env=home.environment, given=typed)
+        assert "Traceback" not in done.stderr
         return Said(done.returncode, done.stdout, done.stderr)
 
     for name, role, account in (

@@ -6,17 +6,23 @@ import json
 import os
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from carelake.access.principals import Principal, Principals
 from carelake.apps.cli import checkup as app
 from carelake.apps.cli.checkup import examine
-from carelake.apps.cli.session import Options
+from carelake.apps.cli.session import Options, Session
 from carelake.apps.wiring import Workspace
-from carelake.core.clock import FixedClock, iso
+from carelake.audit.acts import ActHeader, write
+from carelake.core.clock import FixedClock, SystemClock, iso
 from carelake.vault.checkup import Check
+from carelake.vault.database import schema_version
+from carelake.vault.formats import SCHEMA
+from carelake.vault.places import ACCOUNTS
 
 Found = dict[str, Check]
 Doctor = Callable[..., Found]
@@ -155,7 +161,7 @@ def test_a_schema_that_is_behind_or_not_what_it_says(doctor: Doctor, root: Path,
     assert "carelake upgrade" in found["schema"].do
     workspace = Workspace.open(root, environment, upgrading=True)
     with workspace.vault.database.ledger() as tx:
-        tx.exec_driver_sql("UPDATE schema_version SET version_num = '0002'")
+        tx.execute(schema_version.update().values(version_num=SCHEMA))
         tx.exec_driver_sql("ALTER TABLE segment DROP COLUMN peaks")
     workspace.vault.close()
     found = doctor()
@@ -168,6 +174,35 @@ def test_a_clock_that_was_set_back(doctor: Doctor, clock: FixedClock, monkeypatc
     found = doctor()
     assert failed(found) == {"clock"}
     assert "ahead" in found["clock"].found
+
+
+def test_nobody_learns_from_it_of_another_account(root: Path, environment: dict[str, str]) -> None:
+    """Acts and jobs are counted for who belongs to all accounts, and for anybody else in the permit's account."""
+    workspace = Workspace.open(root, environment)
+    ahead = FixedClock(SystemClock().now() + timedelta(hours=1))
+    with workspace.vault.database.ledger() as tx:
+        for name, accounts in (("ann", ("research",)), ("all", ACCOUNTS)):
+            Principals(tx).add(Principal(name, "person", ("administrator",), accounts))
+        for account, clock in (("production", ahead), ("production", ahead), ("research", SystemClock())):
+            header = ActHeader(workspace.vault.ids.new(), "pipeline", account, "HOPERAT", "pipeline:run", "run")
+            write(tx, header, "start", clock, {"process": {"host": "another", "pid": 1}})
+    workspace.vault.close()
+
+    def look(name: str) -> Found:
+        session = Session(Options(root, name, "HSYSADMIN", "research"))
+        try:
+            return {one.check: one for one in app._rows(session, SystemClock())}
+        finally:
+            session.workspace.vault.close()  # and nothing is sealed, so acts wait
+
+    found = look("ann")
+    assert found["jobs"].found == "1 jobs run"
+    assert found["clock"].state == "ok"
+    assert found["sealing"].found == "1 acts wait to be sealed"
+    found = look("all")
+    assert found["jobs"].found == "3 jobs run"
+    assert found["clock"].state == "fail"
+    assert int(found["sealing"].found.split()[0]) > 3
 
 
 def test_acts_that_wait_and_a_head_that_is_gone(

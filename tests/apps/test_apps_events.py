@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook as Reference
 
+import forked
+
 CARELAKE = Path(sys.executable).with_name("carelake")
 
 pytestmark = pytest.mark.slow
@@ -34,14 +36,7 @@ class Place:
         return {"PATH": os.environ["PATH"], "HOME": str(self.folder), **own, **self.extra}
 
     def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
-        done = subprocess.run(
-            [str(CARELAKE), *arguments],
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = forked.run(*arguments, env=self.environment())
         assert done.returncode == code, (arguments, done.returncode, done.stderr)
         assert "Traceback" not in done.stderr
         return done.stdout, done.stderr

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
+import forked
 
-CARELAKE = Path(sys.executable).with_name("carelake")
+pytestmark = pytest.mark.slow
 
 
 class Typed:
@@ -27,7 +26,7 @@ class Typed:
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         own = {name: text for name, text in os.environ.items() if not name.startswith("CARELAKE_")}
         own |= {"CARELAKE_KEY_DIR": str(self.keys), "CARELAKE_WORKSPACE": str(self.workspace)}
-        done = subprocess.run([CARELAKE, *words], env=own, capture_output=True, text=True, timeout=120)
+        done = forked.run(*words, env=own)
         assert done.returncode == code, done.stderr
         return done
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import pytest
 import typer
 
+import forked
 from carelake.apps.cli.arguments import GLOBAL_WITH_VALUE
 from carelake.apps.cli.main import app
 from carelake.core.clock import instant
-
-CARELAKE = Path(sys.executable).with_name("carelake")
 
 
 def _options(command: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -46,7 +44,7 @@ class Typed:
     def run(self, *words: str | bytes, code: int = 0) -> subprocess.CompletedProcess[str]:
         own = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LANG": "C.UTF-8"}
         own |= {"CARELAKE_KEY_DIR": str(self.folder / "keys"), "CARELAKE_WORKSPACE": str(self.workspace)}
-        done = subprocess.run([CARELAKE, *words], env=own, capture_output=True, text=True, timeout=120, check=False)
+        done = forked.run(*words, env=own)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         return done

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tarfile
 import textwrap
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from carelake.apps.wiring import Workspace, read_settings
 from carelake.core.errors import Unsupported
 from carelake.vault.database import scope_of
@@ -37,14 +37,7 @@ def released(tmp_path: Path) -> Path:
 def carelake(folder: Path, *arguments: str, code: int = 0, **environment: str) -> Any:
     """One command on the workspace; its JSON answer."""
     told = {"CARELAKE_KEY_DIR": str(folder / "keys"), **environment}
-    command = [sys.executable, "-c", "from carelake.apps.cli.main import main; main()"]
-    done = subprocess.run(
-        [*command, "-w", str(folder / "workspace"), *arguments, "--json"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **told},
-        timeout=120,
-    )
+    done = forked.run("-w", str(folder / "workspace"), *arguments, "--json", env={**os.environ, **told})
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout if code in (0, 1) else done.stderr.splitlines()[-1])
 
@@ -52,7 +45,7 @@ def carelake(folder: Path, *arguments: str, code: int = 0, **environment: str) -
 def searched(folder: Path) -> dict[str, Any]:
     found = {}
     for query in json.loads((folder / "expected.json").read_text()):
-        said = carelake(folder, "search", query)
+        said = carelake(folder, "search", f"{query}&_total=accurate")
         resources = [entry["resource"] for entry in said.get("entry", [])]
         text = json.dumps(resources, sort_keys=True)
         found[query] = {"total": said["total"], "sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -116,7 +109,7 @@ def test_who_may_not_upgrade_changes_nothing(released: Path) -> None:
     refused = carelake(released, "--as", "alice", "upgrade", code=3)
     assert refused["error"]["code"] == "access.denied"
     assert config.read_bytes() == before
-    assert len(carelake(released, "upgrade", "--dry-run")["migrations"]) == 1
+    assert len(carelake(released, "upgrade", "--dry-run")["migrations"]) == 2
 
 
 def test_a_newer_workspace_names_the_version_it_needs(tmp_path: Path) -> None:
@@ -170,14 +163,16 @@ KILLED = """
 @pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_what_the_next_upgrade_finishes(released: Path, tmp_path: Path) -> None:
     """Kills at moments ever further on, until one run ends by itself; each time the next upgrade must finish."""
+    script = tmp_path / "killed.py"
+    script.write_text(textwrap.dedent(KILLED))
     step, moment, kills = 9, 5, 0
     while True:
         folder = tmp_path / f"moment-{moment}"
         folder.mkdir()
         subprocess.run(["cp", "-a", str(released / "workspace"), str(released / "keys"), str(folder)], check=True)
         environment = {**os.environ, "CARELAKE_KEY_DIR": str(folder / "keys")}
-        command = [sys.executable, "-c", textwrap.dedent(KILLED), str(moment), "-w", str(folder / "workspace")]
-        done = subprocess.run([*command, "upgrade", "--json"], env=environment, capture_output=True, timeout=120)
+        words = (str(moment), "-w", str(folder / "workspace"), "upgrade", "--json")
+        done = forked.run(str(script), *words, env=environment)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         if done.returncode == 0:
             break

@@ -26,6 +26,7 @@ TOUCHES_DISK: dict[str, str] = {
     "apps/cli/learn.py": "writes a model card, which holds figures of groups, where the user asks for it",
     "apps/cli/object_files.py": "reads and writes the files that the user names: what goes in and comes out",
     "apps/cli/session.py": "points standard output to the null device when its reader is gone",
+    "apps/cli/validating.py": "reads the files that the user names, and keeps nothing of them",
     "apps/wiring.py": "reads and writes carelake.toml, which holds settings only",
     "audit/processes.py": "reads /proc/PID/stat to tell whether a process still runs",
     "audit/verifier.py": "a program of its own for whoever is given an export, which it reads",

@@ -53,7 +53,7 @@ def leave(disk: Path, free: int) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_a_full_disk(prey: Any, disk: Path, name: str) -> None:
+def test_a_full_disk(prey: Any, disk: Path, tmp_path: Path, name: str) -> None:
     home = prey.mine.copy(disk / "copy")
     for folder in ("tmp", "out", "home"):
         (home.folder / folder).mkdir(exist_ok=True)
@@ -65,19 +65,12 @@ def test_a_full_disk(prey: Any, disk: Path, name: str) -> None:
     for kilobytes in (0, 40, 100, 220, 400, 700):
         leave(disk, kilobytes << 10)
         # Its output goes to another disk: what it says when it fails is part of what is tried.
-        done = subprocess.run(
-            [home.program, *command, "--json"],
-            env=home.environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr
-        assert done.returncode in (0, 7), (kilobytes, done.returncode, done.stderr)
-        if done.returncode:
+        done = home.fork([home.program, *command, "--json"], said=tmp_path).wait(120)
+        assert "Traceback" not in done.err
+        assert done.code in (0, 7), (kilobytes, done.code, done.err)
+        if done.code:
             full += 1
-            said = done.stderr.strip().splitlines()[-1]
+            said = done.err.strip().splitlines()[-1]
             assert any(word in said for word in ("vault.disk_full", "vault.disk", "vault.backup_full")), said
     (disk / "filler").unlink()
     assert full, "the disk was never full"

@@ -95,10 +95,10 @@ def test_something_else_in_place_of_an_object(prey: Any, mine: Any, what: str) -
         os.mkfifo(path)
     elif what == "folder":
         path.mkdir()
-    done = mine.start([mine.program, "object", "get", "landing/a", str(mine.folder / "got"), "--json"]).wait(30)
+    done = mine.fork([mine.program, "object", "get", "landing/a", str(mine.folder / "got"), "--json"]).wait(30)
     assert done.code == 6, (done.code, done.err)
     assert not (mine.folder / "got").exists()
-    found = mine.start([mine.program, "audit", "verify", "--json"]).wait(60)
+    found = mine.fork([mine.program, "audit", "verify", "--json"]).wait(60)
     assert "a" in [one["name"] for one in found.json["problems"]]
 
 

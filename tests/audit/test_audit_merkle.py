@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carelake.audit import merkle
@@ -31,6 +31,7 @@ def path_by_definition(index: int, leaves: list[bytes]) -> list[bytes]:
     return [*path_by_definition(index - k, leaves[k:]), by_definition(leaves[:k])]
 
 
+@settings(deadline=None)
 @given(LEAVES)
 def test_root_and_frontier(leaves: list[bytes]) -> None:
     frontier = merkle.Frontier()
@@ -40,6 +41,7 @@ def test_root_and_frontier(leaves: list[bytes]) -> None:
     assert merkle.root(leaves) == by_definition(leaves) == frontier.root()
 
 
+@settings(deadline=None)
 @given(LEAVES.filter(bool), st.data())
 def test_inclusion(leaves: list[bytes], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(leaves) - 1))
@@ -53,6 +55,7 @@ def test_inclusion(leaves: list[bytes], data: st.DataObject) -> None:
         assert not merkle.included(leaves[index], index, len(leaves), path[:cut], root)
 
 
+@settings(deadline=None)
 @given(LEAVES, st.data())
 def test_consistency(leaves: list[bytes], data: st.DataObject) -> None:
     old = data.draw(st.integers(0, len(leaves)))

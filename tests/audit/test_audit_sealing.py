@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import forked
 from carelake.audit import segments
 from carelake.audit.segments import Sealable
 from carelake.audit.trail import Trail
@@ -22,6 +24,7 @@ from carelake.core.clock import iso
 from carelake.core.errors import CarelakeError, Invalid
 from carelake.core.settings import AuditSettings, Settings
 
+CHILD = Path(__file__).with_name("audit_child.py")
 Child = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -138,20 +141,25 @@ def test_two_sealers_at_once_make_one_chain(ward: Any, child: Child) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_every_moment_of_sealing(ward: Any, child: Child, tmp_path: Path) -> None:
+def test_killed_at_every_moment_of_sealing(ward: Any, tmp_path: Path) -> None:
+    def child(work: str, *arguments: str, code: int = 0) -> str:
+        done = forked.run(str(CHILD), work, str(ward.root), *arguments, env={**os.environ})
+        assert done.returncode == code, done.stderr
+        return done.stdout
+
     ward.sealed(2)
     ward.act(3)
     ward.vault.close()
     for place in ("ws", "keys"):
         shutil.copytree(ward.root / place, tmp_path / "before" / place)
-    count = int(finished(child("moments")))
+    count = int(child("moments"))
     assert count >= 3, "the lease, the object, the segment, the head"
     for moment in [f"{when}:{number}" for number in range(1, count + 1) for when in ("before", "after")]:
         for place in ("ws", "keys"):
             shutil.rmtree(ward.root / place)
             shutil.copytree(tmp_path / "before" / place, ward.root / place)
-        finished(child("killed", moment), -9)
-        finished(child("acts", 2))
+        child("killed", moment, code=-9)
+        child("acts", "2")
         verdict = ward.verify()
         assert verdict.problems == (), moment
         assert (verdict.acts, verdict.sealed) == (7, 7), moment

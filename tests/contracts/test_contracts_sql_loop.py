@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+import forked
 from carelake.core.settings import DatabaseSettings
 from carelake.synth import generate
 
@@ -27,7 +28,7 @@ class Place:
         self.root = folder / "workspace"
         self.environment = {**os.environ, "CARELAKE_KEY_DIR": str(folder / "keys")}
         said = {"CARELAKE_DATABASE__URL": database.url, "CARELAKE_DATABASE__PASSWORD_FILE": database.password_file}
-        subprocess.run([*COMMAND, "init", str(self.root)], env={**self.environment, **said}, check=True)
+        assert forked.run("init", str(self.root), env={**self.environment, **said}).returncode == 0
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -39,7 +40,9 @@ class Place:
         )
 
     def run(self, *arguments: str) -> Any:
-        return answer(self.start(*arguments, "--json"))
+        done = forked.run("-w", str(self.root), *arguments, "--json", env=self.environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout)
 
 
 def answer(process: subprocess.Popen[str]) -> Any:

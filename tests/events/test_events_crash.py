@@ -37,7 +37,7 @@ class Farm:
         return codes
 
     def settle(self) -> None:
-        assert self.run({"role": "deliver", "seconds": 20, "flaky": 0.0}) == [0]
+        assert self.run({"role": "deliver", "seconds": 120, "flaky": 0.0}) == [0]  # ends when idle
 
     def check(self) -> int:
         """Everything that was committed was had, in order; how many events that is."""

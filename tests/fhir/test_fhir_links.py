@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from carelake.fhir.bundle import entries, searchset, urn_id
+from carelake.fhir.bundle import entries, search_entry, searchset, urn_id
 from carelake.fhir.compartment import owner, patients
 from carelake.fhir.definitions import resource_types
 from carelake.fhir.outcome import error_outcome, operation_outcome
@@ -109,7 +109,8 @@ def test_targets() -> None:
 
 
 def test_bundles(patient: Resource) -> None:
-    bundle = searchset([patient], base="http://h.test/fhir", total=7, links={"self": "http://h.test/fhir/Patient"})
+    found = search_entry(patient, base="http://h.test/fhir")
+    bundle = searchset([found], total=7, links={"self": "http://h.test/fhir/Patient"})
     assert validate(bundle) == []
     assert bundle["total"] == 7
     assert bundle["entry"][0]["fullUrl"] == "http://h.test/fhir/Patient/p1"

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from carelake.core.canonical import load
 from carelake.core.errors import Invalid, NotFound
 from carelake.fhir.profiles import packages
 from carelake.fhir.profiles.registry import shipped
@@ -316,15 +315,6 @@ def test_official_examples_hold_all_rules_but_for_known_ones(examples: list[Reso
 
 def claimed(resource: Resource) -> list[str]:
     return resource.get("meta", {}).get("profile", [])
-
-
-@pytest.fixture(scope="module")
-def us_core(shared_data: Path) -> list[Resource]:
-    """The guide's own examples."""
-    data = (shared_data / "us-core-6.1.0" / "us_core_610.tgz").read_bytes()
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        streams = [archive.extractfile(m) for m in archive if m.name.startswith("package/example/")]
-        return [load(stream.read()) for stream in streams if stream is not None]
 
 
 def test_the_guides_own_examples_are_valid(us_core: list[Resource]) -> None:

@@ -37,7 +37,7 @@ def test_the_same_content_twice_in_one_run(bench: Any, patient: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["lines", "document"])
 def test_a_broken_off_reading_goes_on(bench: Any, patient: Any, bundle: Any, kind: str) -> None:
-    count = 2500
+    count = 6000
     resources = [{"resourceType": "Patient", "id": f"p{i}"} for i in range(count)]
     text = many(patient, count) if kind == "lines" else bundle(*resources)
     path = bench.file("a.json", text)
@@ -53,7 +53,7 @@ def test_a_broken_off_reading_goes_on(bench: Any, patient: Any, bundle: Any, kin
 
 
 def test_duplicates_are_found_across_a_break(bench: Any, bundle: Any) -> None:
-    resources = [{"resourceType": "Patient", "id": f"p{i}"} for i in range(2500)]
+    resources = [{"resourceType": "Patient", "id": f"p{i}"} for i in range(6000)]
     text = bundle(*resources, {"resourceType": "Patient", "id": "p0", "active": True})
     path = bench.file("a.json", text)
     bench.read(path, stop_after=1)
@@ -130,7 +130,7 @@ def test_a_file_that_changes_while_it_is_landed(
 
 @pytest.mark.parametrize("kind", ["lines", "document"])
 def test_refusals_of_earlier_readings_are_told_apart(bench: Any, patient: Any, bundle: Any, kind: str) -> None:
-    count = 2500
+    count = 6000
     resources = [{"resourceType": "Patient", "id": f"p{i}" if i % 5 else "~"} for i in range(count)]
     lines = "\n".join(patient(one["id"]) for one in resources)
     path = bench.file("a.json", lines if kind == "lines" else bundle(*resources))

@@ -11,6 +11,7 @@ import pytest
 
 from carelake.core.errors import Unavailable
 from carelake.ingest.batches import Batch, Entry
+from carelake.ingest.worker import Rules
 from carelake.ingest.workers import Pool
 
 
@@ -23,7 +24,7 @@ def jobs(count: int) -> list[tuple[int, Batch]]:
 
 
 def told(workers: int, count: int) -> list[Any]:
-    with Pool(workers, 100) as pool:
+    with Pool(workers, Rules(100)) as pool:
         return [(tag, list(outcome.items())) for tag, outcome in pool.map(iter(jobs(count)))]
 
 
@@ -36,7 +37,7 @@ def test_any_number_of_workers_gives_the_same() -> None:
 
 
 def test_a_killed_worker_is_an_error_and_no_hang() -> None:
-    pool = Pool(2, 100)
+    pool = Pool(2, Rules(100))
     running = pool.map(iter(jobs(10_000)))
     next(running)
     victim = multiprocessing.active_children()[0]
@@ -50,7 +51,7 @@ def test_a_killed_worker_is_an_error_and_no_hang() -> None:
 
 
 def test_workers_do_not_die_of_the_terminal() -> None:
-    with Pool(1, 100) as pool:
+    with Pool(1, Rules(100)) as pool:
         running = pool.map(iter(jobs(200)))
         next(running)
         for child in multiprocessing.active_children():

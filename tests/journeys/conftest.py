@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,8 @@ from typing import Any
 
 import pytest
 
-CARELAKE = Path(sys.executable).with_name("carelake")
+from forked import CARELAKE, Forked
+
 CRASH = Path(__file__).with_name("journeys_crash_child.py")
 PATIENTS, SEED = 1200, 7
 SMALL, SMALL_SEED = 150, 11
@@ -93,10 +93,8 @@ class Home:
         }
 
     def start(self, command: list[str]) -> Running:
-        """Begin a command in a process group of its own."""
-        number = time.monotonic_ns()
-        environment = self.environment
-        out, err = (self.folder / "out" / f"{number}.{name}" for name in ("out", "err"))
+        """Begin a command in a process group of its own, as a shell does."""
+        environment, out, err = self._places()
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
                 command,
@@ -109,9 +107,26 @@ class Home:
             )
         return Running(process, out, err, time.monotonic())
 
+    def fork(self, command: list[str], *, said: Path | None = None) -> Running:
+        """As `start`, of a script in Python, by a process that has imported the package already.
+
+        Args:
+            said: a folder for what it prints, where that is not to lie beside the workspace.
+        """
+        environment, out, err = self._places(said)
+        for path in (out, err):
+            path.touch()
+        return Running(Forked(command, environment, self.folder, out, err), out, err, time.monotonic())
+
+    def _places(self, said: Path | None = None) -> tuple[dict[str, str], Path, Path]:
+        number = time.monotonic_ns()
+        environment = self.environment
+        out, err = ((said or self.folder / "out") / f"{number}.{name}" for name in ("out", "err"))
+        return environment, out, err
+
     def run(self, *arguments: str | Path, timeout: float = 240.0, expect: int | None = None) -> Result:
         """Run ``carelake ARGUMENTS`` to its end, or for ``timeout`` seconds, and check its exit code."""
-        done = self.start([str(CARELAKE), *map(str, arguments)]).wait(timeout)
+        done = self.fork([str(CARELAKE), *map(str, arguments)]).wait(timeout)
         assert "Traceback" not in done.err, done.err
         assert expect is None or done.code == expect, (arguments, done.code, done.err[-2000:])
         return done
@@ -122,7 +137,7 @@ class Home:
 
     def crash(self, point: str, *arguments: str | Path) -> Result:
         """Run a command that kills its process group at ``point`` (see the child's docstring)."""
-        return self.start([sys.executable, str(CRASH), point, *map(str, arguments)]).wait(240.0)
+        return self.fork([str(CRASH), point, *map(str, arguments)]).wait(240.0)
 
     def serve(self) -> tuple[Running, str]:
         """Begin ``carelake serve`` on a free port; its address."""
@@ -159,7 +174,7 @@ class Home:
 class Running:
     """A command that was begun."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     out: Path
     err: Path
     began: float
@@ -178,7 +193,9 @@ class Running:
                 assert not late, "the command did not end"
             time.sleep(0.005 if kill_after is not None else 0.01)
         out, err = (path.read_text(encoding="utf-8", errors="replace") for path in (self.out, self.err))
-        return Result(self.process.returncode, out, err, time.monotonic() - self.began, self.rss)
+        code = self.process.poll()
+        assert code is not None
+        return Result(code, out, err, time.monotonic() - self.began, self.rss)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the process and all its children."""

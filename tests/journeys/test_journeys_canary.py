@@ -188,6 +188,13 @@ def over_http(home: Any, patient: str, messages: list[str]) -> str:
     assert ask("/predict/readmission", {"patient": patient}) == 200
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert ask("/fhir/Patient/_search", headers=form, raw=f"identifier={MRN}".encode()) == 200
+    assert ask(f"/fhir/Observation?subject:Patient.family={FAMILY}&_count=1") == 200
+    assert ask(f"/fhir/Patient?_has:Observation:patient:code:text={FAMILY}&_count=1") == 200
+    assert ask(f"/fhir/Patient/{patient}/*?_count=1") == 200
+    assert ask("/fhir/_search", headers=form, raw=f"_type=Patient&_id={patient}&_count=1".encode()) == 200
+    assert ask(f"/fhir/Patient/{FAMILY}_{MRN}/Observation") == 404
+    assert ask(f"/fhir/Observation?subject:Patient.birthdate={FAMILY}") == 400
+    assert ask(f"/fhir/Patient?family={FAMILY}&_page={NOTE}") == 400
     assert ask(f"/fhir/Patient?family={FAMILY}", leave=None) == 401
     assert ask(f"/fhir/Patient?family={FAMILY}", leave=f"{FAMILY}.{MRN}.{NOTE}") == 401
     assert ask(f"/fhir/Patient?birthdate={FAMILY}") == 400

@@ -202,7 +202,7 @@ def kill_by_the_clock(wanted: Work, place: Path, shares: list[float]) -> None:
     home.remove()
     for number, share in enumerate(shares):
         home = wanted.start.copy(place / str(number))
-        running = home.start([home.program, *wanted.command, "--json"])
+        running = home.fork([home.program, *wanted.command, "--json"])
         done = running.wait(240.0, kill_after=seconds * share)
         assert done.code in (0, KILLED), done.err
         try:

@@ -197,7 +197,8 @@ def moments(count: int, number: int) -> list[str]:
     return [f"{('before', 'after')[n % 2]}:{at}" for n, at in enumerate(picked)]
 
 
-def test_a_backup_that_is_killed(backed: Any, small: Any, place: Path) -> None:
+@pytest.mark.parametrize(("most", "by_clock"), [(5, 2), pytest.param(30, 10, marks=pytest.mark.soak)])
+def test_a_backup_that_is_killed(backed: Any, small: Any, place: Path, most: int, by_clock: int) -> None:
     """At durable moments and by the clock: earlier points stay whole, and the next backup goes on."""
     home = backed.home.copy(place / "home")
     home.json("synth", "--patients", "10", "--seed", "3", "--out", place / "more")
@@ -210,14 +211,14 @@ def test_a_backup_that_is_killed(backed: Any, small: Any, place: Path) -> None:
     assert counted.code == 0, counted.err
     out = place / "out"
     shutil.copytree(start, out)
-    for point in moments(int(counted.err.split()[-1]), 8):
+    for point in moments(int(counted.err.split()[-1]), most):
         before = home.json("backup", out, "--list")
         done = home.crash(point, "backup", str(out), "--json")
         assert done.code in (KILLED, 0), done.err
         after = home.json("backup", out, "--list")
         assert after[: len(before)] == before
     rng = random.Random(7)
-    for _ in range(4):
+    for _ in range(by_clock):
         running = home.start([home.program, "backup", str(out), "--json"])
         running.wait(60, kill_after=rng.uniform(0.3, 1.6))
     last = home.json("backup", out, "--keep", "4")
@@ -228,13 +229,15 @@ def test_a_backup_that_is_killed(backed: Any, small: Any, place: Path) -> None:
     assert home.json("audit", "verify")["intact"] is True
 
 
-def test_a_restore_that_is_killed(backed: Any, place: Path) -> None:
+@pytest.mark.parametrize("most", [5, pytest.param(30, marks=pytest.mark.soak)])
+def test_a_restore_that_is_killed(backed: Any, place: Path, most: int) -> None:
     """The folder is no workspace until it is whole; the same command goes on; the trail tells of one restore."""
     new = machine(backed.home, place / "count")
     counted = new.crash("count", "restore", str(backed.out), str(new.workspace), "--json")
     assert counted.code == 0, counted.err
     killed = 0
-    for number, point in enumerate(moments(int(counted.err.split()[-1]), 9)):
+    points = moments(int(counted.err.split()[-1]), most)
+    for number, point in enumerate(points):
         new = machine(backed.home, place / str(number))
         done = new.crash(point, "restore", str(backed.out), str(new.workspace), "--json")
         # The last moments are not the same in each run: how many segments are sealed depends on the time.
@@ -252,7 +255,7 @@ def test_a_restore_that_is_killed(backed: Any, place: Path) -> None:
         found["object_version"] = backed.rows[1]["object_version"]
         assert found == backed.rows[1]
         new.remove()
-    assert killed >= 7
+    assert killed >= len(points) - 2
 
 
 def forget(home: Any, patient: str) -> None:

@@ -15,7 +15,7 @@ CONFLICT = 5
 
 def both(home: Any, *commands: tuple[str, ...]) -> list[Any]:
     """Run commands at the same time; how each ended."""
-    running = [home.start([home.program, *command, "--json"]) for command in commands]
+    running = [home.fork([home.program, *command, "--json"]) for command in commands]
     ended = [one.wait(240.0) for one in running]
     for one in ended:
         assert "Traceback" not in one.err

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from carelake.audit.acts import ActHeader, write
 from carelake.core import canonical
+from carelake.core.clock import iso
 from carelake.core.errors import Conflict, NotFound
 from carelake.core.permit import Permit
 from carelake.pipelines.recipe import Recipe, Step, recipe, recipes
@@ -101,6 +103,35 @@ def test_two_processes_do_not_carry_out_one_recipe(vault: Any, permit: Permit) -
     with pytest.raises(Conflict) as caught:
         Runs(vault).carry_out(permit, PLAN, Work().functions(), {})
     assert caught.value.code == "pipelines.running"
+
+
+@pytest.mark.parametrize("end", ["permit", "failed", "interrupted"])
+def test_a_run_of_another_machine_is_held_until_its_permit_or_its_act_ends(
+    vault: Any, permit: Permit, permit_for: Callable[..., Permit], end: str
+) -> None:
+    """On PostgreSQL a run may be another machine's, where nobody here can look: it is not taken for dead."""
+    with pytest.raises(RuntimeError):
+        Runs(vault).carry_out(permit, PLAN, Work("two").functions(), {})
+    with vault.database.transaction(permit) as tx:
+        (said,) = tx.exec_driver_sql("SELECT process FROM run").one()
+        assert canonical.load(said)["until"] == iso(permit.expires)
+        there = canonical.dump({**canonical.load(said), "host": "another"}).decode()
+        tx.exec_driver_sql("UPDATE run SET process = ?", (there,))
+    work = Work()
+    for new in (False, True):
+        with pytest.raises(Conflict) as caught:
+            Runs(vault).carry_out(permit, PLAN, work.functions(), {}, new=new)
+        assert caught.value.code == "pipelines.running_elsewhere"
+    assert work.done == []
+    if end == "permit":
+        vault.clock.move(hours=1)
+        permit = permit_for("rows:read", "rows:write")
+    else:
+        header = ActHeader(permit.act, "pipeline", "production", "HOPERAT", "pipeline:run", "plan")
+        with vault.database.ledger() as tx:
+            write(tx, header, end, vault.clock, {})
+    assert Runs(vault).carry_out(permit, PLAN, work.functions(), {}).resumed_at == "two"
+    assert work.done == ["two", "three"]
 
 
 def test_recipes_are_whole() -> None:

@@ -55,8 +55,8 @@ def test_index_rows_are_those_of_the_current_version_only(record: Any) -> None:
     before = index(record)
     assert all(rows for name, rows in before.items() if name != "ix_quantity")
     record.keep(patient("a"))
-    # Owner, _lastUpdated, and "deceased", which a patient without deceased[x] answers with false.
-    assert sum(len(rows) for rows in index(record).values()) == 3
+    # Owner, and "deceased", which a patient without deceased[x] answers with false.
+    assert sum(len(rows) for rows in index(record).values()) == 2
     record.keep(full)
     after = index(record)
     assert {name: [row[:-1] for row in rows] for name, rows in after.items()} == {

@@ -10,7 +10,8 @@
     expect = "allow"                # or "deny"
     because = "clinician"           # what a reason must say; may be left out
 
-``groups``, ``disabled``, ``granted`` and ``glass`` may be given too. An unknown word in a case is an error.
+``type`` (of FHIR), ``groups``, ``disabled``, ``granted`` and ``glass`` may be given too. An
+unknown word in a case is an error.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disabled: bool = False
     granted: bool = False
     glass: bool = False
+    type: str = ""
     because: str = ""
 
 
@@ -93,8 +95,8 @@ def read_cases(folder: Path | None) -> list[tuple[str, int, Case]]:
 def run_case(policies: Policies, file: str, number: int, case: Case) -> Result:
     """Ask the policies."""
     who = Principal("somebody", "person", case.roles, case.accounts, case.disabled, groups=case.groups)
-    given = ("granted",) if case.granted else ()
-    request = Request(who, case.action, case.account, case.purpose, given, "broken" if case.glass else "")
+    given, glass = ("granted",) if case.granted else (), "broken" if case.glass else ""
+    request = Request(who, case.action, case.account, case.purpose, given, glass, type=case.type)
     decision = policies.decide(request)
     said = f"{'allow' if decision.allowed else 'deny'}: {'; '.join(decision.reasons)}"
     passed = decision.allowed == (case.expect == "allow") and case.because in "; ".join(decision.reasons)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -21,10 +21,14 @@ from carelake.audit.commits import Commits
 from carelake.audit.processes import this_process
 from carelake.core.clock import Clock
 from carelake.core.errors import CarelakeError, Refused
-from carelake.core.permit import Permit, mint
+from carelake.core.permit import Permit, check, mint
+from carelake.fhir.definitions import is_resource
 from carelake.vault.workspace import Vault
 
 __all__ = ["Gate"]
+
+_NAMED = 5
+"""Types that a refusal names; it concerned the whole search anyway."""
 
 
 class Gate:
@@ -55,36 +59,69 @@ class Gate:
 
         Args:
             action: of ``actions.toml``; one on a zone may come without it when the target is ``zone/ZONE``.
-            target: what it is done to: a type, a ref, an endpoint's name. Never a patient's name or id.
+            target: what it is done to: a type, a ref, an endpoint's name. Never a patient's name or id. For a
+                type, policies decide on the type too.
 
         Raises:
             Refused: ``access.denied``, with the reasons; the refusal is in the trail.
         """
         action = resolved(action, target)
         stamp = self._stamp() if job else ""  # before the verdict, so that no change of rights falls between them
-        verdict = self.judge.judge(principal, action, account, purpose)
+        verdict = self.judge.judge(principal, action, account, purpose, (target,) if is_resource(target) else ())
         header = self._header(verdict, target)
         if not verdict.decision.allowed:
-            self._refuse(header, verdict.decision)
-        draft = ActDraft(header, self._vault.clock, job=False)
+            self._write(header)
+            raise _denied(header, verdict)
+        draft = _Draft(header, self._vault.clock, verdict)
         if job:
             draft = _JobDraft(header, self._vault.clock, self.judge, verdict, stamp)
             self._record(draft, "start", process=this_process())
-        permit = self._mint(header, verdict, draft, job=job)
+        told = self._vault.settings.access
+        permit = self._mint(header, verdict, draft, told.job_seconds if job else told.permit_seconds)
         try:
             yield permit
         except BaseException as error:
             draft.ended = True
             code = error.code if isinstance(error, CarelakeError) else type(error).__name__
-            self._record(draft, "failed", error=code)
+            self._record(draft, "refused" if error is draft.denial else "failed", error=code)
             raise
         draft.ended = True  # whoever kept the permit would do what no act tells of
         if job or not draft.flushed or draft.pending():
             self._record(draft, "done")
 
-    def explain(self, principal: Principal, action: str, account: str, purpose: str) -> Decision:
-        """The decision that `enter` would make, without entering."""
-        return self.judge.judge(principal, action, account, purpose).decision
+    def widen(self, permit: Permit, types: Collection[str]) -> Permit:
+        """The permit for more FHIR types, inside its block: each is decided as the first was; all or none is allowed.
+
+        One act tells of all of them. What bounds the sight of one type bounds all (decision 0031).
+
+        Raises:
+            Refused: ``access.denied``, with the reasons; the block's act becomes the refusal.
+        """
+        draft = getattr(permit, "log", None)
+        if not isinstance(draft, _Draft):
+            raise Refused("permit.forged", "This permit was not made by the gate of this process.")
+        check(permit, "rows:read", now=self._vault.clock.now())
+        before = draft.verdict
+        more = tuple(sorted(set(types) - set(before.types)))
+        if not more:
+            return permit
+        asked = before.request
+        verdict = self.judge.judge(
+            asked.principal, asked.action, asked.account, asked.purpose, (*before.types, *more)
+        )
+        header = self._header(verdict, permit.target, permit.act)
+        draft.become(header, verdict)
+        if not verdict.decision.allowed:
+            draft.denial = _denied(header, verdict)
+            raise draft.denial
+        left = (permit.expires - self._vault.clock.now()).total_seconds()
+        return self._mint(header, verdict, draft, left)
+
+    def explain(
+        self, principal: Principal, action: str, account: str, purpose: str, types: Sequence[str] = ()
+    ) -> Decision:
+        """The decision that `enter` would make, without entering; for all of some FHIR types."""
+        return self.judge.judge(principal, action, account, purpose, types).decision
 
     def refuse(
         self, principal: Principal, action: str, target: str, account: str, error: CarelakeError, **facts: Any
@@ -125,7 +162,7 @@ class Gate:
         header = ActHeader(self._vault.ids.new(), name, "security", "HSYSADMIN", action, target)
         return self._mint_with(header, grants, (), _Unlogged(), self._vault.settings.access.permit_seconds)
 
-    def _header(self, verdict: Verdict, target: str) -> ActHeader:
+    def _header(self, verdict: Verdict, target: str, act: str = "") -> ActHeader:
         request = verdict.request
         who = request.principal
         facts: dict[str, Any] = {
@@ -137,24 +174,14 @@ class Gate:
             **({"credential": who.credential} if who.credential else {}),
             **({"grants": list(request.grants)} if request.grants and verdict.used else {}),
             **({"break_glass": request.glass} if request.glass else {}),
+            **({"types": sorted(verdict.types)} if len(verdict.types) > 1 else {}),
         }
         told = (shown_account(request.account), shown_purpose(request.purpose), request.action)
-        return ActHeader(self._vault.ids.new(), who.name, *told, shown_target(target, self._names), facts)
+        return ActHeader(act or self._vault.ids.new(), who.name, *told, shown_target(target, self._names), facts)
 
     def _stamp(self) -> str:
         with self._vault.database.ledger_reading() as connection:
             return stamp_of(connection)
-
-    def _refuse(self, header: ActHeader, decision: Decision) -> None:
-        self._write(header)
-        raise Refused(
-            "access.denied",
-            f"{header.principal} may not {_in_words(header.action)} in account {header.account} "
-            f"for purpose {header.purpose or '(none)'}: {'; '.join(decision.reasons)}.",
-            action=header.action,
-            reasons=list(decision.reasons),
-            act=header.correlation,
-        )
 
     def _write(self, header: ActHeader) -> None:
         self._commits.commit(prepared(header, "refused", self._vault.clock, header.facts))
@@ -162,9 +189,7 @@ class Gate:
     def _record(self, draft: ActDraft, phase: Any, **facts: object) -> None:
         self._commits.commit(draft.prepare(phase, **facts))
 
-    def _mint(self, header: ActHeader, verdict: Verdict, draft: ActDraft, *, job: bool) -> Permit:
-        told = self._vault.settings.access
-        seconds: float = told.job_seconds if job else told.permit_seconds
+    def _mint(self, header: ActHeader, verdict: Verdict, draft: ActDraft, seconds: float) -> Permit:
         if verdict.ends is not None:
             seconds = min(seconds, (verdict.ends - self._vault.clock.now()).total_seconds())
         grants = known_action(header.action).grants
@@ -187,20 +212,37 @@ class Gate:
         )
 
 
-class _JobDraft(ActDraft):
+class _Draft(ActDraft):
+    """The log of a permit, with the verdict that it rests on.
+
+    Attributes:
+        denial: raised when the permit was to be widened to what is denied; the act is a refusal then.
+    """
+
+    def __init__(self, header: ActHeader, clock: Clock, verdict: Verdict, *, job: bool = False) -> None:
+        super().__init__(header, clock, job=job)
+        self.verdict = verdict
+        self.denial: Refused | None = None
+
+    def become(self, header: ActHeader, verdict: Verdict) -> None:
+        """Tell of another verdict from now on, under the same correlation."""
+        self._header = header
+        self.verdict = verdict
+
+
+class _JobDraft(_Draft):
     """The log of a job: a page is kept only while the one who began the job still may do it."""
 
     def __init__(self, header: ActHeader, clock: Clock, judge: Judge, verdict: Verdict, stamp: str) -> None:
-        super().__init__(header, clock, job=True)
+        super().__init__(header, clock, verdict, job=True)
         self._judge = judge
-        self._asked = verdict.request
         self._stamp = stamp
 
     def flush(self, connection: Connection) -> None:
         stamp = stamp_of(connection)
         if stamp != self._stamp:
-            asked = self._asked
-            again = self._judge.seen(connection, asked.principal, asked.action, asked.account, asked.purpose)
+            asked, types = self.verdict.request, self.verdict.types
+            again = self._judge.seen(connection, asked.principal, asked.action, asked.account, asked.purpose, types)
             if not again.decision.allowed:
                 raise Refused(
                     "access.withdrawn",
@@ -239,6 +281,20 @@ class _Unlogged:
 
 def _via(principal: Principal) -> dict[str, str]:
     return {"via": principal.via} if principal.via else {}
+
+
+def _denied(header: ActHeader, verdict: Verdict) -> Refused:
+    reasons = verdict.decision.reasons
+    some = verdict.denied if len(verdict.types) > 1 else ()
+    which = f" (here {', '.join(some[:_NAMED])}{' and others' if len(some) > _NAMED else ''})" if some else ""
+    return Refused(
+        "access.denied",
+        f"{header.principal} may not {_in_words(header.action)}{which} in account {header.account} "
+        f"for purpose {header.purpose or '(none)'}: {'; '.join(reasons)}.",
+        action=header.action,
+        reasons=list(reasons),
+        act=header.correlation,
+    )
 
 
 def _in_words(action: str) -> str:

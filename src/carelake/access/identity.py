@@ -24,6 +24,7 @@ from carelake.access.tokens import Claims, Tokens, not_valid
 from carelake.core.clock import iso
 from carelake.core.errors import NotFound, Refused, Unauthenticated
 from carelake.core.permit import Permit
+from carelake.vault.places import ACCOUNTS
 from carelake.vault.workspace import Vault
 
 __all__ = ["Caller", "Identity"]
@@ -40,6 +41,11 @@ class Caller:
     principal: Principal
     purpose: str
     account: str
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether the caller belongs to every account: what tells of all of them at once is for those alone."""
+        return set(ACCOUNTS) <= set(self.principal.accounts)
 
 
 class Identity:

@@ -23,10 +23,11 @@ from carelake.access.tables import access_link
 from carelake.access.tokens import not_valid
 from carelake.core.clock import Clock
 from carelake.core.errors import Conflict, Invalid, NotFound
+from carelake.core.permit import Permit
 from carelake.core.settings import OidcIssuer, OidcSettings
 from carelake.vault.workspace import Vault
 
-__all__ = ["Links", "Oidc", "Outside"]
+__all__ = ["Links", "Oidc", "Outside", "subject_ref"]
 
 ALGORITHMS = frozenset({"RS256", "ES256", "PS256"})
 _LONGEST = 256
@@ -99,6 +100,15 @@ class Links:
         """Every link."""
         rows = self._connection.execute(select(access_link).order_by(access_link.c.principal)).mappings()
         return [dict(row) for row in rows]
+
+
+def subject_ref(vault: Vault, vouching: Permit, issuer: str, subject: str) -> str:
+    """How acts call a subject, which names a person at their provider: an HMAC, the same in every account.
+
+    Args:
+        vouching: from ``gate.vouching()``.
+    """
+    return vault.keyring.reference(vouching, "subject", f"{issuer}\x1f{subject}".encode())
 
 
 class Oidc:

@@ -45,6 +45,7 @@ class Request:
         glass: id of the principal's emergency access that runs now, "" without one.
         ends: when the last of those grants ends.
         glass_ends: when that emergency access ends.
+        type: FHIR type of the resources that it is about, "" where it is about no one type.
     """
 
     principal: Principal
@@ -55,6 +56,7 @@ class Request:
     glass: str = ""
     ends: datetime | None = None
     glass_ends: datetime | None = None
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,8 @@ def _key(request: Request) -> tuple[object, ...]:
     """All that a verdict depends on, beside the policies. Not the time: what time takes away is gone from it."""
     who = request.principal
     held = (who.name, who.kind, who.roles, who.holds, who.groups, who.accounts, who.disabled)
-    return (*held, request.action, request.account, request.purpose, bool(request.grants), bool(request.glass))
+    asked = (request.action, request.account, request.purpose, request.type)
+    return (*held, *asked, bool(request.grants), bool(request.glass))
 
 
 def _facts(request: Request) -> Facts:
@@ -256,6 +259,7 @@ def _cedar_request(request: Request) -> dict[str, Any]:
             "purpose": request.purpose,
             "granted": bool(request.grants),
             "glass": bool(request.glass),
+            "type": request.type,
         },
     }
 

@@ -29,7 +29,7 @@ entity Principal in [Group] = {
 };
 entity Account = { account: String, jurisdiction: String };
 """
-_CONTEXT = "{ purpose: String, granted: Bool, glass: Bool }"
+_CONTEXT = "{ purpose: String, granted: Bool, glass: Bool, type: String }"
 
 
 @dataclass(frozen=True, slots=True)

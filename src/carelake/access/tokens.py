@@ -138,13 +138,18 @@ class Tokens:
             query = select(access_revoked.c.id).where(access_revoked.c.id == claims.id)
             return connection.execute(query).first() is not None
 
-    def revoke(self, connection: Any, token_id: str, principal: str, expires: datetime) -> None:
-        """Revoke a token for what is left of its time; again is no error."""
+    def revoke(self, connection: Any, token_id: str, principal: str, expires: datetime) -> datetime:
+        """Revoke a token for what is left of its time; again is no error, and does not change that time.
+
+        Returns:
+            The moment before which tokens have ended, whose rows went.
+        """
         now = self._vault.clock.now()
         connection.execute(delete(access_revoked).where(access_revoked.c.expires < iso(now)))
         if connection.execute(select(access_revoked.c.id).where(access_revoked.c.id == token_id)).first() is None:
             row = {"id": token_id, "principal": principal, "expires": iso(expires), "at": iso(now)}
             connection.execute(insert(access_revoked).values(**row))
+        return now
 
 
 def not_valid() -> Unauthenticated:

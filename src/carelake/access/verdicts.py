@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -24,12 +25,15 @@ class Verdict:
         request: as it was put to the policies; its principal is the one of the register, not the caller's word.
         ends: when what it rests on ends: the caller's session, the grant, the emergency; None when it rests on roles.
         used: whether grants or a broken glass were needed for it.
+        types: the FHIR types that it was asked for, and those of them that are denied.
     """
 
     decision: Decision
     request: Request
     ends: datetime | None
     used: bool = False
+    types: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
 
 
 class Judge:
@@ -41,12 +45,26 @@ class Judge:
         self._vault = vault
         self._policies = policies
 
-    def judge(self, principal: Principal, action: str, account: str, purpose: str) -> Verdict:
-        """The verdict for a caller, by one consistent reading of all rights."""
-        with self._vault.database.ledger_reading() as connection:
-            return self.seen(connection, principal, action, account, purpose)
+    def judge(
+        self, principal: Principal, action: str, account: str, purpose: str, types: Sequence[str] = ()
+    ) -> Verdict:
+        """The verdict for a caller, by one consistent reading of all rights.
 
-    def seen(self, connection: Connection, principal: Principal, action: str, account: str, purpose: str) -> Verdict:
+        Args:
+            types: FHIR types that the action is about: each is decided, and all must be allowed.
+        """
+        with self._vault.database.ledger_reading() as connection:
+            return self.seen(connection, principal, action, account, purpose, types)
+
+    def seen(
+        self,
+        connection: Connection,
+        principal: Principal,
+        action: str,
+        account: str,
+        purpose: str,
+        types: Sequence[str] = (),
+    ) -> Verdict:
         """As `judge`, as an open transaction sees rights."""
         now = self._clock.now()
         standing = self._register.seen(connection, principal.name)
@@ -58,7 +76,8 @@ class Judge:
                 who = replace(who, disabled=True)
         if principal.until is not None and now >= principal.until:
             return Verdict(Decision(False, ("the session has ended",)), Request(who, action, account, purpose), None)
-        return self._decide(standing, Request(who, action, account, purpose), now)
+        asked = [Request(who, action, account, purpose, type=one) for one in types or ("",)]
+        return _together([self._decide(standing, one, now) for one in asked], tuple(types))
 
     def _decide(self, standing: Standing | None, bare: Request, now: datetime) -> Verdict:
         # First without what was given for a time, so that an act names a grant only when it was needed.
@@ -79,7 +98,7 @@ class Judge:
     def _given(self, standing: Standing, bare: Request, now: datetime) -> Request:
         """With what was given for a time; an emergency access counts while its owner still may begin one."""
         who, account, purpose = bare.principal, bare.account, bare.purpose
-        request = standing.request(who, bare.action, account, purpose, now)
+        request = replace(standing.request(who, bare.action, account, purpose, now), type=bare.type)
         if not request.glass:
             return request
         begin = replace(standing.request(who, "access:break-glass", account, purpose, now), glass="")
@@ -102,6 +121,30 @@ def _known(principal: Principal, standing: Standing | None) -> Principal:
     if standing is None:
         return replace(principal, roles=(), groups=(), accounts=())
     return standing.as_known_by(principal)
+
+
+def _together(found: Sequence[Verdict], types: tuple[str, ...]) -> Verdict:
+    """One verdict of those over several types: all are allowed or none is, and every scope holds for all of them."""
+    if len(found) == 1:
+        denied = () if found[0].decision.allowed else types
+        return replace(found[0], types=types, denied=denied)
+    refused = [one for one in found if not one.decision.allowed]
+    decided = [one.decision for one in refused or found]
+    decision = Decision(
+        not refused,
+        _each(one.reasons for one in decided),
+        tuple(sorted(_each(one.scope for one in decided))),
+        _each(one.policies for one in decided),
+        any(one.failed for one in decided),
+    )
+    ends = min((one.ends for one in found if one.ends is not None), default=None)
+    denied = tuple(one.request.type for one in refused)
+    used = any(one.used for one in found)
+    return Verdict(decision, replace(found[0].request, type=""), ends, used, types, denied)
+
+
+def _each(lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one for found in lists for one in found))
 
 
 def _given(request: Request) -> list[str]:

@@ -20,6 +20,7 @@ from carelake.access.gate import Gate
 from carelake.access.identity import Caller, Identity
 from carelake.access.policy import Policies
 from carelake.access.principals import Principal
+from carelake.access.retold import witness
 from carelake.audit.background import sealing_beside
 from carelake.audit.declared import Changed, Declared
 from carelake.audit.key_use import tell
@@ -141,7 +142,7 @@ class Workspace:
         self.vault = vault
         self.settings = vault.settings
         self.gate = Gate(vault, Policies.load(vault.root / "policies", jurisdictions(self.settings)), recipes())
-        self.trail = Trail(vault)
+        self.trail = Trail(vault, [witness(vault, self.gate.vouching)])
         self.identity = Identity(vault)
         self.nouns = Nouns(vault.clock)
         self.outbox = Outbox(vault.clock, vault.ids, workspace=vault.settings.workspace)

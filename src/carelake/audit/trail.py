@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from carelake.audit.heads import Heads
 from carelake.audit.lease import Lease
 from carelake.audit.readings import Acts, close_interrupted, gone
 from carelake.audit.sealing import SealingRound
-from carelake.audit.verification import Problem, Verdict, Verification
+from carelake.audit.verification import Problem, Verdict, Verification, Witness
 from carelake.core.permit import Permit
 from carelake.vault.workspace import Vault
 
@@ -17,10 +17,11 @@ __all__ = ["Problem", "Trail", "Verdict"]
 
 
 class Trail:
-    """Seals and verifies the acts of one workspace."""
+    """Seals and verifies the acts of one workspace; ``witnesses`` compare more tables with the acts."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, witnesses: Sequence[Witness] = ()) -> None:
         self._vault = vault
+        self._witnesses = witnesses
         self._sealing = threading.Lock()
         self.heads = Heads(vault)
         self.lease = Lease(vault)
@@ -60,4 +61,4 @@ class Trail:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Verdict:
         """Compare rows, segments, signatures, the outside head and the anchor; see `verification.Verification`."""
-        return Verification(self._vault, self.heads, permit, progress).run(since)
+        return Verification(self._vault, self.heads, permit, progress, self._witnesses).run(since)

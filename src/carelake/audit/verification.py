@@ -3,7 +3,8 @@
 Numbered as in ``docs/internals/audit.md``: (1) each segment is there, readable and signed, (2) it names its
 predecessor and the tree of all before it, without a gap, (3) its lines give its root, (4) its lines equal the rows,
 (5) the patients beside each act are those that it names or digests, (6) the outside head is among the segments,
-(7) so is every head at the anchor, and (8) each noun was written by an act that says so.
+(7) so is every head at the anchor, (8) each noun was written by an act that says so, and (9) witnesses of other rooms
+find in their tables what the acts tell.
 
 Acts are read once, in order, in step with the segments; a row's line is put together from the stored text without
 parsing what it says.
@@ -11,7 +12,7 @@ parsing what it says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -34,7 +35,10 @@ from carelake.core.errors import CarelakeError
 from carelake.core.permit import Permit
 from carelake.vault.workspace import Vault
 
-__all__ = ["Problem", "Verdict", "Verification"]
+__all__ = ["Problem", "Verdict", "Verification", "Witness"]
+
+Witness = Callable[[Connection], Iterator[tuple[str, str]]]
+"""Says of rows that the acts do not account for: the name of each, and what is wrong."""
 
 _ROWS = 5_000
 _MOST_PROBLEMS = 1_000
@@ -95,12 +99,18 @@ class Verification:
     """One verification."""
 
     def __init__(
-        self, vault: Vault, heads: Heads, permit: Permit, progress: Callable[[int, int], None] = lambda a, b: None
+        self,
+        vault: Vault,
+        heads: Heads,
+        permit: Permit,
+        progress: Callable[[int, int], None] = lambda a, b: None,
+        witnesses: Sequence[Witness] = (),
     ) -> None:
         self._vault = vault
         self._heads = heads
         self._permit = permit
         self._progress = progress
+        self._witnesses = witnesses
         self._key = TrailKey(vault.keyring)
         self._previous: dict[str, Any] = {"number": 0, "last": 0, "digest": GENESIS, "at": ""}
         self._tree: merkle.Frontier | None = merkle.Frontier()
@@ -125,6 +135,8 @@ class Verification:
             found = list(islice(self._segments(connection, segments, since, total), _MOST_PROBLEMS))
             unmade = (Problem("noun", *one) for one in strays(connection))
             found += islice(unmade, _MOST_PROBLEMS - len(found))
+            untold = (Problem("right", *one) for witness in self._witnesses for one in witness(connection))
+            found += islice(untold, _MOST_PROBLEMS - len(found))
         digests = {0: GENESIS, **{row["number"]: row["digest"] for row in segments}}
         found += [*_of_head(head, digests), *self._of_anchor(anchored, digests)]
         found += [Problem("restore", "restore", wrong)] if (wrong := self._restores.unfounded()) else []

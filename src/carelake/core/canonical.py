@@ -16,7 +16,7 @@ import msgspec
 
 from carelake.core.errors import Invalid
 
-__all__ = ["Lexeme", "digest", "dump", "dump_pretty", "load"]
+__all__ = ["Lexeme", "digest", "dump", "dump_as_given", "dump_pretty", "load"]
 
 
 class Lexeme(Decimal):
@@ -47,6 +47,7 @@ def _encode_other(value: object) -> object:
 
 _decoder = msgspec.json.Decoder(float_hook=_number)
 _encoder = msgspec.json.Encoder(decimal_format="number", order="sorted", enc_hook=_encode_other)
+_encoder_as_given = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_other)
 
 
 def load(data: bytes | str) -> Any:
@@ -78,10 +79,14 @@ def dump(value: object) -> bytes:
     return _encoder.encode(value)
 
 
+def dump_as_given(value: object) -> bytes:
+    """JSON without white space, keys in the order given; `msgspec.Raw` parts are copied as they are."""
+    return _encoder_as_given.encode(value)
+
+
 def dump_pretty(value: object) -> str:
     """Indented JSON for people, keys in the order given."""
-    plain = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_other).encode(value)
-    return msgspec.json.format(plain, indent=2).decode()
+    return msgspec.json.format(_encoder_as_given.encode(value), indent=2).decode()
 
 
 def digest(value: object) -> str:

@@ -1,7 +1,8 @@
 """What crosses from reading bytes to keeping resources: one record per resource, or one quarantine per refusal.
 
 Both are plain data, so that worker processes can make them and the one writer can take them. Index values are
-tuples whose columns the index tables share; ``param`` is the search parameter's code.
+tuples whose columns the index tables share; the first is the name of the source they come from
+(`carelake.fhir.search.Source`), which several search parameters may use.
 """
 
 from __future__ import annotations
@@ -12,22 +13,37 @@ __all__ = ["IndexValues", "Parsed", "Rejected"]
 
 
 class IndexValues(msgspec.Struct, array_like=True):
-    """Search index values of one resource.
+    """Search index values of one resource, each row once.
 
-    tokens:      (param, system, code)                   system "" where there is none
-    strings:     (param, normalised, as_given)           normalised: lower case, accents and punctuation folded
-    dates:       (param, low, high)                      microseconds since 1970 UTC, high exclusive
-    quantities:  (param, low, high, system, code)        the number's implied range; numbers have system "" code ""
-    references:  (param, type, id, url)                  type and id "" where the target is an absolute url
-    uris:        (param, value)
+    tokens:      (source, system, code)                  system "" where there is none
+    strings:     (source, normalised, as_given)          normalised: lower case, accents and punctuation folded
+    dates:       (source, low, high)                     microseconds since 1970 UTC, high exclusive
+    quantities:  (source, low, high, system, code)       a number is low = high, a Range or a comparator is wider;
+                                                         numbers have system "" code ""
+    references:  (source, type, id, url)                 id "" where the target is an absolute url, type too where
+                                                         neither the url nor the reference tells it
+    uris:        (source, value)
+    positions:   (source, latitude, longitude)           degrees
+    words:       (source, word)                          folded, or the sound of a word
+    parts:       (source, item, text, low, high, system, unit)
+                                                         a component of a composite, of the item-th element:
+                                                         token: text = code; string: folded text; number,
+                                                         quantity: low, high, system, unit = code; date: low, high in
+                                                         microseconds; reference: text = id or url, system = type;
+                                                         uri: text
+    displays:    (source, system, code, display)         the text of a code, folded; a row may come again
     """
 
-    tokens: list[tuple[str, str, str]]
-    strings: list[tuple[str, str, str]]
-    dates: list[tuple[str, int, int]]
-    quantities: list[tuple[str, float, float, str, str]]
-    references: list[tuple[str, str, str, str]]
-    uris: list[tuple[str, str]]
+    tokens: list[tuple[str, str, str]] = []
+    strings: list[tuple[str, str, str]] = []
+    dates: list[tuple[str, int, int]] = []
+    quantities: list[tuple[str, float, float, str, str]] = []
+    references: list[tuple[str, str, str, str]] = []
+    uris: list[tuple[str, str]] = []
+    positions: list[tuple[str, float, float]] = []
+    words: list[tuple[str, str]] = []
+    parts: list[tuple[str, int, str, float, float, str, str]] = []
+    displays: list[tuple[str, str, str, str]] = []
 
 
 class Parsed(msgspec.Struct, array_like=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from typing import Literal
 
 import msgspec
 
@@ -25,9 +26,11 @@ __all__ = [
     "OidcIssuer",
     "OidcSettings",
     "S3Settings",
+    "SearchSettings",
     "ServeSettings",
     "Settings",
     "Sigv4Settings",
+    "ValidationSettings",
 ]
 
 MIB = 1024 * 1024
@@ -46,6 +49,19 @@ class IngestSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_document_bytes: int = 256 * MIB
     max_ratio: int = 250
     max_depth: int = 100
+    validation: Literal["strict", "structure", "minimal"] = "structure"
+
+
+class ValidationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked of a resource before it is kept (docs/validation.md); for import see `IngestSettings.validation`.
+
+    Attributes:
+        write: the level for what is written over HTTP.
+        references: with ``on``, what a write refers to on this server must be there.
+    """
+
+    write: Literal["strict", "structure", "minimal"] = "strict"
+    references: Literal["off", "on"] = "off"
 
 
 class LakeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -241,6 +257,19 @@ class KeysSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return int(getattr(self, f"{kind}_max_age", 0))
 
 
+class SearchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is indexed for searches, and their bounds.
+
+    Attributes:
+        content: index the words of all texts, for ``_content``; `carelake reindex` builds them.
+        included: how many resources ``_include`` and ``_revinclude`` may bring to one page; the rest is left out,
+            and the answer says so.
+    """
+
+    content: bool = False
+    included: int = 2000
+
+
 class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of the HTTP door."""
 
@@ -289,7 +318,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database: DatabaseSettings = DatabaseSettings()
     events: EventSettings = EventSettings()
     keys: KeysSettings = KeysSettings()
+    search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()
+    validation: ValidationSettings = ValidationSettings()
     objects: ObjectSettings = ObjectSettings()
     s3: S3Settings = S3Settings()
     lifecycle: dict[str, LifecycleRules] = {}

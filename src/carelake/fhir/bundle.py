@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Entry", "entries", "searchset", "urn_id"]
+__all__ = ["Entry", "entries", "search_entry", "searchset", "urn_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +39,37 @@ def urn_id(full_url: str) -> str:
 
 
 def searchset(
-    resources: Iterable[dict[str, Any]],
+    entries: Iterable[Mapping[str, Any]] = (),
     *,
-    base: str = "",
     total: int | None = None,
     links: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A searchset Bundle of matches, in the order given.
+    """A searchset Bundle (https://hl7.org/fhir/R4/bundle.html#searchset).
 
     Args:
-        base: the server's address without slash at the end; with it each entry has its ``fullUrl``.
-        total: number of all matches, where it is known.
-        links: relation to url, ``self`` and ``next`` for example.
+        entries: as `search_entry` makes them, matches first.
+        total: number of all matches, where it is known; what is included does not count.
+        links: relation to url: ``self``, ``first``, ``next``.
     """
     bundle: dict[str, Any] = {"resourceType": "Bundle", "type": "searchset"}
     if total is not None:
         bundle["total"] = total
     if links:
         bundle["link"] = [{"relation": relation, "url": url} for relation, url in links.items()]
-    found = [_match(resource, base) for resource in resources]
-    if found:
-        bundle["entry"] = found
+    listed = list(entries)
+    if listed:
+        bundle["entry"] = listed
     return bundle
 
 
-def _match(resource: dict[str, Any], base: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {}
-    if base:
-        entry["fullUrl"] = f"{base}/{resource['resourceType']}/{resource['id']}"
-    return {**entry, "resource": resource, "search": {"mode": "match"}}
+def search_entry(resource: Mapping[str, Any], mode: str = "match", base: str = "") -> dict[str, Any]:
+    """An entry of a searchset.
+
+    Args:
+        resource: with its type and id as texts; other values may be raw JSON. An ``outcome`` has no id.
+        mode: ``match``, ``include`` or ``outcome``.
+        base: the server's address without slash at the end; with it a resource has its ``fullUrl``.
+    """
+    named = base and mode != "outcome"
+    url = {"fullUrl": f"{base}/{resource['resourceType']}/{resource['id']}"} if named else {}
+    return {**url, "resource": resource, "search": {"mode": mode}}

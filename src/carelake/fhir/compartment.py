@@ -10,7 +10,10 @@ from carelake.fhir.references import target
 from carelake.fhir.search.expression import Step
 from carelake.fhir.search.registry import parameters
 
-__all__ = ["owner", "patients", "tells_of_patients"]
+__all__ = ["COMPARTMENTS", "compartment_codes", "compartment_types", "owner", "patients", "tells_of_patients"]
+
+COMPARTMENTS = ("Device", "Encounter", "Patient", "Practitioner", "RelatedPerson")
+"""The types that have compartments (https://hl7.org/fhir/R4/compartmentdefinition.html)."""
 
 
 # In no patient compartment of R4, though they tell of one patient: what is forgotten with a patient holds them too.
@@ -20,6 +23,17 @@ _BESIDE = {
     "GuidanceResponse": ("patient",),
     "Task": ("patient", "focus"),
 }
+
+
+def compartment_codes(kind: str, resource_type: str) -> tuple[str, ...]:
+    """Search parameters by which resources of a type are in compartments of a ``kind``; () for none."""
+    return tuple(code for code in compartment(kind).get(resource_type, ()) if not code.startswith("{"))
+
+
+@cache
+def compartment_types(kind: str) -> tuple[str, ...]:
+    """Types of what can be in a compartment, sorted; the resource that it is the compartment of is in it too."""
+    return tuple(sorted({kind, *(name for name in compartment(kind) if compartment_codes(kind, name))}))
 
 
 def owner(resource: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "SearchDefinition",
     "codes",
     "compartment",
+    "core_search_definitions",
     "element",
     "is_complex",
     "is_primitive",
@@ -82,7 +83,13 @@ class Codes(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SearchDefinition(msgspec.Struct, frozen=True, array_like=True):
-    """A search parameter as the standard defines it; ``components`` are (code, expression) of a composite."""
+    """A search parameter as its author defines it.
+
+    Attributes:
+        targets: resource types that a reference may point to.
+        components: of a composite: (url of the definition, expression).
+        usage: ``normal``, ``phonetic``, ``nearby``, ``distance``, ``other`` or "".
+    """
 
     code: str
     type: str
@@ -91,6 +98,7 @@ class SearchDefinition(msgspec.Struct, frozen=True, array_like=True):
     targets: tuple[str, ...]
     components: tuple[tuple[str, str], ...]
     usage: str
+    url: str = ""
 
 
 class _Type(msgspec.Struct, frozen=True, array_like=True):
@@ -178,6 +186,13 @@ def codes(url: str) -> Codes:
 def search_definitions() -> tuple[SearchDefinition, ...]:
     """Every search parameter of the base specification, unsupported ones too."""
     return _load().parameters
+
+
+@cache
+def core_search_definitions() -> tuple[SearchDefinition, ...]:
+    """The search parameters that US Core 6.1.0 adds to the standard's."""
+    packed = resources.files("carelake.fhir").joinpath("us-core-6.1.0-search.msgpack.zst").read_bytes()
+    return msgspec.msgpack.decode(zstandard.decompress(packed), type=tuple[SearchDefinition, ...])
 
 
 def compartment(code: str = "Patient") -> Mapping[str, tuple[str, ...]]:

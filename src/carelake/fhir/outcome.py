@@ -10,8 +10,14 @@ from carelake.fhir.issues import Issue
 __all__ = ["error_outcome", "operation_outcome"]
 
 
+_STANDARD = "http://hl7.org/fhir/StructureDefinition/operationoutcome-issue-"
+
+
 def operation_outcome(issues: Iterable[Issue]) -> dict[str, Any]:
-    """An OperationOutcome of validation issues; without any it says that all is well."""
+    """An OperationOutcome of validation issues; without any it says that all is well.
+
+    Lines and columns are in the standard's extensions, ``operationoutcome-issue-line`` and ``-col``.
+    """
     listed = [_issue(issue) for issue in issues]
     well = {"severity": "information", "code": "informational", "diagnostics": "No issues found."}
     return {"resourceType": "OperationOutcome", "issue": listed or [well]}
@@ -35,4 +41,7 @@ def _issue(issue: Issue) -> dict[str, Any]:
     said: dict[str, Any] = {"severity": issue.severity, "code": issue.code, "diagnostics": issue.message}
     if issue.expression:
         said["expression"] = [issue.expression]
+    if issue.line:
+        places = (("line", issue.line), ("col", issue.column))
+        said["extension"] = [{"url": _STANDARD + name, "valueInteger": number} for name, number in places]
     return said

@@ -17,7 +17,7 @@ from carelake.fhir.issues import Issue
 from carelake.fhir.primitives import json_kind, predicates
 from carelake.fhir.shapes import leaf, shape
 
-__all__ = ["MAX_DEPTH", "MAX_ISSUES", "check", "issues"]
+__all__ = ["MAX_DEPTH", "MAX_ISSUES", "check", "issues", "too_deep"]
 
 MAX_DEPTH = 100
 MAX_ISSUES = 100
@@ -53,7 +53,12 @@ def _walk(resource: Any, max_depth: int, most: int) -> list[Issue]:
     try:
         return list(islice(_resource(resource, "", max_depth), most))
     except RecursionError:
-        return [_error("structure", "", _TOO_DEEP)]
+        return [too_deep()]
+
+
+def too_deep() -> Issue:
+    """The issue of a resource that nests more deeply than can be followed."""
+    return _error("structure", "", _TOO_DEEP)
 
 
 def _error(code: str, at: str, message: str) -> Issue:

@@ -83,6 +83,8 @@ class Landings:
         self._nouns = nouns
         bounds = vault.settings.ingest
         self._rules = f"{VERSION}/{bounds.max_line_bytes}/{bounds.max_document_bytes}/{bounds.max_depth}"
+        if bounds.validation != "structure":
+            self._rules += f"/{bounds.validation}"
 
     def land(self, permit: Permit, sources: Sequence[Source]) -> list[Landing]:
         """The landings of sources: those that are there, or new ones, which appear together.

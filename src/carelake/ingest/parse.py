@@ -14,8 +14,9 @@ from carelake.core import canonical
 from carelake.core.errors import CarelakeError
 from carelake.core.ids import derived_uuid
 from carelake.core.records import Parsed, Rejected
-from carelake.fhir import compartment, definitions, references, search
-from carelake.fhir.structure import check
+from carelake.fhir import compartment, definitions, references
+from carelake.fhir.search import BASE, Registry, extract
+from carelake.fhir.validate import Mode, checker
 from carelake.ingest.batches import Batch, Entry, Outcome
 from carelake.ingest.keys import DUPLICATE, quotes, repeats
 
@@ -38,10 +39,14 @@ class Parser:
 
     Args:
         max_depth: nesting beyond this is refused (`core.settings.IngestSettings`).
+        level: what is asked of each resource, the setting ``ingest.validation``.
+        registry: what index values are extracted by.
     """
 
-    def __init__(self, max_depth: int) -> None:
-        self._max_depth = max_depth
+    def __init__(self, max_depth: int, level: Mode = "structure", registry: Registry = BASE) -> None:
+        self._registry = registry
+        self._level = level
+        self._check = checker(level, max_depth=max_depth)
         self._pack = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True).compress
 
     def parse(self, batch: Batch) -> Outcome:
@@ -71,6 +76,8 @@ class Parser:
             # Hostile text must never stop the rest of its file; the type names the fault without its content.
             code, path = "ingest.unforeseen", ""
             message = f"The resource made the reader fail ({type(error).__name__}); please report this."
+            if self._level == "minimal":
+                code, message = "ingest.no_index", "The resource is not structured as R4 has it: it has no index."
         return Rejected(entry.offset, len(entry.data), entry.line, entry.position, path, code, message)
 
     def _record(self, entry: Entry, seed: str) -> Parsed:
@@ -82,7 +89,7 @@ class Parser:
             added = _QUOTES_OF_ID
         if entry.mapping:
             references.rewrite(resource, entry.mapping)
-        if (issue := check(resource, max_depth=self._max_depth)) is not None:
+        if (issue := self._check(resource)) is not None:
             raise _Refused(f"fhir.{issue.code}", issue.message, issue.expression)
         text = canonical.dump(resource)
         # What a repeated key held is gone from the tree and its quotes with it; links are replaced quote for quote.
@@ -94,7 +101,7 @@ class Parser:
             compartment.owner(resource),
             self._pack(text),
             hashlib.sha256(text).digest(),
-            search.extract(resource),
+            extract(resource, self._registry, loose=self._level == "minimal"),
             entry.offset,
             len(entry.data),
             entry.line,

@@ -12,17 +12,19 @@ from sqlalchemy import Connection
 from carelake.audit.nouns import Nouns
 from carelake.core.permit import Permit
 from carelake.core.records import Parsed, Rejected
+from carelake.fhir.search import BASE, Registry
 from carelake.ingest.batches import Batch, Mark, Outcome, group
 from carelake.ingest.entries import entries_of, unreadable
 from carelake.ingest.landing import Landing, Landings
 from carelake.ingest.quarantine import Quarantine
 from carelake.ingest.sources import Found, Source
+from carelake.ingest.worker import Rules
 from carelake.ingest.workers import Pool
 from carelake.vault.workspace import Vault
 
 __all__ = ["Page", "Part", "Reader"]
 
-_PAGE = 2000
+_PAGE = 5000
 _PARTS = 200
 _SMALL = 2 << 20
 _RATIO = 12
@@ -70,9 +72,14 @@ class _Tag(NamedTuple):
 
 
 class Reader:
-    """Reads sources into landings and landings into pages; ends its workers when it is left."""
+    """Reads sources into landings and landings into pages; ends its workers when it is left.
 
-    def __init__(self, vault: Vault, nouns: Nouns) -> None:
+    Args:
+        registry: what index values are extracted by.
+    """
+
+    def __init__(self, vault: Vault, nouns: Nouns, registry: Registry = BASE) -> None:
+        self._registry = registry
         self._bounds = vault.settings.ingest
         self._quarantine = Quarantine(vault.database, vault.clock)
         self.landings = Landings(vault, nouns)
@@ -88,17 +95,18 @@ class Reader:
             pool.close()
 
     def pages(self, permit: Permit, found: Found) -> Iterator[Page]:
-        """Pages of about two thousand entries; a page may hold parts of several landings.
+        """Pages of about five thousand entries; a page may hold parts of several landings.
 
         Do not hold a transaction while asking for the next page: landing a source makes its own.
         """
-        pool = Pool(self._workers(found), self._bounds.max_depth)
+        told = (self._bounds.max_depth, self._bounds.validation, self._registry.custom, self._registry.content)
+        pool = Pool(self._workers(found), Rules(*told))
         self._pools.append(pool)
-        told = _Told()
+        seen = _Told()
         page: Page = []
         size = 0
         for tag, outcome in pool.map(self._jobs(permit, found.sources)):
-            part = _part(tag, outcome, told)
+            part = _part(tag, outcome, seen)
             if page and _continues(page[-1], part):
                 _join(page[-1], part)
             else:

@@ -10,32 +10,60 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
+from carelake.fhir.search import BASE, Registry, SearchDefinition
+from carelake.fhir.validate import Mode
 from carelake.ingest.batches import Batch
 from carelake.ingest.parse import Parser
 
-__all__ = ["work"]
+__all__ = ["Rules", "work"]
 
 
-def work(connection: Connection, max_depth: int) -> None:
-    """Serve one connection. The parent ends it by closing its side, or by dying.
+class Rules(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker parses by: plain data, packed, that it gets once.
 
-    A thread takes batches off the pipe at once, so that the parent never waits to send while this process waits to
-    send to the parent.
+    Attributes:
+        max_depth, level: as of `Parser`.
+        custom, content: as of `carelake.fhir.search.Registry`.
+    """
+
+    max_depth: int
+    level: Mode = "structure"
+    custom: tuple[SearchDefinition, ...] = ()
+    content: bool = False
+
+    def parser(self) -> Parser:
+        """A parser of one's own."""
+        plain = not self.custom and not self.content
+        return Parser(self.max_depth, self.level, BASE if plain else Registry(self.custom, content=self.content))
+
+
+def work(connection: Connection, rules: bytes) -> None:
+    """Serve one connection, by packed `Rules`. The parent ends it by closing its side, or by dying.
+
+    Threads take batches off the pipe at once and give outcomes back, so that neither side ever waits for the other:
+    the parent does not read while it commits a page. How much is under way is the parent's to bound.
     """
     # Ctrl-C goes to the whole group of processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
     gc.disable()
     waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    done: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_take, args=(connection, waiting), daemon=True).start()
-    parser = Parser(max_depth)
+    threading.Thread(target=_give, args=(connection, done), daemon=True).start()
+    parser = msgspec.msgpack.decode(rules, type=Rules).parser()
     decode = msgspec.msgpack.Decoder(Batch).decode
     encode = msgspec.msgpack.Encoder().encode
     while (data := waiting.get()) is not None:
-        try:
-            connection.send_bytes(encode(parser.parse(decode(data))))
-        except OSError:
-            return
+        done.put(encode(parser.parse(decode(data))))
+
+
+def _give(connection: Connection, done: queue.SimpleQueue[bytes]) -> None:
+    try:
+        while True:
+            connection.send_bytes(done.get())
+    except OSError:
+        return  # the parent is gone, which the other thread sees too
 
 
 def _take(connection: Connection, waiting: queue.SimpleQueue[bytes | None]) -> None:

@@ -14,13 +14,16 @@ import msgspec
 
 from carelake.core.errors import Unavailable
 from carelake.ingest.batches import Batch, Outcome
-from carelake.ingest.parse import Parser, without_gc
-from carelake.ingest.worker import work
+from carelake.ingest.parse import without_gc
+from carelake.ingest.worker import Rules, work
 
 __all__ = ["Pool"]
 
-_AHEAD = 3
-"""Batches that one worker may have waiting: enough to stay busy, few enough to bound memory."""
+_AHEAD = 32
+"""Batches under way: more than a page, so that the workers have something to do while one is committed."""
+
+_AHEAD_BYTES = 32 << 20
+"""Nor more text under way than this, but for one batch."""
 
 T = TypeVar("T")
 
@@ -35,9 +38,9 @@ class _Worker:
 class Pool:
     """Parses batches in ``count`` processes, or in this one for 0. Processes start at the first batch."""
 
-    def __init__(self, count: int, max_depth: int) -> None:
+    def __init__(self, count: int, rules: Rules) -> None:
         self._count = count
-        self._max_depth = max_depth
+        self._rules = rules
         self._workers: list[_Worker] = []
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Outcome).decode
@@ -59,33 +62,36 @@ class Pool:
         return self._here(jobs) if self._count == 0 else self._there(jobs)
 
     def _here(self, jobs: Iterable[tuple[T, Batch]]) -> Iterator[tuple[T, Outcome]]:
-        parser = Parser(self._max_depth)
+        parser = self._rules.parser()
         for tag, batch in jobs:
             with without_gc():
                 outcome = parser.parse(batch)
             yield tag, outcome
 
     def _there(self, jobs: Iterable[tuple[T, Batch]]) -> Iterator[tuple[T, Outcome]]:
-        sent: deque[tuple[T, _Worker]] = deque()
+        sent: deque[tuple[T, _Worker, int]] = deque()
+        size = 0
         for tag, batch in jobs:
             self._start()
             worker = min(self._workers, key=lambda one: one.waiting)
-            self._send(worker, batch)
-            sent.append((tag, worker))
-            # Give out what is ready; wait only when every worker has enough to do.
-            while sent and (sent[0][1].connection.poll() or len(sent) >= _AHEAD * self._count):
-                tag, worker = sent.popleft()
+            size += (sending := self._send(worker, batch))
+            sent.append((tag, worker, sending))
+            while sent and (len(sent) >= _AHEAD or size > _AHEAD_BYTES):
+                tag, worker, sending = sent.popleft()
+                size -= sending
                 yield tag, self._receive(worker)
         while sent:
-            tag, worker = sent.popleft()
+            tag, worker, _ = sent.popleft()
             yield tag, self._receive(worker)
 
-    def _send(self, worker: _Worker, batch: Batch) -> None:
+    def _send(self, worker: _Worker, batch: Batch) -> int:
+        data = self._encode(batch)
         try:
-            worker.connection.send_bytes(self._encode(batch))
+            worker.connection.send_bytes(data)
         except OSError:
             raise _died(worker) from None
         worker.waiting += 1
+        return len(data)
 
     def _receive(self, worker: _Worker) -> Outcome:
         try:
@@ -102,7 +108,10 @@ class Pool:
         for number in range(self._count):
             ours, theirs = context.Pipe(duplex=True)
             process = context.Process(
-                target=work, args=(theirs, self._max_depth), name=f"carelake-ingest-{number}", daemon=True
+                target=work,
+                args=(theirs, self._encode(self._rules)),
+                name=f"carelake-ingest-{number}",
+                daemon=True,
             )
             process.start()
             # Or the end of the process would not close the pipe, and waiting for it would never end.

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from carelake.audit.nouns import Nouns
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
+from carelake.fhir.search import Registry
 from carelake.ingest import Page, Part, Reader, expand
 from carelake.ingest.parse import without_gc
 from carelake.store import Resources
@@ -82,10 +83,11 @@ def ingest(
     started = monotonic()
     found = expand(paths)
     report = IngestReport(skipped=found.skipped, sources=len(found.sources))
-    with Reader(vault, nouns) as reader, without_gc():
+    registry = resources.registry(permit)
+    with Reader(vault, nouns, registry) as reader, without_gc():
         for number, page in enumerate(reader.pages(permit, found), 1):
             with vault.database.transaction(permit) as tx:
-                counted = [_commit(permit, tx, part, reader, resources) for part in page]
+                counted = [_commit(permit, tx, part, reader, resources, registry) for part in page]
                 _publish(permit, tx, page, outbox, sum(one.stored for one in counted))
             for one in counted:
                 _add(report, one)
@@ -97,9 +99,11 @@ def ingest(
     return report
 
 
-def _commit(permit: Permit, tx: Connection, part: Part, reader: Reader, resources: Resources) -> LandingReport:
+def _commit(
+    permit: Permit, tx: Connection, part: Part, reader: Reader, resources: Resources, registry: Registry
+) -> LandingReport:
     landing = part.landing
-    kept = resources.keep(permit, tx, landing.ref, part.parsed, again=landing.again)
+    kept = resources.keep(permit, tx, landing.ref, part.parsed, again=landing.again, registry=registry)
     reader.commit(permit, tx, part, stored=kept.stored, unchanged=kept.unchanged)
     permit.log.count(quarantined=len(part.rejected))
     return LandingReport(

@@ -2,6 +2,9 @@
 
 A run that was killed is resumed at the step where it stood. Steps are idempotent: what they make is named by its
 content, so doing one again makes the same thing once.
+
+Whether its process lives can be seen on the same machine only. A run of another machine is held until its act has an
+end, or its permit has run out, with which it can write nothing more: the permit is its lease.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from carelake.audit.processes import alive, this_process
+from carelake.audit.processes import alive, elsewhere, this_process
+from carelake.audit.readings import Acts
 from carelake.core import canonical
-from carelake.core.clock import iso
+from carelake.core.clock import instant, iso
 from carelake.core.errors import Conflict
 from carelake.core.permit import Permit
 from carelake.pipelines.recipe import Recipe, Step
@@ -30,6 +34,9 @@ Outputs = dict[str, dict[str, Any]]
 
 StepFunction = Callable[[Outputs], dict[str, Any]]
 """Does a step; an output with ``stop`` (a sentence) ends the run there, honestly and without error."""
+
+
+_ENDED = ("done", "failed", "interrupted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,8 @@ class Runs:
             progress: called before each step with its position.
 
         Raises:
-            Conflict: ``pipelines.running``, when another process carries this recipe out at the moment.
+            Conflict: ``pipelines.running``, when another process carries this recipe out at the moment;
+                ``pipelines.running_elsewhere``, when one on another machine does, or was killed there.
         """
         run_id, outputs = self._claim(permit, recipe, parameters, new=new)
         resumed = recipe.steps[len(outputs)].name if outputs and len(outputs) < len(recipe.steps) else ""
@@ -97,19 +105,33 @@ class Runs:
         said = canonical.dump(dict(parameters)).decode()
         with self._vault.database.transaction(permit) as tx:
             for row in self._open_runs(tx, permit.account, recipe.name):
-                if alive(canonical.load(row["process"])) and canonical.load(row["process"]) != this_process():
-                    raise Conflict(
-                        "pipelines.running",
-                        "Another process is carrying out this recipe; wait for it to end.",
-                        run=row["id"],
-                    )
+                self._check_free(tx, row)
                 if new or row["parameters"] != said:
                     tx.execute(update(run_table).where(run_table.c.id == row["id"]).values(state="abandoned"))
                     continue
-                process = canonical.dump(this_process()).decode()
-                tx.execute(update(run_table).where(run_table.c.id == row["id"]).values(process=process))
+                tx.execute(update(run_table).where(run_table.c.id == row["id"]).values(process=_holder(permit)))
                 return row["id"], self._outputs(tx, row["id"])
-            return self._begin(tx, permit.account, recipe.name, said), {}
+            return self._begin(tx, permit, recipe.name, said), {}
+
+    def _check_free(self, tx: Connection, row: Mapping[str, Any]) -> None:
+        """Let pass a run that nobody carries out any more. Write transactions are served one at a time."""
+        holder = canonical.load(row["process"])
+        if elsewhere(holder):
+            until = holder.get("until", "")
+            ended = any(act["phase"] in _ENDED for act in Acts(tx).of(holder.get("act", "")))
+            if until and not ended and self._vault.clock.now() < instant(until):
+                raise Conflict(
+                    "pipelines.running_elsewhere",
+                    "A process on another machine is carrying out this recipe, or was killed there. Wait for it; "
+                    f"any command on that machine ends what was killed, and at {until} it is free by itself.",
+                    run=row["id"],
+                )
+        elif alive(holder) and not _same(holder, this_process()):
+            raise Conflict(
+                "pipelines.running",
+                "Another process is carrying out this recipe; wait for it to end.",
+                run=row["id"],
+            )
 
     @staticmethod
     def _open_runs(tx: Connection, account: str, recipe: str) -> list[dict[str, Any]]:
@@ -123,16 +145,16 @@ class Runs:
         query = select(run_step.c.name, run_step.c.output).where(run_step.c.run == run_id)
         return {name: canonical.load(output) for name, output in tx.execute(query.order_by(run_step.c.position))}
 
-    def _begin(self, tx: Connection, account: str, recipe: str, parameters: str) -> str:
+    def _begin(self, tx: Connection, permit: Permit, recipe: str, parameters: str) -> str:
         run_id = self._vault.ids.new()
         tx.execute(
             insert(run_table).values(
                 id=run_id,
                 recipe=recipe,
-                account=account,
+                account=permit.account,
                 state="running",
                 parameters=parameters,
-                process=canonical.dump(this_process()).decode(),
+                process=_holder(permit),
                 started=iso(self._vault.clock.now()),
             )
         )
@@ -166,3 +188,12 @@ class Runs:
             {k: row[k] for k in ("id", "recipe", "state", "started", "ended")}
             for row in tx.execute(query.limit(limit)).mappings()
         ]
+
+
+def _holder(permit: Permit) -> str:
+    """Who carries a run out, under which act, and until when it may: what is kept in the row."""
+    return canonical.dump({**this_process(), "act": permit.act, "until": iso(permit.expires)}).decode()
+
+
+def _same(holder: Mapping[str, Any], process: Mapping[str, Any]) -> bool:
+    return all(holder.get(name) == value for name, value in process.items())

@@ -2,7 +2,8 @@
 
 from carelake.store.feed import Change
 from carelake.store.keep import Kept
+from carelake.store.reindex import ReindexReport
 from carelake.store.resources import Resources
 from carelake.store.search import SearchResult
 
-__all__ = ["Change", "Kept", "Resources", "SearchResult"]
+__all__ = ["Change", "Kept", "ReindexReport", "Resources", "SearchResult"]

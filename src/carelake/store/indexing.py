@@ -1,119 +1,150 @@
-"""Index rows of resources: made from index values, written in key order, and taken out when a version is replaced."""
+"""Index rows of resources: made from index values, written in key order, and taken out by ``seq``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, delete
+from sqlalchemy import Connection, bindparam, select
 
 from carelake.core.records import IndexValues
-from carelake.store.symbols import TERM, Space, Symbols, params_of
-from carelake.store.tables import HEAD, INDEXES
-from carelake.vault.database import bulk
+from carelake.fhir.search.sources import spanned
+from carelake.store.symbols import TERM, UNIT, Space, Symbols, params_of
+from carelake.store.tables import BY_SEQ, INDEXES, display, resource_version
+from carelake.vault.database import bulk, scope_of
 
-__all__ = ["LAST_UPDATED", "IndexRows", "clear"]
-
-LAST_UPDATED = "_lastUpdated"
-_MILLISECOND = 1000
+__all__ = ["Displays", "IndexRows", "remove"]
 
 Row = tuple[Any, ...]
+
+_CHUNK = 500
+_REMEMBERED = 200_000
 
 
 def _insert(name: str, columns: list[str]) -> str:
     return f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' for _ in columns)})"
 
 
-def _delete(name: str, columns: list[str]) -> str:
-    return f"DELETE FROM {name} WHERE " + " AND ".join(f"{column} = ?" for column in columns)
+_INSERTS = {table.name: _insert(table.name, [column.name for column in table.columns]) for table in INDEXES}
+_DISPLAY = _insert("display", [column.name for column in display.columns]) + " ON CONFLICT DO NOTHING"
+_DELETES = [f"DELETE FROM {table.name} WHERE seq = ?" for table in BY_SEQ]
+_OWNED = select(resource_version.c.owner, resource_version.c.kind, resource_version.c.seq).where(
+    resource_version.c.seq.in_(bindparam("seqs", expanding=True))
+)
+_DISOWN = "DELETE FROM ix_owner WHERE owner = ? AND kind = ? AND seq = ?"
 
 
-def _delete_by_head(name: str, columns: list[str]) -> str:
-    """As `_delete`, with the head of each text once more: that is what PostgreSQL has an index on."""
-    heads = [f" AND left({column}, {HEAD}) = ?" for column in _TEXTS[name].values()]
-    return _delete(name, columns) + "".join(heads)
+class Displays:
+    """Which texts of codes are in ``display`` already; what a transaction writes joins on its commit."""
 
+    def __init__(self) -> None:
+        self._seen: set[Row] = set()
 
-_TEXTS = {t.name: {i: c.name for i, c in enumerate(t.columns) if isinstance(c.type, Text)} for t in INDEXES}
-_COLUMNS = {table.name: [column.name for column in table.columns] for table in INDEXES}
-_INSERTS = {name: _insert(name, columns) for name, columns in _COLUMNS.items()}
-_DELETES = {name: _delete(name, columns) for name, columns in _COLUMNS.items()}
-_DELETES_BY_HEAD = {name: _delete_by_head(name, columns) for name, columns in _COLUMNS.items()}
-_CLEARS = [delete(table).where(table.c.seq == bindparam("old")) for table in INDEXES]
+    def write(self, tx: Connection, rows: Iterable[Row]) -> None:
+        """Write those that were not seen before."""
+        new = sorted(set(rows) - self._seen)
+        if new:
+            bulk(tx, _DISPLAY, new)
+            scope_of(tx).after.append(lambda: self._remember(new))
+
+    def _remember(self, rows: list[Row]) -> None:
+        if len(self._seen) > _REMEMBERED:
+            self._seen.clear()
+        self._seen.update(rows)
 
 
 class IndexRows:
-    """Index rows of a page, gathered and then written or removed together."""
+    """Index rows of a page, gathered and then written together."""
 
-    def __init__(self, symbols: Symbols, tx: Connection) -> None:
+    def __init__(self, symbols: Symbols, tx: Connection, displays: Displays, *, find_only: bool = False) -> None:
+        """Args: find_only: to compare, not to write: a text without a symbol gets a number that no row has."""
         self._symbols = symbols
         self._tx = tx
-        self._terms = symbols.space(tx, TERM)
+        self._displays = displays
+        self._find_only = find_only
+        self._terms = symbols.space(tx, TERM, find_only=find_only)
+        self._units = symbols.space(tx, UNIT, find_only=find_only)
         self._params: dict[int, Space] = {}
-        self._rows: dict[str, list[Row]] = {name: [] for name in _COLUMNS}
-        self._adders: list[tuple[list[Row], Callable[..., Any]]] = []
+        self._rows: dict[str, list[Row]] = {name: [] for name in _INSERTS}
+        self._shown: list[Row] = []
 
-    def add(self, kind: int, seq: int, owner: int, updated: int, values: IndexValues) -> None:
-        """Rows of one version.
-
-        Args:
-            kind, owner: symbols.
-            updated: microseconds since 1970; searches see milliseconds, as ``meta.lastUpdated`` shows them.
-        """
-        params = self._params.get(kind) or self._space(kind)
-        terms, rows = self._terms, self._rows
+    def own(self, kind: int, seq: int, owner: int) -> None:
+        """That a version is in the compartment of one patient, a symbol; 0 for none."""
         if owner:
-            rows["ix_owner"].append((owner, kind, seq))
-        low = updated - updated % _MILLISECOND
-        rows["ix_date"].append((params[LAST_UPDATED], low, low + _MILLISECOND, seq))
+            self._rows["ix_owner"].append((owner, kind, seq))
+
+    def add(self, kind: int, seq: int, values: IndexValues) -> None:
+        """Rows of one version; ``kind`` is a symbol."""
+        params = self._params.get(kind) or self._space(kind)
+        terms, units, rows = self._terms, self._units, self._rows
         if values.tokens:
             rows["ix_token"] += [(params[p], code, terms[system], seq) for p, system, code in values.tokens]
         if values.strings:
             rows["ix_string"] += [(params[p], value, given, seq) for p, value, given in values.strings]
         if values.dates:
-            rows["ix_date"] += [(params[p], low, high, seq) for p, low, high in values.dates]
+            rows["ix_date"] += [(params[spanned(p, high - low)], low, high, seq) for p, low, high in values.dates]
         if values.references:
             rows["ix_reference"] += [
                 (params[p], key or url, terms[target], seq) for p, target, key, url in values.references
             ]
         if values.quantities:
             rows["ix_quantity"] += [
-                (params[p], low, high, terms[system], terms[code], seq)
+                (params[p], low, high, terms[system], units[code], seq)
                 for p, low, high, system, code in values.quantities
             ]
         if values.uris:
             rows["ix_uri"] += [(params[p], value, seq) for p, value in values.uris]
+        if values.displays:
+            self._shown += [(params[p], text, terms[system], code) for p, system, code, text in values.displays]
+        if values.parts or values.words or values.positions:
+            self._rare(params, seq, values)
+
+    def _rare(self, params: Space, seq: int, values: IndexValues) -> None:
+        terms, units, rows = self._terms, self._units, self._rows
+        rows["ix_position"] += [(params[p], lat, long, seq) for p, lat, long in values.positions]
+        rows["ix_word"] += [(params[p], word, seq) for p, word in values.words]
+        rows["ix_part"] += [
+            (params[p], text, low, high, terms[system], units[unit], seq, item)
+            for p, item, text, low, high, system, unit in values.parts
+        ]
 
     def write(self) -> int:
         """Insert the rows, sorted: neighbours in the tree are written together. Returns their number."""
-        for rows in self._rows.values():
-            rows[:] = dict.fromkeys(rows)  # a resource may say the same twice
-        return self._run(_INSERTS)
-
-    def remove(self) -> int:
-        """Delete the rows."""
-        if self._tx.dialect.name == "sqlite":
-            return self._run(_DELETES)
-        for name, rows in self._rows.items():
-            places = tuple(_TEXTS[name])
-            rows[:] = [(*row, *(row[place][:HEAD] for place in places)) for row in rows]
-        return self._run(_DELETES_BY_HEAD)
-
-    def _run(self, statements: dict[str, str]) -> int:
         count = 0
         for name, rows in self._rows.items():
             rows.sort()
-            bulk(self._tx, statements[name], rows)
+            bulk(self._tx, _INSERTS[name], rows)
             count += len(rows)
             rows.clear()
+        if self._shown:
+            self._displays.write(self._tx, self._shown)
+            self._shown = []
         return count
 
+    def rows(self, table: str) -> list[Row]:
+        """The rows of one table so far."""
+        return self._rows[table]
+
+    def sources(self, kind: int) -> dict[int, str]:
+        """Names of the sources that the rows of a type are of, by their symbols."""
+        return {key: name for name, key in self._params.get(kind, {}).items()}
+
     def _space(self, kind: int) -> Space:
-        space = self._params[kind] = self._symbols.space(self._tx, params_of(kind))
+        space = self._symbols.space(self._tx, params_of(kind), find_only=self._find_only)
+        self._params[kind] = space
         return space
 
 
-def clear(tx: Connection, seq: int) -> None:
-    """Delete a version's rows without knowing them: a scan of every index, for bodies that cannot be opened."""
-    for statement in _CLEARS:
-        tx.execute(statement, {"old": seq})
+def remove(tx: Connection, seqs: Sequence[int]) -> None:
+    """Take out all rows of these versions, of which none is the current one any more."""
+    if not seqs:
+        return
+    ordered = sorted(seqs)
+    owned: list[Row] = []
+    for start in range(0, len(ordered), _CHUNK):
+        found = tx.execute(_OWNED, {"seqs": ordered[start : start + _CHUNK]})
+        owned += [tuple(row) for row in found if row.owner]
+    bulk(tx, _DISOWN, sorted(owned))
+    rows = [(seq,) for seq in ordered]
+    for statement in _DELETES:
+        bulk(tx, statement, rows)

@@ -11,14 +11,13 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from carelake.audit.patients import note
 from carelake.core import canonical
-from carelake.core.errors import CarelakeError
 from carelake.core.permit import Permit
 from carelake.core.records import Parsed
 from carelake.fhir.compartment import tells_of_patients
-from carelake.fhir.search import extract
+from carelake.fhir.search import BASE, Registry, extract
 from carelake.store import bodies
-from carelake.store.indexing import IndexRows, clear
-from carelake.store.rows import read_versions
+from carelake.store.indexed import Indexed
+from carelake.store.indexing import Displays, IndexRows, remove
 from carelake.store.symbols import Symbols, kinds_of, origins_of, patients_of
 from carelake.store.tables import counter, origin_run, resource, resource_version
 from carelake.vault.database import bulk
@@ -44,11 +43,8 @@ _VERSION = (
     "INSERT INTO resource_version (seq, kind, id, version, previous, deleted, owner, updated, origin, "
     '"offset", length, line, act, digest, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'
 )
-_POINTER = (
-    "INSERT INTO resource (kind, id, seq, version, deleted, digest) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (kind, id) DO UPDATE SET seq = excluded.seq, version = excluded.version, "
-    "deleted = excluded.deleted, digest = excluded.digest"
-)
+_POINTER = "INSERT INTO resource (kind, id, seq, version, deleted, digest, updated) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_MOVED = "UPDATE resource SET seq = ?, version = ?, deleted = ?, digest = ?, updated = ? WHERE kind = ? AND id = ?"
 
 
 class Kept(NamedTuple):
@@ -89,15 +85,30 @@ def _named(page: Sequence[Parsed]) -> set[str]:
     return {key for one in shared for _, kind, key, _ in one.index.references if kind == "Patient"}
 
 
+def _extract(page: Sequence[Parsed], registry: Registry) -> None:
+    for one in page:
+        if one.body:
+            one.index = extract(canonical.load(bodies.unpack(one.body)), registry, loose=True)
+
+
 class Writer:
     """Writes pages."""
 
-    def __init__(self, vault: Vault, symbols: Symbols) -> None:
+    def __init__(self, vault: Vault, symbols: Symbols, indexed: Indexed) -> None:
         self._vault = vault
         self._symbols = symbols
+        self._indexed = indexed
+        self._displays = Displays()
 
     def keep(
-        self, permit: Permit, tx: Connection, origin: str, page: Sequence[Parsed], *, again: bool = False
+        self,
+        permit: Permit,
+        tx: Connection,
+        origin: str,
+        page: Sequence[Parsed],
+        *,
+        again: bool = False,
+        registry: Registry = BASE,
     ) -> Kept:
         """Keep the page's resources in order; one that equals the current version of its id changes nothing.
 
@@ -105,10 +116,18 @@ class Writer:
             origin: ref of the landing they came from, "" for none.
             again: the landing is read another time; what a version came from before is unchanged even when it
                 is not the current one (decision D6).
+            registry: what the index values were extracted by; where the account has others, they are made anew.
         """
         if not page:
             return Kept(0, 0)
-        work = _Work(self._vault, self._symbols, permit, tx, origin, again=again)
+        current = self._indexed.current(tx, permit.account)
+        if current is not registry and current.digest != registry.digest:
+            _extract(page, current)
+        types = {one.type for one in page}
+        known = self._symbols.find(tx, kinds_of(permit.account), types)
+        if len(known) < len(types):
+            self._indexed.begin(tx, permit.account, sorted(types - known.keys()))
+        work = _Work(self._vault, self._symbols, self._displays, permit, tx, origin, again=again)
         return work.run(page)
 
 
@@ -116,24 +135,37 @@ class _Work:
     """One page on its way into the tables."""
 
     def __init__(
-        self, vault: Vault, symbols: Symbols, permit: Permit, tx: Connection, origin: str, *, again: bool
+        self,
+        vault: Vault,
+        symbols: Symbols,
+        displays: Displays,
+        permit: Permit,
+        tx: Connection,
+        origin: str,
+        *,
+        again: bool,
     ) -> None:
         self._vault, self._symbols, self._permit, self._tx, self._again = vault, symbols, permit, tx, again
+        self._displays = displays
         self._origin = symbols.space(tx, origins_of(permit.account))[origin]
+        self._hmac = vault.keyring.referrer(permit, "resource")
         self._updated = (vault.clock.now() - _EPOCH) // datetime.resolution
         self._versions: list[tuple[object, ...]] = []
         self._refs: list[str] = []
         self._newest: dict[_Key, tuple[int, Parsed]] = {}
         self._replaced: list[int] = []
+        self._there: frozenset[_Key] = frozenset()
 
     def run(self, page: Sequence[Parsed]) -> Kept:
         permit, tx = self._permit, self._tx
-        kinds = self._symbols.make(tx, kinds_of(permit.account), {one.type for one in page})
-        names = {one.owner for one in page}
+        kinds = self._symbols.make(tx, kinds_of(permit.account), dict.fromkeys(one.type for one in page))
+        # In the page's order, so that the same pages give the same numbers.
+        names = dict.fromkeys(one.owner for one in page)
         owners = self._symbols.make(tx, patients_of(permit.account), names)
-        note(permit, self._vault.keyring, names | _named(page))
+        note(permit, self._vault.keyring, names.keys() | _named(page))
         self._seal = self._vault.sealer.keys_for(permit, tx, names).seal
         current = self._current(kinds, page)
+        self._there = frozenset(current)
         before = seq = self._last()
         for one in page:
             key = (kinds[one.type], one.id)
@@ -177,9 +209,7 @@ class _Work:
         return False
 
     def _digest(self, one: Parsed, version: int) -> bytes:
-        said = bodies.context(one.type, one.id, version) + b"|" + one.digest
-        ref = self._vault.keyring.reference(self._permit, "resource", said)
-        return bytes.fromhex(ref[-64:])[:DIGEST_BYTES]
+        return self._hmac(bodies.context(one.type, one.id, version) + b"|" + one.digest)[:DIGEST_BYTES]
 
     def _current(self, kinds: dict[str, int], page: Sequence[Parsed]) -> dict[_Key, _Current]:
         wanted: defaultdict[int, dict[str, None]] = defaultdict(dict)
@@ -200,29 +230,19 @@ class _Work:
     def _write(self, seq: int, current: dict[_Key, _Current], owners: dict[str, int]) -> None:
         tx = self._tx
         tx.execute(_COUNTED, {"to": seq})
-        self._unindex()
         bulk(tx, _VERSION, self._versions)
+        remove(tx, self._replaced)
         if self._origin:
             run = {"origin": self._origin, "first": seq - len(self._versions) + 1, "last": seq}
             tx.execute(insert(origin_run), run)
-        pointers = sorted((*key, *current[key]) for key in self._newest)
-        bulk(tx, _POINTER, pointers)
-        rows = IndexRows(self._symbols, tx)
+        # Writers are served one after another: what was not there is not there now.
+        new = sorted(key for key in self._newest if key not in self._there)
+        bulk(tx, _POINTER, [(*key, *current[key], self._updated) for key in new])
+        old = sorted(key for key in self._newest if key in self._there)
+        bulk(tx, _MOVED, [(*current[key], self._updated, *key) for key in old])
+        rows = IndexRows(self._symbols, tx, self._displays)
         for (kind, _), (number, one) in self._newest.items():
             if one.body:
-                rows.add(kind, number, owners[one.owner], self._updated, one.index)
+                rows.own(kind, number, owners[one.owner])
+                rows.add(kind, number, one.index)
         rows.write()
-
-    def _unindex(self) -> None:
-        """Take out the index rows of versions that are no longer current, found again from their bodies."""
-        rows = IndexRows(self._symbols, self._tx)
-        for old in read_versions(self._permit, self._tx, self._vault, self._symbols, self._replaced):
-            if old.deleted:
-                continue
-            try:
-                values = extract(canonical.load(old.text))
-            except CarelakeError:
-                clear(self._tx, old.seq)
-                continue
-            rows.add(old.kind, old.seq, old.owner_key, old.updated, values)
-        rows.remove()

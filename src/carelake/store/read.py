@@ -89,6 +89,16 @@ class Readings:
         permit.log.read(*(ref for refs in found.values() for ref in refs))
         return found
 
+    def there(self, permit: Permit, tx: Connection, kind: str, key: str) -> bool:
+        """Whether there is such a resource now that the caller may see. Nothing is opened."""
+        row = resource.c
+        query = (
+            select(row.seq)
+            .where(row.kind == self._symbols.key(tx, kinds_of(permit.account), kind), row.id == key)
+            .where(row.deleted == false(), scoped(permit, tx, self._symbols, row.seq))
+        )
+        return tx.execute(query).first() is not None
+
     def _answer(self, permit: Permit, found: Version) -> dict[str, Any]:
         permit.log.read(ref_of(found.seq, found.digest))
         if found.erased:

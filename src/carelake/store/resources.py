@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,12 +13,18 @@ from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.core.records import Parsed
 from carelake.fhir.query import Query
+from carelake.fhir.search import BASE, Registry
+from carelake.fhir.terminology import Terminology
+from carelake.fhir.validate import Exists
 from carelake.store.feed import Change, Feed, page_ref
+from carelake.store.indexed import Indexed
 from carelake.store.keep import Kept, Writer
 from carelake.store.lineage import Family
 from carelake.store.read import Readings
+from carelake.store.reindex import Reindexer, ReindexReport
 from carelake.store.search import Searches, SearchResult
 from carelake.store.symbols import Symbols
+from carelake.store.terms import stored_terminology
 from carelake.store.write import parsed, tombstone
 from carelake.vault.workspace import Vault
 
@@ -30,7 +37,9 @@ class Resources:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         symbols = self._symbols = Symbols()
-        self._writer = Writer(vault, symbols)
+        self._indexed = Indexed(symbols, content=vault.settings.search.content)
+        self._writer = Writer(vault, symbols, self._indexed)
+        self._reindexer = Reindexer(vault, symbols, self._indexed)
         self._readings = Readings(vault, symbols)
         self._searches = Searches(vault, symbols)
         self._feed = Feed(vault, symbols)
@@ -38,14 +47,22 @@ class Resources:
     # -- write ----------------------------------------------------------------------------------------------------
 
     def keep(
-        self, permit: Permit, tx: Connection, landing: str, page: Sequence[Parsed], *, again: bool = False
+        self,
+        permit: Permit,
+        tx: Connection,
+        landing: str,
+        page: Sequence[Parsed],
+        *,
+        again: bool = False,
+        registry: Registry = BASE,
     ) -> Kept:
         """Keep a page of parsed resources in the caller's transaction; see `keep.Writer.keep`.
 
         Args:
             landing: the ref of the landing they came from, "" for none.
+            registry: what their index values were extracted by; others are made anew.
         """
-        kept = self._writer.keep(permit, tx, landing, page, again=again)
+        kept = self._writer.keep(permit, tx, landing, page, again=again, registry=registry)
         permit.log.count(stored=kept.stored, unchanged=kept.unchanged)
         if kept.refs:
             permit.log.wrote(kept.refs[0] if len(kept.refs) == 1 else page_ref(kept.refs))
@@ -62,10 +79,17 @@ class Resources:
         Raises:
             Invalid: ``store.invalid_resource``, ``store.no_id``.
         """
-        record = parsed(resource)
-        self.keep(permit, tx, "", [record])
+        asked = self._vault.settings.validation
+        exists = self.exists(permit, tx) if asked.references == "on" else None
+        registry = self._indexed.current(tx, permit.account)
+        record = parsed(resource, asked.write, exists, registry)
+        self.keep(permit, tx, "", [record], registry=registry)
         stored = self._readings.read(permit, tx, record.type, record.id)
         return stored, self._readings.ref(permit, tx, record.type, record.id)
+
+    def exists(self, permit: Permit, tx: Connection) -> Exists:
+        """What validation asks of references: ``(type, id)`` to whether the caller may see such a resource."""
+        return lru_cache(4096)(partial(self._readings.there, permit, tx))
 
     def delete(self, permit: Permit, tx: Connection, kind: str, key: str) -> None:
         """Delete a resource: a version that says so; earlier ones stay readable. `NotFound` where there is none."""
@@ -100,9 +124,28 @@ class Resources:
             return self._readings.refs_of(permit, tx, patients, kinds)
 
     def search(self, permit: Permit, query: Query, page: str = "") -> SearchResult:
-        """One page of matches; ``page`` is `SearchResult.next` of the page before."""
+        """One page of matches; ``page`` is `SearchResult.next` of the page before.
+
+        Raises:
+            Conflict: ``store.index_partial``: an index that it needs is not built.
+        """
         with self._vault.database.reading(permit) as tx:
-            return self._searches.search(permit, tx, query, page)
+            registry = self._indexed.registry(tx, permit.account)
+            known = stored_terminology(lambda asked: self._answer(permit, tx, registry, asked).matches)
+            return self._answer(permit, tx, registry, query, page, known)
+
+    def _answer(
+        self,
+        permit: Permit,
+        tx: Connection,
+        registry: Registry,
+        query: Query,
+        page: str = "",
+        known: Terminology | None = None,
+    ) -> SearchResult:
+        self._indexed.require(tx, permit.account, query)
+        told = registry.parameters
+        return self._searches.search(permit, tx, query, page, terminology=known, parameters_of=told)
 
     def changes(self, permit: Permit, after: int, limit: int = 2000) -> list[Change]:
         """The change feed after a seq."""
@@ -115,6 +158,30 @@ class Resources:
         """The newest seq of the account's change feed, 0 for none."""
         with self._vault.database.reading(permit) as tx:
             return self._feed.last(permit, tx)
+
+    # -- index ----------------------------------------------------------------------------------------------------
+
+    def registry(self, permit: Permit) -> Registry:
+        """The account's search parameters: the standard's, US Core's, and its own that `reindex` has registered."""
+        with self._vault.database.reading(permit) as tx:
+            return self._indexed.registry(tx, permit.account)
+
+    def unbuilt(self, permit: Permit) -> frozenset[tuple[str, str]]:
+        """Type and code of the account's own search parameters whose index is not built: they are refused yet."""
+        with self._vault.database.reading(permit) as tx:
+            return self._indexed.unbuilt(tx, permit.account)
+
+    def reindex(
+        self, permit: Permit, parameter: str = "", progress: Callable[[int, int], None] = lambda done, of: None
+    ) -> ReindexReport:
+        """Register the account's SearchParameter resources and build what is not built; see `reindex.Reindexer`."""
+        return self._reindexer.reindex(permit, parameter, progress)
+
+    def verify_index(
+        self, permit: Permit, parameter: str = "", progress: Callable[[int, int], None] = lambda done, of: None
+    ) -> ReindexReport:
+        """Compare the rows that are there with those that there should be."""
+        return self._reindexer.verify(permit, parameter, progress)
 
     def resolver(self, permit: Permit) -> Family:
         """For `audit.nouns.Nouns`: resource versions as nouns, and which of them came from a landing."""

@@ -9,10 +9,13 @@ from sqlalchemy import Connection, bindparam, select
 from carelake.store.tables import symbol
 from carelake.vault.database import bulk, scope_of
 
-__all__ = ["TERM", "Space", "Symbols", "kinds_of", "origins_of", "params_of", "patients_of"]
+__all__ = ["TERM", "UNIT", "Space", "Symbols", "kinds_of", "origins_of", "params_of", "patients_of"]
 
 TERM = "term"
-"""Space of code systems, units and the types that references point to."""
+"""Space of code systems and of the types that references point to."""
+
+UNIT = "unit"
+"""Space of units, small enough to be listed whole: a quantity is looked for in all that its unit converts to."""
 
 _CACHED = 200_000
 _CHUNK = 500
@@ -30,7 +33,7 @@ def kinds_of(account: str) -> str:
 
 
 def params_of(kind: int) -> str:
-    """Space of a resource type's search parameters."""
+    """Space of the sources of a resource type, which is named by its symbol."""
     return f"param:{kind}"
 
 
@@ -45,14 +48,20 @@ def origins_of(account: str) -> str:
 
 
 class Space(dict[str, int]):
-    """Symbols of one space in one transaction; makes one that is missing. "" is 0."""
+    """Symbols of one space in one transaction. "" is 0.
 
-    def __init__(self, symbols: Symbols, tx: Connection, name: str, known: dict[str, int]) -> None:
+    One that is missing is made, or with `find_only` stands for a number below 0, which no row has.
+    """
+
+    def __init__(
+        self, symbols: Symbols, tx: Connection, name: str, known: dict[str, int], *, find_only: bool = False
+    ) -> None:
         super().__init__(known)
-        self._symbols, self._tx, self._name = symbols, tx, name
+        self._symbols, self._tx, self._name, self._find_only = symbols, tx, name, find_only
 
     def __missing__(self, text: str) -> int:
-        key = self[text] = self._symbols.make(self._tx, self._name, (text,))[text] if text else 0
+        take = self._symbols.find if self._find_only else self._symbols.make
+        key = self[text] = take(self._tx, self._name, (text,)).get(text, -1 - len(self)) if text else 0
         return key
 
 
@@ -63,9 +72,9 @@ class Symbols:
         self._known: dict[str, dict[str, int]] = {}
         self._texts: dict[int, str] = {}
 
-    def space(self, tx: Connection, name: str) -> Space:
+    def space(self, tx: Connection, name: str, *, find_only: bool = False) -> Space:
         """A small space as a mapping that makes what is missing."""
-        return Space(self, tx, name, self._known.get(name, {}))
+        return Space(self, tx, name, self._known.get(name, {}), find_only=find_only)
 
     def make(self, tx: Connection, name: str, texts: Iterable[str]) -> dict[str, int]:
         """Symbols of texts, made where they are missing. "" is 0."""

@@ -9,20 +9,27 @@ from carelake.core import canonical
 from carelake.core.errors import Invalid
 from carelake.core.records import IndexValues, Parsed
 from carelake.fhir import compartment
-from carelake.fhir.search import extract
-from carelake.fhir.structure import check
+from carelake.fhir.search import BASE, Registry, extract
+from carelake.fhir.validate import Exists, Mode, checker
 from carelake.store import bodies
 
 __all__ = ["parsed", "tombstone"]
 
 
-def parsed(resource: dict[str, Any]) -> Parsed:
+def parsed(
+    resource: dict[str, Any], level: Mode = "structure", exists: Exists | None = None, registry: Registry = BASE
+) -> Parsed:
     """A resource ready to be kept, validated; it needs an id.
+
+    Args:
+        level: what is asked of it; callers at a door take the setting ``validation.write``.
+        exists: tells whether what it refers to is there, where that is asked (``validation.references``).
+        registry: what its index values are extracted by.
 
     Raises:
         Invalid: ``store.invalid_resource`` with FHIRPath and reason, never the value.
     """
-    issue = check(resource)
+    issue = checker(level, exists=exists)(resource)
     if issue is not None:
         message = f"{issue.expression}: {issue.message}" if issue.expression else issue.message
         raise Invalid("store.invalid_resource", message, reason=issue.code, expression=issue.expression)
@@ -35,7 +42,7 @@ def parsed(resource: dict[str, Any]) -> Parsed:
         compartment.owner(resource),
         bodies.pack(text),
         hashlib.sha256(text).digest(),
-        extract(resource),
+        extract(resource, registry, loose=level == "minimal"),
         0,
         0,
         0,
@@ -45,4 +52,4 @@ def parsed(resource: dict[str, Any]) -> Parsed:
 
 def tombstone(kind: str, key: str, owner: str) -> Parsed:
     """What is kept of a deletion: a version without a body."""
-    return Parsed(kind, key, owner, b"", b"", IndexValues([], [], [], [], [], []), 0, 0, 0, 0)
+    return Parsed(kind, key, owner, b"", b"", IndexValues(), 0, 0, 0, 0)

@@ -45,7 +45,10 @@ __all__ = ["Forgotten", "Line", "RingNote", "erase_listed", "forgotten_name", "r
 
 _GENESIS = "0" * 64
 _MAX_BYTES = 256 << 20
-_PAGE = 1000
+_KEPT_FREE = 1 << 20
+"""Room for what others note between a look at the size and the commit that goes by it."""
+_LINE_BYTES = 512
+"""More than any line of a patient takes."""
 
 
 class RingNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,12 +90,17 @@ class _End:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """The list of one copy of a workspace. ``secret`` is that of ``security/reference``, the same in all copies."""
+    """The list of one copy of a workspace. ``secret`` is that of ``security/reference``, the same in all copies.
+
+    Attributes:
+        most_bytes: it is read and written up to this size.
+    """
 
     key_dir: Path
     workspace: str
     secret: bytes
     copy: str = ""
+    most_bytes: int = _MAX_BYTES
     _end: _End = field(default_factory=_End, init=False, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -111,7 +119,7 @@ class Forgotten:
         """
         try:
             with self.path.open("rb") as file:
-                return _all_of(file)
+                return self._all_of(file)
         except FileNotFoundError:
             return b""
 
@@ -136,6 +144,26 @@ class Forgotten:
         """A patient was erased; ``name`` as by `forgotten_name`, ``entry`` the id of this erasure."""
         self._append([Line(0, "patient", entry, at, account=account, name=name)])
 
+    def check_room(self, patients: int) -> None:
+        """Let pass an erasure that the list has room for; asked before it commits, since it is noted after that.
+
+        Args:
+            patients: how many lines will come of the transaction.
+
+        Raises:
+            Unsupported: ``vault.forgotten_full``.
+        """
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if size + patients * _LINE_BYTES > self.most_bytes - _KEPT_FREE:
+            raise Unsupported(
+                "vault.forgotten_full",
+                "Nothing was erased: the list beside the root key, of what must not come back with a backup, is as "
+                f"long as it may be ({self.most_bytes >> 20} MiB). A later carelake may keep a longer one.",
+            )
+
     def merge(self, other: bytes) -> int:
         """Append what another copy of the list has and this one lacks, for example a backup's; answers how many."""
         return self._append(_parse(other, self._mac_key())[0])
@@ -154,8 +182,8 @@ class Forgotten:
                 out += msgspec.json.encode(last) + b"\n"
                 added.add(told)
             if out:
-                if end.whole + len(out) > _MAX_BYTES:
-                    raise _too_long()
+                if end.whole + len(out) > self.most_bytes:
+                    raise self._too_long()
                 end.stamp = ()
                 end.stamp = self._write(bytes(out), end.whole)
                 end.last, end.whole = last, end.whole + len(out)
@@ -168,7 +196,7 @@ class Forgotten:
             with self.path.open("rb") as file:
                 stamp = _stamp(file.fileno())
                 if stamp != end.stamp:
-                    lines, end.whole = _parse(_all_of(file), self._mac_key())
+                    lines, end.whole = _parse(self._all_of(file), self._mac_key())
                     end.last = lines[-1] if lines else None
                     end.known = {(line.kind, line.id) for line in lines}
                     end.stamp = stamp
@@ -199,6 +227,19 @@ class Forgotten:
             sync_folder(self.key_dir)
         return stamp
 
+    def _all_of(self, file: BinaryIO) -> bytes:
+        data = file.read(self.most_bytes + 1)
+        if len(data) > self.most_bytes:
+            raise self._too_long()
+        return data
+
+    def _too_long(self) -> Unsupported:
+        return Unsupported(
+            "vault.forgotten_size",
+            "The list of what was destroyed and erased, beside the root key, is longer than "
+            f"{self.most_bytes >> 20} MiB, or would be; nothing of it was changed. A later carelake may read more.",
+        )
+
     def _mac_key(self) -> bytes:
         return hmac.digest(self.secret, bind("carelake-forgotten-mac-1", self.workspace), hashlib.sha256)
 
@@ -206,13 +247,6 @@ class Forgotten:
 def _stamp(handle: int) -> tuple[int, ...]:
     told = os.fstat(handle)
     return told.st_ino, told.st_mtime_ns, told.st_ctime_ns, told.st_size
-
-
-def _all_of(file: BinaryIO) -> bytes:
-    data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise _too_long()
-    return data
 
 
 def _mac(key: bytes, before: Line | None, bare: Line) -> str:
@@ -242,14 +276,6 @@ def _altered() -> Corrupt:
         "vault.forgotten",
         "The list of what was destroyed and erased, beside the root key, was altered or is another workspace's; "
         "restore it from a backup of the key folder.",
-    )
-
-
-def _too_long() -> Unsupported:
-    return Unsupported(
-        "vault.forgotten_size",
-        "The list of what was destroyed and erased, beside the root key, is longer than "
-        f"{_MAX_BYTES >> 20} MiB, or would be; nothing of it was changed. A later carelake may read more.",
     )
 
 

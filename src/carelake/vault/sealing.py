@@ -173,6 +173,9 @@ class Sealer:
         """Delete the patient's key: every body sealed under it is unreadable from this transaction on.
 
         Needs the grant ``rows:erase``. Returns the number of keys deleted.
+
+        Raises:
+            Unsupported: ``vault.forgotten_full``: what is erased could not be kept from coming back with a backup.
         """
         # Erasing unwraps nothing: it goes on where the key above is disabled or destroyed.
         check(permit, "rows:erase", now=self._clock.now())
@@ -191,6 +194,8 @@ class Sealer:
     def _note_forgotten(self, permit: Permit, tx: Connection, scope: Scope, owner: str, at: str) -> None:
         # The row goes with the transaction; the list outside follows the commit, at the latest at the next open.
         listed, account = self._keyring.forgotten, permit.account
+        # Now: afterwards the keys are gone. No more lines are coming of this transaction than it has hooks.
+        listed.check_room(len(scope.after) + 1)
         entry = os.urandom(16).hex()
         name = forgotten_name(listed.secret, account, owner)
         tx.execute(insert(forgotten_patient).values(id=entry, account=account, name=name, at=at))

@@ -90,17 +90,20 @@ def _opened(root: Path, environment: Mapping[str, str], options: Options, clock:
 
 
 def _rows(session: Session, clock: Clock) -> list[Check]:
-    """What the trail tells, under a permit."""
-    workspace = session.workspace
+    """What the trail tells, under a permit; no account learns from it how busy another one is."""
+    workspace, caller = session.workspace, session.caller()
     with (
-        workspace.enter(session.caller(), "workspace:doctor", "workspace") as permit,
+        workspace.enter(caller, "workspace:doctor", "workspace") as permit,
         workspace.vault.database.reading(permit) as tx,
     ):
         now = clock.now()
-        last = tx.execute(select(func.max(act.c.at))).scalar()
+        # Of all accounts, for who belongs to all of them; for anybody else of the one that the permit is for.
+        seen = select(act.c.at, act.c.seq)
+        acts = (seen if caller.everywhere else seen.where(act.c.account == permit.account)).subquery()
+        last = tx.execute(select(func.max(acts.c.at))).scalar()
         sealed = tx.execute(select(func.coalesce(func.max(segment.c.last), 0))).scalar_one()
-        waiting = tx.execute(select(func.count(), func.min(act.c.at)).where(act.c.seq > sealed)).one()
-        unfinished = Acts(tx).unfinished()
+        waiting = tx.execute(select(func.count(), func.min(acts.c.at)).where(acts.c.seq > sealed)).one()
+        unfinished = [one for one in Acts(tx).unfinished() if caller.everywhere or one["account"] == permit.account]
         people = tx.execute(
             select(func.count()).select_from(principal).where(principal.c.uid == os.getuid())
         ).scalar()

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from carelake.access.keys import AccessKey, AccessKeys, aged
-from carelake.access.oidc import Links
+from carelake.access.oidc import Links, subject_ref
 from carelake.access.principals import Principal, Principals, within
 from carelake.access.standing import Register
 from carelake.apps.cli.session import Session, answer, note
@@ -47,7 +47,7 @@ def key_add(session: Session, *, json_out: bool, name: str, role: str) -> None:
         place = {"account": caller.account, "purpose": caller.purpose, "role": role}
         key, secret = keys.add(vouching, who, by=caller.principal, **place)
         permit.log.count(keys=1)
-        permit.log.note(change="add-key", key=key.id, role=role)
+        permit.log.note(change="add-key", key=key.id, role=role, created=iso(key.created))
     _tell(session, json_out, key, secret)
 
 
@@ -64,7 +64,8 @@ def key_rotate(session: Session, *, json_out: bool, name: str, key: str) -> None
         place = {"account": old.account, "purpose": old.purpose, "role": old.role}
         made, secret = keys.add(vouching, _whole(session, tx, name), by=caller.principal, **place)
         permit.log.count(keys=1)
-        permit.log.note(change="rotate-key", key=made.id, disabled=old.id, role=old.role)
+        said = {"key": made.id, "disabled": old.id, "role": old.role, "created": iso(made.created)}
+        permit.log.note(change="rotate-key", **said)
     _tell(session, json_out, made, secret)
 
 
@@ -96,8 +97,8 @@ def revoke(session: Session, *, json_out: bool, token: str) -> None:
     with changing(session, caller, "credential:manage", f"token/{name}") as (permit, tx):
         # An id alone does not tell whose the token is.
         within(Principals(tx).get(principal) if principal else _ANYBODY, caller.principal)
-        tokens.revoke(tx, name, principal, expires)
-        permit.log.note(change="revoke-token", token=name)
+        swept = tokens.revoke(tx, name, principal, expires)
+        permit.log.note(change="revoke-token", token=name, expires=iso(expires), swept=iso(swept))
     if json_out:
         answer({"id": name, "revoked": True})
     else:
@@ -113,8 +114,7 @@ def link(session: Session, *, json_out: bool, name: str, issuer: str, subject: s
             Links(tx).remove(issuer, subject, name, by=caller.principal)
         else:
             Links(tx).add(issuer, subject, name, by=caller.principal)
-        # Never the subject itself: it names a person at their provider.
-        ref = session.workspace.vault.keyring.reference(permit, "subject", f"{issuer}\x1f{subject}".encode())
+        ref = subject_ref(session.workspace.vault, session.workspace.gate.vouching(), issuer, subject)
         permit.log.note(change="unlink" if remove else "link", subject=ref)
     if json_out:
         answer({"principal": name, "issuer": issuer, "subject": subject, "linked": not remove})

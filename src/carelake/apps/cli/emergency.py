@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from carelake.access.glass import BrokenGlass, Glasses
+from carelake.apps.cli.reasons import bound, show_reasoned
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import show
 from carelake.apps.cli.who import changing, sight
 from carelake.core.clock import iso
-from carelake.core.errors import NotFound, Refused
+from carelake.core.errors import Refused
 
 __all__ = ["begin", "close", "end", "review", "reviews"]
 
@@ -30,10 +31,11 @@ def begin(session: Session, *, json_out: bool, reason: str, minutes: int) -> Non
             review_days=told.review_days,
             now=vault.clock.now(),
             reference=lambda text: vault.keyring.reference(permit, "reason", text),
-            seal=lambda name, text: vault.sealer.seal(permit, tx, "", _bound(name), text.encode()),
+            seal=lambda name, text: vault.sealer.seal(permit, tx, "", bound("glass", name), text.encode()),
         )
         permit.log.wrote(f"glass:{glass.id}", glass.reason_ref)
         said = {"expires": iso(glass.expires), "review_by": iso(glass.review_by)}
+        permit.log.note(change="break-glass", glass=glass.id, **said)
         workspace.outbox.publish(tx, glass.account, "access.glass_broken", f"glass:{glass.id}", said)
     _tell(
         session, json_out, glass, "EMERGENCY ACCESS: every act of yours is marked with it, and it will be reviewed."
@@ -47,6 +49,7 @@ def end(session: Session, *, json_out: bool, glass: str) -> None:
         if Glasses(tx).get(glass).principal != permit.principal:
             raise Refused("access.not_yours", "Only who began an emergency access ends it; a review ends it too.")
         found = Glasses(tx).end(glass, now=workspace.vault.clock.now())
+        permit.log.note(change="end-glass", ended=_ended(found))
         workspace.outbox.publish(tx, found.account, "access.glass_ended", f"glass:{found.id}", {})
     _tell(session, json_out, found, "Ended.")
 
@@ -64,21 +67,7 @@ def reviews(session: Session, *, json_out: bool, only_open: bool) -> None:
 
 def review(session: Session, *, json_out: bool, glass: str) -> None:
     """Show one with its reason, to whoever may close it."""
-    vault = session.workspace.vault
-    with (
-        session.workspace.enter(session.caller(), "access:review", f"glass/{glass}") as permit,
-        vault.database.reading(permit) as connection,
-    ):
-        found = Glasses(connection).get(glass)
-        if found.account != permit.account:
-            raise NotFound("access.no_such_glass", f"It was in account {found.account}; look at it in that account.")
-        sealed = Glasses(connection).sealed_reason(glass)
-        reason = vault.sealer.open(permit, connection, "", _bound(glass), sealed).decode()
-    said = {**_plain(session, found), "reason": reason}
-    if json_out:
-        answer(said)
-    else:
-        show(["what", "value"], [{"what": key, "value": value} for key, value in said.items()])
+    show_reasoned(session, "glass", glass, action="access:review", plain=_plain, json_out=json_out)
 
 
 def close(session: Session, *, json_out: bool, glass: str, verdict: str) -> None:
@@ -88,14 +77,11 @@ def close(session: Session, *, json_out: bool, glass: str, verdict: str) -> None
         now = workspace.vault.clock.now()
         found = Glasses(tx).close(glass, caller.principal, verdict, account=permit.account, now=now)
         permit.log.wrote(f"glass:{found.id}")
+        permit.log.note(change="review-glass", verdict=verdict, ended=_ended(found))
         workspace.outbox.publish(
             tx, found.account, "access.glass_reviewed", f"glass:{found.id}", {"verdict": verdict}
         )
     _tell(session, json_out, found, "Reviewed.")
-
-
-def _bound(name: str) -> bytes:
-    return b"glass-reason\x1f" + name.encode()
 
 
 def _tell(session: Session, json_out: bool, glass: BrokenGlass, words: str) -> None:
@@ -103,6 +89,10 @@ def _tell(session: Session, json_out: bool, glass: BrokenGlass, words: str) -> N
         answer(_plain(session, glass))
     else:
         note(f"{words} {glass.id}, until {iso(glass.ended or glass.expires)}")
+
+
+def _ended(one: BrokenGlass) -> str:
+    return iso(one.ended) if one.ended else ""
 
 
 def _plain(session: Session, one: BrokenGlass) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from carelake.apps.cli.arguments import hoist
 from carelake.apps.cli.commands import (
     backup,
     events,
+    indexing,
     keys,
     learn,
     objects,
@@ -22,6 +23,7 @@ from carelake.apps.cli.commands import (
     start,
     upkeep,
     use,
+    validating,
     who,
 )
 from carelake.apps.cli.grouping import JourneyGroup
@@ -61,7 +63,22 @@ def options(
     context.obj = Options(workspace, as_, purpose, account)
 
 
-for _shelf in (start, record, learn, use, prove, who, keys, rights, upkeep, events, objects, backup):
+for _shelf in (
+    start,
+    record,
+    indexing,
+    validating,
+    learn,
+    use,
+    prove,
+    who,
+    keys,
+    rights,
+    upkeep,
+    events,
+    objects,
+    backup,
+):
     app.add_typer(_shelf.commands)
 
 

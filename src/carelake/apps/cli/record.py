@@ -1,4 +1,4 @@
-"""``ingest``, ``quarantine``, ``search``, ``read``: the record."""
+"""``ingest``, ``quarantine``, ``read``: the record. ``search`` is in `finding`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import progress, show
 from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
-from carelake.fhir.bundle import searchset
 from carelake.fhir.definitions import is_resource
-from carelake.fhir.query import parse_text
 from carelake.ingest.quarantine import Quarantine
 from carelake.pipelines.ingest import IngestReport
 from carelake.pipelines.ingest import ingest as ingest_recipe
 
-__all__ = ["ingest", "ingest_paths", "quarantine", "read", "report_json", "search"]
+__all__ = ["ingest", "ingest_paths", "quarantine", "read", "report_json"]
 
 
 def ingest(session: Session, *, json_out: bool, paths: list[Path]) -> None:
@@ -74,42 +72,6 @@ def quarantine(session: Session, *, json_out: bool, limit: int | None) -> None:
         answer(rows)
     else:
         show(columns, rows)
-
-
-def search(session: Session, *, json_out: bool, query: str) -> None:
-    """Search the record. All matches, page by page; with ``_count`` one page, and a link to the next."""
-    name, page = _paged(query)
-    parsed = parse_text(name)
-    workspace = session.workspace
-    with workspace.enter(session.caller(), "record:search", parsed.type) as permit:
-        found = workspace.resources.search(permit, parsed, page)
-        resources, following = list(found.resources), found.next
-        while following and parsed.count is None:
-            more = workspace.resources.search(permit, parsed, following)
-            resources, following = resources + more.resources, more.next
-    links = {"self": query} | ({"next": _with_page(name, following)} if following else {})
-    if json_out:
-        answer(searchset(resources, total=found.total, links=links))
-        return
-    show(["resource"], [{"resource": f"{r['resourceType']}/{r['id']}"} for r in resources])
-    note(f"{found.total if found.total is not None else len(resources)} matches; --json shows them whole.")
-    if following:
-        note(f"The next page: {links['next']}")
-
-
-def _paged(query: str) -> tuple[str, str]:
-    """The search and the page of it that is asked for (``_page``, as the next link gives it)."""
-    name, _, rest = query.partition("?")
-    pairs = [pair for pair in rest.split("&") if pair]
-    pages = [pair.partition("=")[2] for pair in pairs if pair.startswith("_page=")]
-    kept = [pair for pair in pairs if not pair.startswith("_page=")]
-    if len(pages) > 1:
-        raise Invalid("apps.page", "Give _page once; the next link of a search holds it.")
-    return name + ("?" + "&".join(kept) if kept else ""), pages[0] if pages else ""
-
-
-def _with_page(query: str, page: str) -> str:
-    return f"{query}{'&' if '?' in query else '?'}_page={page}"
 
 
 def read(session: Session, *, json_out: bool, reference: str) -> None:

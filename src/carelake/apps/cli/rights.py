@@ -11,11 +11,13 @@ from carelake.access.explain import PURPOSES, explained
 from carelake.access.glass import checked_reason
 from carelake.access.grants import Grant, Grants
 from carelake.access.standing import Register
+from carelake.apps.cli.reasons import bound, show_reasoned
 from carelake.apps.cli.session import Options, Session, answer, existing, note
 from carelake.apps.cli.tables import show
 from carelake.apps.cli.who import changing, sight
 from carelake.core.clock import iso
-from carelake.core.errors import Invalid, NotFound
+from carelake.core.errors import Invalid
+from carelake.fhir.definitions import is_resource
 
 __all__ = ["approve", "ask", "explain", "grant", "grants", "known", "revoke", "test"]
 
@@ -30,8 +32,9 @@ def explain(session: Session, *, json_out: bool, name: str, action: str, target:
         seen.one(name)
         standing = Register(workspace.vault).seen(connection, name)
         assert standing is not None
+        types = (target,) if is_resource(target) else ()
         verdict = workspace.gate.judge.seen(
-            connection, standing.principal, resolved(action, target), account, purpose
+            connection, standing.principal, resolved(action, target), account, purpose, types
         )
     said = explained(workspace.gate.policies, verdict, target)
     if json_out:
@@ -91,9 +94,10 @@ def ask(session: Session, *, json_out: bool, to: str, action: str, reason: str, 
         Grants(tx).ask(
             made,
             most_days=workspace.settings.access.grant_max_days,
-            seal=lambda name: vault.sealer.seal(permit, tx, "", _bound(name), told.encode()),
+            seal=lambda name: vault.sealer.seal(permit, tx, "", bound("grant", name), told.encode()),
         )
         permit.log.wrote(f"grant:{made.id}", vault.keyring.reference(permit, "reason", told.encode()))
+        permit.log.note(change="request-grant", to=to, grant=action, days=str(days))
         workspace.outbox.publish(tx, made.account, "access.grant_requested", f"grant:{made.id}", {})
     _tell(session, json_out, made, "Requested; another principal approves it.")
 
@@ -105,6 +109,7 @@ def approve(session: Session, *, json_out: bool, grant: str) -> None:
         now = workspace.vault.clock.now()
         made = Grants(tx).approve(grant, caller.principal, account=permit.account, now=now)
         permit.log.wrote(f"grant:{made.id}")
+        permit.log.note(change="approve-grant", expires=iso(made.expires) if made.expires else "")
         workspace.outbox.publish(tx, made.account, "access.grant_approved", f"grant:{made.id}", {})
     _tell(session, json_out, made, "Approved.")
 
@@ -116,6 +121,7 @@ def revoke(session: Session, *, json_out: bool, grant: str) -> None:
         now = workspace.vault.clock.now()
         made = Grants(tx).revoke(grant, caller.principal, account=permit.account, now=now)
         permit.log.wrote(f"grant:{made.id}")
+        permit.log.note(change="revoke-grant")
         workspace.outbox.publish(tx, made.account, "access.grant_revoked", f"grant:{made.id}", {})
     _tell(session, json_out, made, "Revoked.")
 
@@ -132,25 +138,7 @@ def grants(session: Session, *, json_out: bool) -> None:
 
 def grant(session: Session, *, json_out: bool, grant: str) -> None:
     """Show a grant and its reason."""
-    vault = session.workspace.vault
-    with (
-        session.workspace.enter(session.caller(), "access:approve", f"grant/{grant}") as permit,
-        vault.database.reading(permit) as connection,
-    ):
-        found = Grants(connection).get(grant)
-        if found.account != permit.account:
-            raise NotFound("access.no_such_grant", f"The grant is for account {found.account}; look at it there.")
-        sealed = Grants(connection).sealed_reason(grant)
-        reason = vault.sealer.open(permit, connection, "", _bound(grant), sealed).decode()
-    said = {**_plain(session, found), "reason": reason}
-    if json_out:
-        answer(said)
-    else:
-        show(["what", "value"], [{"what": key, "value": value} for key, value in said.items()])
-
-
-def _bound(name: str) -> bytes:
-    return b"grant-reason\x1f" + name.encode()
+    show_reasoned(session, "grant", grant, action="access:approve", plain=_plain, json_out=json_out)
 
 
 def _tell(session: Session, json_out: bool, made: Grant, words: str) -> None:

@@ -17,7 +17,6 @@ from carelake.audit.readings import Acts, Filter
 from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
 from carelake.vault.outside import export_folder
-from carelake.vault.places import ACCOUNTS
 
 __all__ = ["acts", "export", "show_act"]
 
@@ -43,7 +42,7 @@ def show_act(session: Session, *, json_out: bool, act: str) -> None:
     workspace, caller = session.workspace, session.caller()
     workspace.trail.seal(workspace.gate.sealing())
     with workspace.enter(caller, "audit:read", "trail") as permit:
-        account = "" if _whole(caller) else permit.account
+        account = "" if caller.everywhere else permit.account
         found = Evidence(workspace.vault, workspace.nouns, workspace.gate.sealing()).of(act, account)
     if json_out:
         answer(found)
@@ -90,11 +89,6 @@ def export(session: Session, *, json_out: bool, format_: str, out: Path, **wante
         note(f"Check it anywhere: python {out / 'verify.py'} {out}")
 
 
-def _whole(caller: Caller) -> bool:
-    """Whether the acts of all accounts are the caller's to read: of who belongs to all of them."""
-    return set(ACCOUNTS) <= set(caller.principal.accounts)
-
-
 def _filter(workspace: Workspace, caller: Caller, permit: Permit, wanted: dict[str, str | None]) -> Filter:
     """The filter of the options, within the permit's account unless the whole trail is the caller's.
 
@@ -105,4 +99,4 @@ def _filter(workspace: Workspace, caller: Caller, permit: Permit, wanted: dict[s
     if patient and not patient.startswith(f"{patients.KIND}:"):
         said["patient"] = patients.ref(permit, workspace.vault.keyring, patient)
     asked = Filter(**said)
-    return asked if _whole(caller) else asked.within(permit.account)
+    return asked if caller.everywhere else asked.within(permit.account)

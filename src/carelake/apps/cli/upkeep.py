@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
 
+from carelake.access.identity import Caller
 from carelake.apps.cli.session import Options, Session, answer, note
 from carelake.apps.cli.tables import show
 from carelake.apps.wiring import CONFIG, Workspace
@@ -31,8 +33,26 @@ def upgrade(options: Options, *, json_out: bool, dry_run: bool) -> None:
     finally:
         workspace.vault.close()
     if not dry_run and not found.nothing:
-        Session(options).close()  # opens it as everybody does, and seals the act
+        _finish(options)
     _tell(found, json_out=json_out, dry_run=dry_run)
+
+
+def _finish(options: Options) -> None:
+    """Open it as everybody does, build the index that migrations dropped, and seal the acts."""
+    from carelake.apps.cli.indexing import build
+
+    session = Session(options)
+    try:
+        for account in session.caller().principal.accounts:
+            caller = replace(session.caller(), account=account)
+            if _may(session.workspace, caller, "record:reindex"):
+                build(session, caller)
+    finally:
+        session.close()
+
+
+def _may(workspace: Workspace, caller: Caller, action: str) -> bool:
+    return workspace.gate.explain(caller.principal, action, caller.account, caller.purpose).allowed
 
 
 def _upgrade(workspace: Workspace, options: Options, found: Plan) -> None:

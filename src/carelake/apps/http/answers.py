@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from starlette.responses import Response
 
 from carelake.apps.errors import outcome_of, problem_of, status_of
 from carelake.core import canonical
 from carelake.core.errors import CarelakeError, Refused, Unauthenticated
 
-__all__ = ["FHIR_JSON", "failure", "fhir", "html", "is_fhir", "json", "text"]
+__all__ = ["FHIR_JSON", "failure", "fhir", "fhir_text", "html", "is_fhir", "json", "text"]
 
 FHIR_JSON = "application/fhir+json"
 _FHIR_ROOT = "/fhir"
+_STATUSES = {"http.format": 406, "http.media_type": 415, "http.body_too_large": 413}
+"""Where HTTP has a word of its own for what went wrong (https://hl7.org/fhir/R4/http.html#mime-type)."""
 
 
 def json(value: object, status: int = 200, media_type: str = "application/json") -> Response:
@@ -27,9 +28,12 @@ def fhir(
     resource: object, status: int = 200, headers: Mapping[str, str] | None = None, *, pretty: bool = False
 ) -> Response:
     """A FHIR answer, keys in the order given, decimals as they came. https://hl7.org/fhir/R4/http.html#mime-type"""
-    body = canonical.dump_pretty(resource).encode()
-    if not pretty:
-        body = msgspec.json.format(body, indent=-1)
+    body = canonical.dump_pretty(resource).encode() if pretty else canonical.dump_as_given(resource)
+    return fhir_text(body, status, headers)
+
+
+def fhir_text(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A FHIR answer that is JSON already."""
     return Response(body, status, headers=dict(headers or {}), media_type=FHIR_JSON)
 
 
@@ -58,7 +62,8 @@ def _challenge(error: Unauthenticated) -> dict[str, str]:
 
 def failure(error: BaseException, path: str, status: int | None = None) -> Response:
     """An error as the caller's protocol says it: OperationOutcome below /fhir, RFC 9457 problem elsewhere."""
-    status = status or status_of(error)
+    code = error.code if isinstance(error, CarelakeError) else ""
+    status = status or _STATUSES.get(code) or status_of(error)
     headers = _challenge(error) if isinstance(error, Unauthenticated) else {}
     reasons = error.facts.get("reasons") if isinstance(error, Refused) else None
     if is_fhir(path):

@@ -25,7 +25,7 @@ from carelake.apps.http.ports import Door
 from carelake.apps.http.routes import Operation
 from carelake.apps.http.sealing import keep_sealed
 from carelake.apps.http.table import operations
-from carelake.apps.http.threshold import Threshold, TooLarge, stderr_log
+from carelake.apps.http.threshold import Threshold, stderr_log
 from carelake.apps.http.workers import Bodies, Workers
 from carelake.core.errors import CarelakeError, Invalid, NotFound, Unsupported
 from carelake.core.settings import MIB
@@ -181,8 +181,7 @@ def _is_json(request: Request) -> bool:
 
 
 async def _known_error(request: Request, error: Exception) -> Response:
-    status = 413 if isinstance(error, TooLarge) else None
-    return answers.failure(error, request.scope["path"], status)
+    return answers.failure(error, request.scope["path"])
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from carelake.apps.http import predict, probes, record
+from carelake.apps.http import predict, probes, record, searches, validating
 from carelake.apps.http.answers import FHIR_JSON
 from carelake.apps.http.metrics import Metrics
 from carelake.apps.http.page import StartPage
@@ -15,9 +15,7 @@ __all__ = ["operations"]
 _TYPE = {"type": "FHIR R4 resource type, for example Patient"}
 _ONE = {**_TYPE, "id": "id of the resource"}
 _VERSION = {**_ONE, "version": "version id"}
-_QUERY = "FHIR search parameters; an unknown one is an error"
 _ABSENT = {"404": "There is none", "410": "It was deleted or erased"}
-_FORM = {"type": "object", "additionalProperties": {"type": "string"}}
 
 
 def operations(metrics: Metrics) -> list[Operation]:
@@ -31,18 +29,8 @@ def _fhir() -> list[Operation]:
 
     return [
         of("GET", "/fhir/metadata", "capabilities", "What this server does", record.capabilities, open=True),
-        of("GET", "/fhir/{type}", "search", "Search", record.search, parameters=_TYPE, query=_QUERY),
-        of(
-            "POST",
-            "/fhir/{type}/_search",
-            "searchByPost",
-            "Search with the parameters in the body, where no log of addresses sees them",
-            record.search,
-            parameters=_TYPE,
-            query=_QUERY,
-            body=_FORM,
-            body_type="application/x-www-form-urlencoded",
-        ),
+        *validating.operations(),
+        *searches.operations(),
         of("GET", "/fhir/{type}/{id}", "read", "Read", record.read, parameters=_ONE, answers=_ABSENT),
         of(
             "GET",

@@ -89,12 +89,11 @@ class Threshold:
             )
 
     async def _fault(self, crossing: _Crossing, scope: Scope, error: Exception) -> None:
-        status = 413 if isinstance(error, TooLarge) else None
         if not isinstance(error, CarelakeError):
             frames = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:]]
             self._log.error("fault", kind=type(error).__name__, frames=frames, act=crossing.act)
         if not crossing.begun:
-            await failure(error, scope["path"], status)(scope, _nothing, crossing.send)
+            await failure(error, scope["path"])(scope, _nothing, crossing.send)
 
 
 def _refuse_fragment(scope: Scope) -> None:

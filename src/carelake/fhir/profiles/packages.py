@@ -6,6 +6,7 @@ bindings whose codes the package, or one given with it, lists itself.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -21,14 +22,28 @@ from carelake.fhir.profiles.registry import Registry
 from carelake.fhir.profiles.tree import Profile, Row, Slicing, TypeOf
 from carelake.fhir.rules import Rule, ValueSet
 
-__all__ = ["Listed", "ValueSets", "flat", "load", "own_rules", "profile_of", "resources_of", "type_code"]
+__all__ = [
+    "MAX_PACKAGE",
+    "Listed",
+    "ValueSets",
+    "flat",
+    "load",
+    "own_rules",
+    "profile_of",
+    "resources_of",
+    "type_code",
+]
 
 Json = dict[str, Any]
 Listed = dict[str, set[str]]
 """Codes by code system."""
 
+MAX_PACKAGE = 128 << 20
+"""The largest package that is read, in bytes as it comes."""
 _MAX_BYTES = 512 << 20
+_MAX_FILE = 64 << 20
 _MAX_FILES = 50_000
+_BLOCK = 1 << 20
 _FILE = re.compile(r"[A-Z]\w+-.*\.json")
 _KINDS = frozenset({"StructureDefinition", "ValueSet", "CodeSystem"})
 _FHIR_TYPE = "http://hl7.org/fhir/StructureDefinition/structuredefinition-fhir-type"
@@ -45,25 +60,32 @@ def load(package: bytes, registry: Registry) -> Registry:
     """A registry that knows the package's profiles too.
 
     Args:
-        package: the ``.tgz``, at most 512 MiB unpacked.
+        package: the ``.tgz``, at most 128 MiB, unpacked at most 512 MiB. Nothing of it is written anywhere. Profiles
+            without a snapshot are not known; who asks for one is told why.
 
     Raises:
         Invalid: ``fhir.package``.
     """
+    if len(package) > MAX_PACKAGE:
+        raise _not_a_package(f"it is larger than {MAX_PACKAGE >> 20} MiB")
     found: dict[str, dict[str, Json]] = {}
     for resource in resources_of(package):
-        if "url" in resource:
+        if isinstance(resource.get("url"), str):
             found.setdefault(resource["resourceType"], {})[resource["url"]] = resource
     value_sets = ValueSets(found.get("ValueSet", {}), found.get("CodeSystem", {}))
+    definitions = found.get("StructureDefinition", {}).values()
+    if any(not str(d.get("fhirVersion", "4.0.1")).startswith("4.0") for d in definitions):
+        raise _not_a_package("its profiles are of another version of FHIR than R4")
     try:
-        profiles = [profile_of(d, value_sets) for d in narrowed(found.get("StructureDefinition", {}).values())]
+        profiles = [profile_of(d, value_sets) for d in narrowed(definitions)]
     except (KeyError, TypeError, AttributeError, msgspec.ValidationError):
         raise _not_a_package("a StructureDefinition in it is not one of FHIR R4") from None
     codes: dict[str, ValueSet] = {
         url: {system: frozenset(known) for system, known in listed.items()}
         for url, listed in value_sets.listed.items()
     }
-    return registry.joined(profiles, codes)
+    bare = [str(url) for url, d in found.get("StructureDefinition", {}).items() if "snapshot" not in d]
+    return registry.joined(profiles, codes, bare)
 
 
 def narrowed(definitions: Iterable[Json]) -> list[Json]:
@@ -74,21 +96,45 @@ def narrowed(definitions: Iterable[Json]) -> list[Json]:
 
 
 def resources_of(package: bytes) -> Iterator[Json]:
-    """The definitions, value sets and code systems of a package."""
-    taken = 0
+    """The definitions, value sets and code systems of a package, without those among its examples."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(package), mode="r:gz") as archive:
+        with (
+            gzip.GzipFile(fileobj=io.BytesIO(package)) as unpacked,
+            tarfile.open(fileobj=_Bounded(unpacked), mode="r|") as archive,  # type: ignore[call-overload]
+        ):
             for number, member in enumerate(archive):
-                taken += member.size
-                if taken > _MAX_BYTES or number > _MAX_FILES:
-                    raise _not_a_package("it unpacks to more than 512 MiB or 50,000 files")
-                stream = archive.extractfile(member) if member.isfile() else None
-                if stream is not None and _FILE.fullmatch(member.name.rpartition("/")[2]):
+                if number > _MAX_FILES:
+                    raise _not_a_package(f"it holds more than {_MAX_FILES:,} files")
+                stream = archive.extractfile(member) if member.isfile() and _wanted(member.name) else None
+                if stream is not None:
+                    if member.size > _MAX_FILE:
+                        raise _not_a_package(f"a file in it is larger than {_MAX_FILE >> 20} MiB")
                     resource = json.load(stream)
                     if isinstance(resource, dict) and resource.get("resourceType") in _KINDS:
                         yield resource
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError):
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError, OverflowError):
         raise _not_a_package("it is no .tgz of JSON files") from None
+
+
+def _wanted(name: str) -> bool:
+    folder, _, file = name.rpartition("/")
+    return _FILE.fullmatch(file) is not None and not folder.endswith(("example", "examples"))
+
+
+class _Bounded:
+    """What an archive is read from: it ends with an error where a bomb begins, headers and gaps included."""
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream = stream
+        self._left = _MAX_BYTES
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes, and never so many that memory suffers."""
+        data = self._stream.read(min(size, _BLOCK))
+        self._left -= len(data)
+        if self._left < 0:
+            raise _not_a_package(f"it unpacks to more than {_MAX_BYTES >> 20} MiB")
+        return data
 
 
 def _not_a_package(why: str) -> Invalid:

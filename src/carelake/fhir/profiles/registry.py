@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import msgspec
@@ -23,9 +24,12 @@ class _File(msgspec.Struct, frozen=True, array_like=True):
 class Registry:
     """Profiles by url; a tree is made when it is first asked for."""
 
-    def __init__(self, profiles: dict[str, Profile], value_sets: dict[str, ValueSet]) -> None:
+    def __init__(
+        self, profiles: dict[str, Profile], value_sets: dict[str, ValueSet], bare: frozenset[str] = frozenset()
+    ) -> None:
         self._profiles = profiles
         self._value_sets = value_sets
+        self._bare = bare
         self._trees: dict[str, Node] = {}
 
     def profile(self, url: str) -> Profile:
@@ -36,6 +40,10 @@ class Registry:
         """
         bare, _, version = url.partition("|")
         found = self._profiles.get(bare)
+        if found is None and bare in self._bare:
+            raise NotFound(
+                "fhir.profile", "The profile came without a snapshot, so it cannot be used; make one first."
+            )
         if found is None or (version and version != found.version):
             raise NotFound(
                 "fhir.profile",
@@ -66,9 +74,10 @@ class Registry:
         head, _, tail = bare.rpartition("/")
         return tail if head == "http://hl7.org/fhir/StructureDefinition" else ""
 
-    def joined(self, profiles: list[Profile], value_sets: dict[str, ValueSet]) -> Registry:
-        """A registry that knows more; of two with one url the new one counts."""
-        return Registry({**self._profiles, **{p.url: p for p in profiles}}, {**self._value_sets, **value_sets})
+    def joined(self, profiles: list[Profile], value_sets: dict[str, ValueSet], bare: Iterable[str] = ()) -> Registry:
+        """A registry that knows more; of two with one url the new one counts. ``bare`` are without a snapshot."""
+        known = {**self._profiles, **{p.url: p for p in profiles}}
+        return Registry(known, {**self._value_sets, **value_sets}, self._bare.union(bare))
 
 
 @cache

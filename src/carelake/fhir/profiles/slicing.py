@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -11,41 +13,75 @@ from carelake.fhir.bindings import holds
 from carelake.fhir.profiles.members import Member, members
 from carelake.fhir.profiles.tree import Node
 
-__all__ = ["fits", "follows", "same"]
+__all__ = ["Untold", "fits", "follows", "same"]
 
 Known = Callable[[str], Node | None]
 """The root of a profile by its url; None where it is not loaded."""
+Conforms = Callable[[Node, Member], bool]
+"""Whether a value conforms to a profile."""
+
+_STEP = re.compile(r"[A-Za-z]\w*(?:\([^)]*\))?")
 
 
-def fits(slice_: Node, member: Member, discriminators: tuple[tuple[str, str], ...], known: Known) -> bool:
-    """Whether every discriminator says that the value is of the slice."""
-    return all(_fits(slice_, member, kind, path, known) for kind, path in discriminators)
+class Untold(Exception):
+    """What tells the slices apart lies in a resource that is referred to, or is not understood."""
 
 
-def _fits(slice_: Node, member: Member, kind: str, path: str, known: Known) -> bool:
-    steps = [] if path == "$this" else path.split(".")
-    found = [member] if not steps else list(_at(member, steps))
+def fits(
+    slice_: Node,
+    member: Member,
+    discriminators: tuple[tuple[str, str], ...],
+    known: Known,
+    conforms: Conforms | None = None,
+) -> bool:
+    """Whether every discriminator says that the value is of the slice.
+
+    Raises:
+        Untold: it cannot be known from the value alone.
+    """
+    return all(_fits(slice_, member, kind, _steps(path), known, conforms) for kind, path in discriminators)
+
+
+@cache
+def _steps(path: str) -> tuple[str, ...]:
+    steps = tuple(_STEP.findall(path.removeprefix("$this")))
+    if ".".join(steps) != path.removeprefix("$this").lstrip("."):
+        raise Untold
+    if any("(" in step and not step.startswith("ofType(") for step in steps):
+        raise Untold
+    return steps
+
+
+def _fits(
+    slice_: Node, member: Member, kind: str, steps: tuple[str, ...], known: Known, conforms: Conforms | None
+) -> bool:
+    found = list(_at(member, steps)) if steps else [member]
+    named = [step for step in steps if not step.startswith("ofType(")]
     if kind == "type":
-        codes = {t.code for t in _node(slice_, steps, known).row.type}
-        return any(_type_of(m) in codes for m in found)
+        codes = _node(slice_, named, known).types
+        return any(m.kind in codes for m in found)
     if kind == "exists":
-        row = _node(slice_, steps, known).row
+        row = _node(slice_, named, known).row
         return bool(found) == (row.max != "0" and row.min > 0)
     if kind == "profile":
-        return False  # it would take the referred resource, which a pure function does not have
-    return any(_equals(slice_, steps, m, known) for m in found)
+        roots = [known(url) for told in _node(slice_, named, known).row.type for url in told.profile]
+        if conforms is None or not roots or None in roots:
+            raise Untold
+        return any(conforms(root, m) for root in roots if root is not None for m in found)
+    return any(_equals(slice_, named, m, known) for m in found)
 
 
-def _type_of(member: Member) -> str:
-    return member.kind
-
-
-def _at(member: Member, steps: list[str]) -> Iterator[Member]:
+def _at(member: Member, steps: Sequence[str]) -> Iterator[Member]:
     for inner in members(member.owner, member.kind, steps[0], member.at):
-        if len(steps) == 1:
-            yield inner
+        rest = steps[1:]
+        if rest and rest[0].startswith("ofType("):
+            if inner.kind != rest[0][len("ofType(") : -1]:
+                continue
+            rest = rest[1:]
+        if rest:
+            yield from _at(inner, rest)
         else:
-            yield from _at(inner, steps[1:])
+            yield inner
 
 
 def _node(node: Node, steps: list[str], known: Known) -> Node:

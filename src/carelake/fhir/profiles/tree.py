@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -61,7 +62,7 @@ class Profile(msgspec.Struct, frozen=True):
     base: str = ""
 
 
-@dataclass(slots=True)
+@dataclass
 class Node:
     """An element or a slice, what lies below it, and its slices.
 
@@ -75,6 +76,16 @@ class Node:
     codes: ValueSet | None = None
     children: dict[str, Node] = field(default_factory=dict)
     slices: list[Node] = field(default_factory=list)
+
+    @cached_property
+    def types(self) -> frozenset[str]:
+        """The types that it may have; none for any."""
+        return frozenset(kind.code for kind in self.row.type)
+
+    @cached_property
+    def demands(self) -> bool:
+        """Whether something is wrong when it is not there."""
+        return self.row.min > 0 or any(slice_.row.min for slice_ in self.slices)
 
     @property
     def most(self) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -11,15 +12,17 @@ import msgspec
 from carelake.fhir.base_rules import target_type
 from carelake.fhir.bindings import holds
 from carelake.fhir.constraints import Context, broken
+from carelake.fhir.definitions import is_resource
 from carelake.fhir.issues import Issue
 from carelake.fhir.profiles.members import Member, inside, members
 from carelake.fhir.profiles.registry import Registry
-from carelake.fhir.profiles.slicing import fits, follows, same
-from carelake.fhir.profiles.tree import Node
+from carelake.fhir.profiles.slicing import Untold, fits, follows, same
+from carelake.fhir.profiles.tree import Node, Slicing
 
 __all__ = ["walk"]
 
 _MAX_DEPTH = 100
+_CONTAINED = re.compile(r"\.contained\[\d+\]$").search
 Issues = Iterator[Issue]
 
 
@@ -46,12 +49,17 @@ class _Walk:
 
     def value(self, node: Node, member: Member, room: int) -> Issues:
         """One value against an element or slice, and all below it."""
+        if is_resource(member.kind) and member.value is not self.context.resource:
+            yield from self._inside(member).value(node, member, room)
+            return
         yield from self._own(node, member)
         if room <= 0:
             return
         yield from self._profiles(node, member, room)
         for child in node.children.values():
             found = members(member.owner, member.kind, child.name, member.at)
+            if not found and not child.demands:
+                continue
             place = f"{member.at}.{child.name}"
             yield from _counted(child, found, place)
             for one in found:
@@ -59,6 +67,11 @@ class _Walk:
                 yield from wrong or self.value(child, one, room - 1)
             if child.slices:
                 yield from self._sliced(child, found, place, room)
+
+    def _inside(self, member: Member) -> _Walk:
+        """The walk of a contained resource, or of an entry's, which is its own whole."""
+        contained = _CONTAINED(member.at) is not None
+        return replace(self, context=Context(member.value, self.context if contained else None))
 
     def _own(self, node: Node, member: Member) -> Issues:
         row, value = node.row, member.value
@@ -100,19 +113,47 @@ class _Walk:
         slicing = node.row.slicing
         if slicing is None or not slicing.discriminator:
             return
-        groups: list[list[Member]] = [[] for _ in node.slices]
-        for member in found:
-            for group, slice_ in zip(groups, node.slices, strict=True):
-                if fits(slice_, member, slicing.discriminator, self.registry.root):
-                    group.append(member)
-                    break
-            else:
-                if slicing.rules == "closed":
-                    yield Issue("error", "structure", member.at, "The value is of no slice, and they are closed.")
-        for group, slice_ in zip(groups, node.slices, strict=True):
+        try:
+            numbers = [self._slice_of(node, slicing, member, room) for member in found]
+        except Untold:
+            said = "What tells its slices apart is not in the resource itself; they were not checked."
+            yield Issue("information", "not-supported", place, said)
+            return
+        yield from _in_order(slicing, numbers, found)
+        for number, slice_ in enumerate(node.slices):
+            group = [member for member, told in zip(found, numbers, strict=True) if told == number]
             yield from _counted(slice_, group, f"{place}:{slice_.row.slice_name}")
             for member in group:
                 yield from self.value(slice_, member, room - 1)
+
+    def _slice_of(self, node: Node, slicing: Slicing, member: Member, room: int) -> int:
+        """The number of the slice that a value is of, -1 for none."""
+
+        def conforms(root: Node, inner: Member) -> bool:
+            return not _failed(list(self.value(root, inner, room - 1)))
+
+        for number, slice_ in enumerate(node.slices):
+            if fits(slice_, member, slicing.discriminator, self.registry.root, conforms):
+                return number
+        return -1
+
+
+def _in_order(slicing: Slicing, numbers: Sequence[int], found: Sequence[Member]) -> Issues:
+    """What the rules of the slicing forbid: values of no slice (``closed``, ``openAtEnd``), slices out of order."""
+    last = max((n for n, told in enumerate(numbers) if told >= 0), default=-1)
+    highest = -1
+    for n, (told, member) in enumerate(zip(numbers, found, strict=True)):
+        if told < 0 and slicing.rules == "closed":
+            yield Issue("error", "structure", member.at, "The value is of no slice, and they are closed.")
+        elif told < 0 and slicing.rules == "openAtEnd" and n < last:
+            yield Issue(
+                "error", "structure", member.at, "The value is of no slice; it must stand after those that are."
+            )
+        elif slicing.ordered and 0 <= told < highest:
+            yield Issue(
+                "error", "structure", member.at, "The value is of a slice that must stand before the one above."
+            )
+        highest = max(highest, told)
 
 
 def _failed(issues: list[Issue]) -> bool:
@@ -130,9 +171,11 @@ def _counted(node: Node, found: list[Member], place: str) -> Issues:
 
 
 def _typed(node: Node, member: Member) -> Issues:
-    codes = {inside(member.value, kind.code) for kind in node.row.type}
+    if not node.types or member.kind in node.types:
+        return
+    codes = {inside(member.value, code) for code in node.types}
     # What is defined in place has its path for a type here, and BackboneElement or Element in the profile.
-    if codes and "." not in member.kind and member.kind not in codes and not codes & {"BackboneElement", "Element"}:
+    if "." not in member.kind and member.kind not in codes and not codes & {"BackboneElement", "Element"}:
         yield Issue("error", "structure", member.at, f"The profile allows the types {_or(codes)} here.")
 
 

@@ -1,16 +1,18 @@
 """One converter for each pair of search type and FHIR type: value in, index rows out.
 
-A converter gets a value, the codes of the parameters that index it, and the rows to add to. The table `CONVERTERS` is
-the standard's (search.html, tables under each parameter type); what it has no line for is not indexed.
+`converter` makes it for one source, whose name its rows begin with. The table is the standard's (search.html, tables
+under each parameter type); what it has no line for is not indexed. A token or reference that is there without a code
+or target leaves a row of empty texts, so that ``:missing`` sees it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from carelake.core.records import IndexValues
-from carelake.fhir.references import target
+from carelake.fhir.search.links import REFERENCES, TOKENS, Visit, code
 from carelake.fhir.search.values import (
     MAX_STRING,
     NUMBER_MAX,
@@ -18,79 +20,45 @@ from carelake.fhir.search.values import (
     OPEN_LOW,
     date_range,
     normalise,
-    number_range,
+    number_point,
+    sounds,
 )
 
-__all__ = ["CONVERTERS", "Converter", "code_of", "reference_of"]
-
-Converter = Callable[[Any, tuple[str, ...], IndexValues], None]
+__all__ = ["EXPANDED", "Visit", "converter", "converts", "sounding"]
 
 CURRENCIES = "urn:iso:std:iso:4217"
 
-
-def _coding(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    code = value.get("code")
-    if code is not None:
-        system = value.get("system", "")
-        for param in codes:
-            rows.tokens.append((param, system, code))
+EXPANDED = {
+    "HumanName": ("family", "given", "prefix", "suffix", "text"),
+    "Address": ("line", "city", "district", "state", "postalCode", "country", "text"),
+}
+"""Types whose string parameters look into each of these elements, which are sources of their own."""
 
 
-def _concept(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    for coding in value.get("coding", ()):
-        _coding(coding, codes, rows)
+def _string(name: str) -> Visit:
+    def visit(value: Any, rows: IndexValues) -> None:
+        if len(value) > MAX_STRING:
+            value = value[:MAX_STRING]
+        rows.strings.append((name, normalise(value), value))
+
+    return visit
 
 
-def _valued(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    """Identifier and ContactPoint: both are a value in a system."""
-    text = value.get("value")
-    if text is not None:
-        for param in codes:
-            rows.tokens.append((param, value.get("system", ""), text))
+def sounding(name: str) -> Visit:
+    """The sounds of a text's words."""
+
+    def visit(value: Any, rows: IndexValues) -> None:
+        rows.words += [(name, sound) for sound in sounds(value[:MAX_STRING])]
+
+    return visit
 
 
-def _boolean(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    for param in codes:
-        rows.tokens.append((param, "", "true" if value else "false"))
+def _date(name: str) -> Visit:
+    def visit(value: Any, rows: IndexValues) -> None:
+        low, high = date_range(value)
+        rows.dates.append((name, low, high))
 
-
-def code_of(system: str) -> Converter:
-    """The converter of a plain code, whose system is the one of its value set, or ""."""
-
-    def code(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-        for param in codes:
-            rows.tokens.append((param, system, value))
-
-    return code
-
-
-def _string(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    value = value[:MAX_STRING]
-    folded = normalise(value)
-    for param in codes:
-        rows.strings.append((param, folded, value))
-
-
-def _parts(*names: str) -> Converter:
-    """HumanName and Address: each part is a string of its own."""
-
-    def parts(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-        for name in names:
-            part = value.get(name)
-            if part.__class__ is str:
-                _string(part, codes, rows)
-            elif part is not None:
-                for text in part:
-                    if text is not None:
-                        _string(text, codes, rows)
-
-    return parts
-
-
-def _date(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    low, high = date_range(value)
-    for param in codes:
-        rows.dates.append((param, low, high))
+    return visit
 
 
 def _period_range(value: Any) -> tuple[int, int]:
@@ -101,126 +69,173 @@ def _period_range(value: Any) -> tuple[int, int]:
     )
 
 
-def _period(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    if "start" in value or "end" in value:
-        low, high = _period_range(value)
-        for param in codes:
-            rows.dates.append((param, low, high))
+def _period(name: str) -> Visit:
+    def visit(value: Any, rows: IndexValues) -> None:
+        if "start" in value or "end" in value:
+            rows.dates.append((name, *_period_range(value)))
+
+    return visit
 
 
-def _timing(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
+def _timing(name: str) -> Visit:
     """Only the outer limits matter: of its events and of the bounds of its repetition."""
-    ranges = [date_range(event) for event in value.get("event", ()) if event is not None]
-    bounds = value.get("repeat", {}).get("boundsPeriod")
-    if bounds is not None:
-        ranges.append(_period_range(bounds))
-    if ranges:
-        low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
-        for param in codes:
-            rows.dates.append((param, low, high))
+
+    def visit(value: Any, rows: IndexValues) -> None:
+        ranges = [date_range(event) for event in value.get("event", ()) if event is not None]
+        bounds = value.get("repeat", {}).get("boundsPeriod")
+        if bounds is not None:
+            ranges.append(_period_range(bounds))
+        if ranges:
+            rows.dates.append((name, min(r[0] for r in ranges), max(r[1] for r in ranges)))
+
+    return visit
 
 
-def _number(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    low, high = number_range(value)
-    for param in codes:
-        rows.quantities.append((param, low, high, "", ""))
+def _number(name: str) -> Visit:
+    def visit(value: Any, rows: IndexValues) -> None:
+        point = number_point(value)
+        rows.quantities.append((name, point, point, "", ""))
+
+    return visit
 
 
-def _quantity(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    number = value.get("value")
-    if number is None:
-        return
-    low, high = number_range(number)
-    comparator = value.get("comparator")
-    if comparator is not None:
-        low, high = (-NUMBER_MAX, high) if comparator[0] == "<" else (low, NUMBER_MAX)
-    code = value.get("code")
-    system, unit = ("", value.get("unit", "")) if code is None else (value.get("system", ""), code)
-    for param in codes:
-        rows.quantities.append((param, low, high, system, unit))
-
-
-def _money(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    if "value" in value:
-        currency = value.get("currency", "")
-        low, high = number_range(value["value"])
-        for param in codes:
-            rows.quantities.append((param, low, high, CURRENCIES if currency else "", currency))
-
-
-def _range(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    below, above = value.get("low", {}), value.get("high", {})
-    if "value" not in below and "value" not in above:
-        return
-    low = number_range(below["value"])[0] if "value" in below else -NUMBER_MAX
-    high = number_range(above["value"])[1] if "value" in above else NUMBER_MAX
-    unit = below if "code" in below or "unit" in below else above
-    system, code = (unit.get("system", ""), unit["code"]) if "code" in unit else ("", unit.get("unit", ""))
-    for param in codes:
-        rows.quantities.append((param, low, high, system, code))
-
-
-def _uri(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    for param in codes:
-        rows.uris.append((param, value))
-
-
-def _canonical(value: Any, codes: tuple[str, ...], rows: IndexValues) -> None:
-    """A canonical or uri under a parameter of type reference: its url, without type and id."""
-    for param in codes:
-        rows.references.append((param, "", "", value))
-
-
-def reference_of(everyone: tuple[str, ...], of_type: dict[str, tuple[str, ...]]) -> Converter:
-    """The converter of references.
-
-    Args:
-        everyone: parameters that take any target.
-        of_type: target type to the parameters that take it, those of ``everyone`` included (``resolve() is T``).
-    """
-
-    def reference(value: Any, _: tuple[str, ...], rows: IndexValues) -> None:
-        text = value.get("reference")
-        found = None if text is None else target(text)
-        if found is None:
+def _amount(name: str, low: float, high: float, unit: Any, rows: IndexValues) -> None:
+    """The row of a quantity by its code, and one by its unit where people write another text for it."""
+    told, shown, system = unit.get("code"), unit.get("unit", ""), unit.get("system", "")
+    if shown.__class__ is not str or system.__class__ is not str:
+        raise TypeError("not a text")
+    if told is not None:
+        if told.__class__ is not str:
+            raise TypeError("not a text")
+        rows.quantities.append((name, low, high, system, told))
+        if not shown or shown == told:
             return
-        kind, key, url = found
-        told = kind or value.get("type") or _tail_type(url)
-        for param in of_type.get(told, everyone):
-            rows.references.append((param, kind, key, url))
-
-    return reference
+    rows.quantities.append((name, low, high, "", shown))
 
 
-def _tail_type(url: str) -> str:
-    """``Patient`` of ``https://other.example/fhir/Patient/1``: nothing is resolved, the url's form must do."""
-    parts = url.partition("/_history/")[0].rsplit("/", 2)
-    return parts[1] if len(parts) == 3 else ""
+def _quantity(name: str) -> Visit:
+    def visit(value: Any, rows: IndexValues) -> None:
+        number = value.get("value")
+        if number is None:
+            return
+        point = number_point(number)
+        comparator = value.get("comparator")
+        low, high = (point, point) if comparator is None else _open(point, comparator)
+        _amount(name, low, high, value, rows)
+
+    return visit
+
+
+def _open(point: float, comparator: str) -> tuple[float, float]:
+    """All that ``<`` or ``>=`` allows; without ``=`` the point itself is outside."""
+    if comparator[0] == "<":
+        return -NUMBER_MAX, point if comparator == "<=" else math.nextafter(point, -NUMBER_MAX)
+    return point if comparator == ">=" else math.nextafter(point, NUMBER_MAX), NUMBER_MAX
+
+
+def _money(name: str) -> Visit:
+    def visit(value: Any, rows: IndexValues) -> None:
+        if "value" in value:
+            currency = value.get("currency", "")
+            if currency.__class__ is not str:
+                raise TypeError("not a text")
+            point = number_point(value["value"])
+            rows.quantities.append((name, point, point, CURRENCIES if currency else "", currency))
+
+    return visit
+
+
+def _range(name: str) -> Visit:
+    def visit(value: Any, rows: IndexValues) -> None:
+        below, above = value.get("low", {}), value.get("high", {})
+        if "value" not in below and "value" not in above:
+            return
+        low = number_point(below["value"]) if "value" in below else -NUMBER_MAX
+        high = number_point(above["value"]) if "value" in above else NUMBER_MAX
+        _amount(name, low, high, below if "code" in below or "unit" in below else above, rows)
+
+    return visit
+
+
+def _number_range(name: str) -> Visit:
+    """A Range under a number: its limits without their unit."""
+    inner = _range(name)
+
+    def visit(value: Any, rows: IndexValues) -> None:
+        before = len(rows.quantities)
+        inner(value, rows)
+        if len(rows.quantities) > before:
+            _, low, high, _, _ = rows.quantities[before]
+            rows.quantities[before:] = [(name, low, high, "", "")]
+
+    return visit
+
+
+def _uri(name: str) -> Visit:
+    def visit(value: Any, rows: IndexValues) -> None:
+        if value.__class__ is not str:
+            raise TypeError("not a text")
+        rows.uris.append((name, value))
+
+    return visit
+
+
+def _canonical_uri(name: str) -> Visit:
+    """A canonical with a version is found with and without it."""
+
+    def visit(value: Any, rows: IndexValues) -> None:
+        rows.uris.append((name, value))
+        if "|" in value:
+            rows.uris.append((name, value.partition("|")[0]))
+
+    return visit
+
+
+def _position(name: str) -> Visit:
+    def visit(value: Any, rows: IndexValues) -> None:
+        latitude, longitude = value.get("latitude"), value.get("longitude")
+        if latitude is not None and longitude is not None:
+            rows.positions.append((name, float(latitude), float(longitude)))
+
+    return visit
 
 
 _TEXTS = ("string", "markdown", "uri", "url", "canonical", "oid", "uuid", "id", "code")
 _NUMBERS = ("decimal", "integer", "positiveInt", "unsignedInt")
 _QUANTITIES = ("Quantity", "Age", "Count", "Distance", "Duration")
 
-CONVERTERS: dict[tuple[str, str], Converter] = {
-    ("token", "Coding"): _coding,
-    ("token", "CodeableConcept"): _concept,
-    ("token", "Identifier"): _valued,
-    ("token", "ContactPoint"): _valued,
-    ("token", "boolean"): _boolean,
-    ("string", "HumanName"): _parts("family", "given", "prefix", "suffix", "text"),
-    ("string", "Address"): _parts("line", "city", "district", "state", "postalCode", "country", "text"),
+_MAKERS: dict[tuple[str, str], Callable[[str], Visit]] = {
     ("date", "Period"): _period,
     ("date", "Timing"): _timing,
-    ("number", "Range"): _range,
+    ("number", "Range"): _number_range,
     ("quantity", "Range"): _range,
     ("quantity", "Money"): _money,
-    ("reference", "canonical"): _canonical,
-    ("reference", "uri"): _canonical,
-    **{("token", kind): code_of("") for kind in _TEXTS},
+    ("near", "Location.position"): _position,
+    **{("token", kind): make for kind, make in TOKENS.items()},
+    **{("reference", kind): make for kind, make in REFERENCES.items()},
+    **{("token", kind): code for kind in _TEXTS},
     **{("string", kind): _string for kind in _TEXTS},
     **{("date", kind): _date for kind in ("date", "dateTime", "instant")},
     **{("number", kind): _number for kind in _NUMBERS},
     **{("quantity", kind): _quantity for kind in _QUANTITIES},
-    **{("uri", kind): _uri for kind in ("uri", "url", "canonical", "oid", "uuid")},
+    **{("uri", kind): _uri for kind in ("uri", "url", "oid", "uuid")},
+    ("uri", "canonical"): _canonical_uri,
 }
+
+
+def converts(search_type: str, kind: str) -> bool:
+    """Whether a value of this FHIR type has rows under a parameter of that type."""
+    return (search_type, kind) in _MAKERS
+
+
+def converter(search_type: str, kind: str, name: str, system: str = "") -> Visit | None:
+    """The converter of a source's values of one FHIR type; None where there are no rows for them.
+
+    Args:
+        name: first member of each row.
+        system: code system of plain codes.
+    """
+    make = _MAKERS.get((search_type, kind))
+    if make is None:
+        return None
+    return code(name, system) if make is code else make(name)

@@ -13,12 +13,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
-__all__ = ["Equals", "Misfit", "Path", "Present", "Refers", "Step", "read"]
+__all__ = ["Equals", "Misfit", "NoElement", "Path", "Present", "Refers", "Step", "read", "read_part", "split"]
 
 
 class Misfit(Exception):
     """The expression is outside of the grammar."""
+
+
+class NoElement(Misfit):
+    """The expression names an element that the type does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +64,13 @@ class Path:
 
 
 _TOKEN = re.compile(
-    r"(?P<as>\.(?:as|ofType)\((?P<type>\w+)\))"
-    r"|(?P<resolve>\.where\(resolve\(\) is (?P<target>\w+)\))"
-    r"|(?P<equal>\.where\((?P<name>\w+)\s*=\s*'(?P<value>[^']*)'\))"
+    r"(?P<as>\.(?:as|ofType)\(\s*(?:FHIR\.)?(?P<type>\w+)\s*\))"
+    r"|(?P<resolve>\.where\(\s*resolve\(\)\s+is\s+(?:FHIR\.)?(?P<target>\w+)\s*\))"
+    r"|(?P<equal>\.where\(\s*(?P<name>[a-z]\w*)\s*=\s*'(?P<value>[^'\\]*)'\s*\))"
     r"|(?P<step>\.(?P<element>[a-z]\w*))(?![\w(\[])"
 )
-_CAST = re.compile(r"\((?P<inner>[^()]+) as (?P<type>\w+)\)(?P<rest>.*)")
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_CAST = re.compile(r"\((?P<inner>[^()|]+?)\s+as\s+(?:FHIR\.)?(?P<type>\w+)\)(?P<rest>.*)")
 _PRESENT = re.compile(r"(?P<path>[A-Z]\w+\.\w+)\.exists\(\) and (?P=path) != false")
 _ROOT = re.compile(r"[A-Z]\w+")
 
@@ -75,20 +81,29 @@ def read(expression: str) -> list[Path]:
     Raises:
         Misfit: some part is outside of the grammar.
     """
-    return [_part(text.strip()) for text in _split(expression)]
+    return [read_part(text) for text in split(expression)]
 
 
-def _split(expression: str) -> list[str]:
+@lru_cache(4096)
+def split(expression: str) -> tuple[str, ...]:
+    """The parts of the outer union, each without the white space around it."""
+    plain = _QUOTED.sub(lambda found: "x" * len(found[0]), expression)  # what is quoted has no signs
     parts, depth, start = [], 0, 0
-    for n, sign in enumerate(expression):
-        depth += (sign == "(") - (sign == ")")
+    for n, sign in enumerate(plain):
+        depth += (sign in "([{") - (sign in ")]}")
         if sign == "|" and depth == 0:
             parts.append(expression[start:n])
             start = n + 1
-    return [*parts, expression[start:]]
+    return tuple(part.strip() for part in [*parts, expression[start:]])
 
 
-def _part(text: str) -> Path:
+@lru_cache(4096)
+def read_part(text: str) -> Path:
+    """The path of one part of a union; without a type in front it starts at ``Resource``.
+
+    Raises:
+        Misfit: it is outside of the grammar.
+    """
     cast = _CAST.fullmatch(text)
     if cast is not None:
         text = f"{cast['inner']}.as({cast['type']}){cast['rest']}"
@@ -102,7 +117,7 @@ def _part(text: str) -> Path:
         raise Misfit("the standard gives no expression for it")
     root = _ROOT.match(text)
     if root is None:
-        return _part(f"Resource.{text}")
+        return read_part(f"Resource.{text}")
     steps: list[Step] = []
     at = root.end()
     while at < len(text):

@@ -1,7 +1,7 @@
 """How the text of a value becomes what an index compares (https://hl7.org/fhir/R4/search.html).
 
 Dates are ranges ``[low, high)`` in microseconds since 1970 UTC, as wide as the text is precise; numbers are ranges as
-wide as their digits are; strings are folded. Queries use the same functions, so that both sides agree.
+wide as their digits are, in searches, and points in resources; strings are folded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,20 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
-__all__ = ["MAX_STRING", "NUMBER_MAX", "OPEN_HIGH", "OPEN_LOW", "date_range", "normalise", "number_range"]
+from jellyfish import metaphone
+
+__all__ = [
+    "MAX_STRING",
+    "NUMBER_MAX",
+    "OPEN_HIGH",
+    "OPEN_LOW",
+    "date_range",
+    "normalise",
+    "number_point",
+    "number_range",
+    "sounds",
+    "words",
+]
 
 OPEN_LOW = -62_135_596_800_000_000
 """0001-01-01 in microseconds since 1970: the start of a period that has none."""
@@ -90,8 +103,14 @@ def number_range(value: Decimal | int | float | str) -> tuple[float, float]:
     Raises:
         ValueError: the text is no finite number.
     """
+    text = str(value)
+    return _number_range(text) if len(text) <= _MAX_CACHED else _number_range.__wrapped__(text)
+
+
+@lru_cache(maxsize=1 << 14)
+def _number_range(text: str) -> tuple[float, float]:
     try:
-        exact = Decimal(str(value) if isinstance(value, float) else value)
+        exact = Decimal(text)
     except InvalidOperation:
         raise ValueError("not a number") from None
     half = _HALF.get(exact.as_tuple().exponent)  # type: ignore[arg-type]  # a letter for NaN: not found
@@ -113,6 +132,18 @@ _LETTERS = str.maketrans(
 )
 
 
+def number_point(value: Decimal | int | float) -> float:
+    """A number that a resource holds: searches compare it as it is, whatever its digits say of its precision.
+
+    What is beyond a float is held at its edge.
+    """
+    try:
+        point = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        point = math.inf if value > 0 else -math.inf
+    return point if -NUMBER_MAX <= point <= NUMBER_MAX else max(-NUMBER_MAX, min(point, NUMBER_MAX))
+
+
 def normalise(text: str) -> str:
     """Fold case, accents and punctuation: ``O'Brien-Núñez`` becomes ``obrien nunez``.
 
@@ -129,3 +160,16 @@ def _normalise(text: str) -> str:
         text = unicodedata.normalize("NFKD", text.casefold())
         text = "".join(c for c in text if not unicodedata.combining(c)).translate(_LETTERS)
     return _NOT_WORD.sub(" ", _APOSTROPHES.sub("", text.casefold())).strip()
+
+
+_MAX_WORD = 100
+
+
+def words(text: str) -> list[str]:
+    """The folded words of a text, each once, cut at 100 characters: what ``_text`` and ``_content`` look for."""
+    return list(dict.fromkeys(word[:_MAX_WORD] for word in normalise(text).split()))
+
+
+def sounds(text: str) -> list[str]:
+    """The sound (Metaphone) of each word of a text, each once; what has none, as digits, sounds as it is written."""
+    return list(dict.fromkeys(metaphone(word) or word for word in words(text)))

@@ -45,11 +45,40 @@ def quarantine_list(
 @commands.command(rich_help_panel=_PANEL)
 def search(
     context: typer.Context,
-    query: Annotated[str, typer.Argument(help='A FHIR search, for example "Patient?gender=female".')],
+    query: Annotated[
+        str,
+        typer.Argument(
+            help="A FHIR search: Type?name=value&..., ?_type=A,B&... or Patient/ID/Type?...; in quotes, since shells "
+            "take & ? * and $ for themselves (single quotes where there is a $)."
+        ),
+    ],
+    limit: Annotated[int | None, typer.Option(help="At most this many matches.", min=1, max=1_000_000_000)] = None,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Leave out parameters that are not known, and say which.")
+    ] = False,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="Without --json: a column of the table, as FHIRPath; may be given again."),
+    ] = None,
     json: JsonOut = False,
 ) -> None:
-    """Search the record; an unknown parameter is an error, never an unfiltered answer."""
-    run("record:search", options_of(context), json_out=json, query=query)
+    """Search the record: all matches, page by page; with _count one page. An unknown parameter is an error.
+
+    carelake search "Patient?gender=female&_sort=-birthdate" --limit 20 --column birthDate
+
+    carelake search "Observation?subject:Patient.name=peter&_include=Observation:subject&_sort=-date" --json
+
+    carelake search 'Observation?code-value-quantity=8867-4$gt100' --json
+    """
+    run(
+        "finding:search",
+        options_of(context),
+        json_out=json,
+        query=query,
+        limit=limit,
+        lenient=lenient,
+        columns=tuple(column or ()),
+    )
 
 
 @commands.command(rich_help_panel=_PANEL)

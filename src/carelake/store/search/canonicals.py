@@ -1,0 +1,122 @@
+"""Conditions that follow canonicals: references to a resource by its ``url`` (https://hl7.org/fhir/R4/references.html)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from carelake.store.search.building import Build, Row, every
+from carelake.store.search.nodes import All, Arm, Costs, Stream, Tail, union
+
+__all__ = ["ByUrl", "HasByUrl"]
+
+
+@dataclass(frozen=True, slots=True)
+class ByUrl:
+    """What the row points to by its url meets a search.
+
+    Attributes:
+        params: symbols of the reference's sources.
+        urls: symbols of the sources of the url, of the type pointed to.
+        inner: the search of that type.
+    """
+
+    params: tuple[int, ...]
+    urls: tuple[int, ...]
+    inner: All
+
+    def holds(self, build: Build, row: Row) -> str:
+        link, url = build.alias(), build.alias()
+        tests = every(
+            (
+                f"{link}.seq = {build.hidden(row.seq)}",
+                build.numbers(f"{link}.param", self.params),
+                build.numbers(f"{url}.param", self.urls),
+                build.equal(f"{url}.value", f"{link}.target"),
+                self.inner.holds(build, Row(f"{url}.seq")),
+            )
+        )
+        return f"EXISTS (SELECT 1 FROM ix_reference {link} CROSS JOIN ix_uri {url} WHERE {tests}{build.alone})"
+
+    def arms(self) -> Iterator[Arm]:
+        yield from self.inner.arms()
+
+    def reads(self, costs: Costs) -> float:
+        return 1 + self.inner.reads(costs) * 10
+
+    def streams(self, costs: Costs) -> tuple[Stream, ...]:
+        def select(build: Build, tail: Tail) -> str:
+            found = union(build, (each.select(build, _nothing) for each in self.inner.streams(costs)))
+            inner, url, link = build.alias(), build.alias(), build.alias()
+            tests = every(
+                (
+                    f"{url}.seq = {build.hidden(f'{inner}.seq')}",
+                    build.numbers(f"{url}.param", self.urls),
+                    build.numbers(f"{link}.param", self.params),
+                    build.equal(f"{link}.target", f"{url}.value"),
+                    tail(Row(f"{link}.seq")),
+                )
+            )
+            return (
+                f"SELECT {link}.seq AS seq FROM ({found}) {inner} "
+                f"CROSS JOIN ix_uri {url} CROSS JOIN ix_reference {link} WHERE {tests}"
+            )
+
+        return (Stream(select),)
+
+
+@dataclass(frozen=True, slots=True)
+class HasByUrl:
+    """Something that meets a search points to the row by its url.
+
+    Attributes:
+        urls: symbols of the sources of the url, of the row's type.
+        params: symbols of the reference's sources, of the type of `inner`.
+    """
+
+    urls: tuple[int, ...]
+    params: tuple[int, ...]
+    inner: All
+
+    def holds(self, build: Build, row: Row) -> str:
+        link, url = build.alias(), build.alias()
+        tests = every(
+            (
+                f"{url}.seq = {build.hidden(row.seq)}",
+                build.numbers(f"{url}.param", self.urls),
+                build.numbers(f"{link}.param", self.params),
+                build.equal(f"{link}.target", f"{url}.value"),
+                self.inner.holds(build, Row(f"{link}.seq")),
+            )
+        )
+        return f"EXISTS (SELECT 1 FROM ix_uri {url} CROSS JOIN ix_reference {link} WHERE {tests}{build.alone})"
+
+    def arms(self) -> Iterator[Arm]:
+        yield from self.inner.arms()
+
+    def reads(self, costs: Costs) -> float:
+        return 1 + self.inner.reads(costs) * 3
+
+    def streams(self, costs: Costs) -> tuple[Stream, ...]:
+        def select(build: Build, tail: Tail) -> str:
+            found = union(build, (each.select(build, _nothing) for each in self.inner.streams(costs)))
+            inner, link, url = build.alias(), build.alias(), build.alias()
+            tests = every(
+                (
+                    f"{link}.seq = {build.hidden(f'{inner}.seq')}",
+                    build.numbers(f"{link}.param", self.params),
+                    build.numbers(f"{url}.param", self.urls),
+                    build.equal(f"{url}.value", f"{link}.target"),
+                    tail(Row(f"{url}.seq")),
+                )
+            )
+            return (
+                f"SELECT {url}.seq AS seq FROM ({found}) {inner} "
+                f"CROSS JOIN ix_reference {link} CROSS JOIN ix_uri {url} WHERE {tests}"
+            )
+
+        return (Stream(select),)
+
+
+def _nothing(row: Row) -> str:
+    return ""
