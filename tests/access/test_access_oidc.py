@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -23,6 +24,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from carelake.access.identity import Caller, Identity
 from carelake.access.oidc import Links
 from carelake.access.principals import Principal, Principals
+from carelake.apps.http.calls import Call
 from carelake.core.clock import FixedClock
 from carelake.core.errors import Invalid, NotFound, Unauthenticated, Unavailable
 from carelake.core.settings import AccessSettings, LockoutSettings, OidcIssuer, OidcSettings, Settings
@@ -261,6 +263,10 @@ def test_a_token_may_be_good_once(vault: Any, provider: Provider, claims: dict[s
     assert identity.bearer(token(claims))
     refused(identity, token(claims))
     assert identity.bearer(token({**claims, "jti": "j2"}))
+    bearer = f"Bearer {token({**claims, 'jti': 'j3'})}"
+    named: dict[str, Any] = {"headers": {"authorization": bearer}, "raw_headers": [("authorization", bearer)]}
+    call = Call(SimpleNamespace(identity=identity), "GET", "", "", {}, [], **named)  # type: ignore[arg-type]
+    assert call.caller("record:search", "Patient") == call.caller("record:search", "Patient")
     refused(identity, token({k: v for k, v in claims.items() if k != "jti"}))
 
 

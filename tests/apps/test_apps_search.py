@@ -13,6 +13,7 @@ from queue import Queue
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from carelake.access.principals import Principal, Principals
@@ -25,6 +26,10 @@ POLICY = """
 @id("interns see no diagnoses")
 forbid (principal, action, resource)
 when { principal.name == "intern" && context.type == "Condition" };
+
+@id("clerks see patients and organizations only")
+forbid (principal, action, resource)
+when { principal.name == "clerk" && !(context has type && ["Patient", "Organization"].contains(context.type)) };
 """
 
 
@@ -97,7 +102,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     (folder / "workspace" / "policies" / "types.cedar").write_text(POLICY)
     made = Workspace.open(folder / "workspace", environment)
     with made.vault.database.ledger() as connection:
-        for name in ("doctor", "intern", "other"):
+        for name in ("doctor", "intern", "other", "clerk"):
             Principals(connection).add(Principal(name, "person", ("clinician",), ("production",)))
     with (
         made.gate.enter(known(made, "operator"), "record:ingest", "record", "TREAT", account="production") as permit,
@@ -319,6 +324,13 @@ def test_a_very_long_post_is_paged_by_post(client: httpx.Client) -> None:
     assert len(set(listed)) == len(listed) == 15
 
 
+def test_a_form_that_packs_well_is_paged_too(client: httpx.Client) -> None:
+    asked = {"code:not": "a" * (1 << 20), "_count": "4"}
+    first = client.post("/fhir/Observation/_search", data=asked)
+    following = client.post(links(first)["next"], data=asked)
+    assert (len(found(first)), len(found(following))) == (4, 4)
+
+
 # -- what comes with it ----------------------------------------------------------------------------------------------
 
 
@@ -403,6 +415,25 @@ def test_a_denied_type_refuses_the_whole(
     assert "interns see no diagnoses" in act["reasons"]
 
 
+def test_validation_does_not_tell_what_is_there_of_a_denied_type(
+    client: httpx.Client, workspace: Workspace, token: Token, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validation = msgspec.structs.replace(workspace.settings.validation, references="on")
+    monkeypatch.setattr(workspace, "settings", msgspec.structs.replace(workspace.settings, validation=validation))
+
+    def lost(who: str, reference: str) -> list[str]:
+        body = {"resourceType": "Encounter", "status": "finished", "class": {"code": "AMB"}}
+        body |= {"diagnosis": [{"condition": {"reference": reference}}]}
+        answer = client.post("/fhir/Encounter/$validate", json=body, headers=token(who))
+        issues = answer.json()["issue"]
+        return [place for one in issues if one["code"] == "not-found" for place in one["expression"]]
+
+    at = ["Encounter.diagnosis[0].condition.reference"]
+    assert lost("doctor", "Condition/c1") == []
+    assert lost("doctor", "Condition/no-such") == at
+    assert lost("intern", "Condition/c1") == lost("intern", "Condition/no-such") == at
+
+
 def test_one_act_names_all_types(client: httpx.Client, workspace: Workspace) -> None:
     answer = client.get("/fhir/Observation?subject:Patient.organization.name=north&_revinclude=Condition:subject")
     assert answer.status_code in (200, 400)
@@ -411,6 +442,20 @@ def test_one_act_names_all_types(client: httpx.Client, workspace: Workspace) -> 
         (act,) = Acts(connection).find(limit=5, correlation=answer.headers["X-Request-Id"])
     assert (act["target"], act["types"]) == ("Observation", ["Observation", "Organization", "Patient"])
     assert len(act["read"]) == 15
+
+
+def test_who_may_see_some_types_pages_through_them(client: httpx.Client, token: Token) -> None:
+    asked, clerk = {"_type": "Patient,Organization", "_count": "2"}, token("clerk")
+    for first in (
+        client.get("/fhir", params=asked, headers=clerk),
+        client.post("/fhir/_search", data=asked, headers=clerk),
+    ):
+        listed = [one for page in pages(client, first, headers=clerk) for one in found(page)]
+        assert len(listed) == len(set(listed)) == 6
+    other = links(first)["next"].replace("Organization", "Condition")
+    assert wrong(client.get(other, headers=clerk))[0] in (400, 403)
+    assert wrong(client.get(other)) == (400, "store.page")
+    assert wrong(client.get("/fhir?_id=p1", headers=clerk)) == (403, "access.denied")
 
 
 # -- capabilities ----------------------------------------------------------------------------------------------------

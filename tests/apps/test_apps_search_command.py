@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from carelake.apps.cli import tables
 from carelake.audit.readings import Acts
 
 _spec = importlib.util.spec_from_file_location("apps_objects", Path(__file__).with_name("test_apps_objects.py"))
@@ -142,6 +143,16 @@ def test_levels(home: Any) -> None:
     assert ids(home.json("search", "?_type=Patient,Observation&_id=p1,o1")) == ["p1", "o1"]
     assert sorted(ids(home.json("search", "Patient/p400/*"))) == [*(f"o{n}" for n in range(5)), "p400"]
     assert ids(home.json("search", "Patient/p400/Observation?date=2024-01-02")) == ["o1"]
+
+
+def test_everything_can_be_asked_for(home: Any) -> None:
+    assert home.json("search", "?", "--limit", "3")["link"][0]["url"] == "?"
+    assert home.code("search", "") == (2, "search.unknown_type")
+
+
+def test_a_terminal_is_told_nothing_by_a_value() -> None:
+    said = tables.plain("é\u200d\xa0\tx\n\x1b[2J\x9b\x7f\udcff")
+    assert said == "é\u200d\xa0\tx\n\\x1b[2J\\x9b\\x7f\\udcff"
 
 
 def test_each_page_is_an_act(home: Any) -> None:

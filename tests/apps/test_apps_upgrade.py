@@ -93,6 +93,20 @@ def test_a_released_workspace_is_brought_up_whole(released: Path) -> None:
     assert not principals["alice"]["disabled"]
 
 
+@pytest.mark.slow
+def test_an_upgrade_goes_on_with_an_index_that_another_left(released: Path) -> None:
+    carelake(released, "upgrade")
+    workspace = Workspace.open(released / "workspace", {"CARELAKE_KEY_DIR": str(released / "keys")})
+    try:
+        with workspace.vault.database.ledger() as tx:
+            tx.exec_driver_sql("UPDATE index_state SET state = 'building', position = 0")
+    finally:
+        workspace.close()
+    assert carelake(released, "search", "Patient?gender=male", code=5)["error"]["code"] == "store.index_partial"
+    assert not carelake(released, "upgrade")["done"]
+    assert searched(released) == json.loads((released / "expected.json").read_text())
+
+
 def test_settings_keep_what_else_they_say(released: Path) -> None:
     config = released / "workspace" / "carelake.toml"
     config.write_text(config.read_text() + "\n# mine\n[lake]\nthreads = 1  # format = 1\n")
@@ -179,6 +193,7 @@ def test_kill_9_at_any_moment_leaves_what_the_next_upgrade_finishes(released: Pa
         kills += 1
         carelake(folder, "upgrade")
         assert carelake(folder, "upgrade", "--dry-run")["from"] == FORMAT
+        assert carelake(folder, "search", "Patient?gender=male")["resourceType"] == "Bundle"
         assert carelake(folder, "audit", "verify")["intact"]
         moment, step = moment + step, step * 2
     assert kills >= 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -297,7 +298,6 @@ def test_files_and_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_files_that_cannot_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "p.json").write_text(json.dumps(PATIENT))
     (tmp_path / "x").mkdir()
-    (tmp_path / "cut.json.gz").write_bytes(gzip.compress(b"{}" * 100)[:-9])
     wrong: list[tuple[list[Path], dict[str, Any]]] = [
         ([tmp_path / "nothing.json"], {}),
         ([tmp_path / "x"], {}),
@@ -305,11 +305,54 @@ def test_files_that_cannot_be_asked(tmp_path: Path, capsys: pytest.CaptureFixtur
         ([tmp_path / "p.json"], {"level": "minimal", "profile": US_CORE}),
         ([tmp_path / "p.json"], {"profile": US_CORE.replace("patient", "encounter")}),
         ([tmp_path / "p.json"], {"package": [tmp_path / "p.json"]}),
-        ([tmp_path / "cut.json.gz"], {}),
     ]
     for paths, options in wrong:
         with pytest.raises(CarelakeError):
             files(capsys, *paths, **options)
+
+
+def test_a_file_that_cannot_be_read_does_not_cost_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = f"{json.dumps(PATIENT)}\n{json.dumps(PATIENT)}\n".encode()
+    (tmp_path / "cut.ndjson.gz").write_bytes(gzip.compress(lines)[:-4])
+    (tmp_path / "fake.json.gz").write_bytes(b"{}")
+    (tmp_path / "long.json").write_bytes(b" " * 2000)
+    (tmp_path / "z.json").write_text(json.dumps(PATIENT))
+    monkeypatch.setattr(validating, "_MAX_BYTES", 1000)
+    code, found = files(capsys, tmp_path)
+    assert (code, found["files"], found["invalid"]) == (2, 4, 3)
+    told = {(Path(one["file"]).name, one["line"], one["severity"]) for one in found["issues"]}
+    assert told == {("cut.ndjson.gz", 3, "fatal"), ("fake.json.gz", 1, "fatal"), ("long.json", 1, "fatal")}
+
+
+def test_names_of_files_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (b"bad\xff.json", b"esc\x1b[31m\n.json", "é.json".encode()):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text(json.dumps(BAD))
+    code, found = files(capsys, tmp_path)
+    assert code == 2
+    names = [one["file"].rpartition("/")[2] for one in found["issues"]]
+    assert sorted(names) == ["bad\\udcff.json", "esc\\x1b[31m\\n.json", "é.json"]
+
+
+def test_a_reader_that_went_away_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text(json.dumps(BAD))
+    start = [sys.executable, "-c", "from carelake.apps.cli.main import main; main()"]
+    command = [*start, "validate", str(tmp_path / "bad.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert process.returncode == 2
+    assert said == "1 resources in 1 files: 1 invalid.\n"
+
+
+def test_nothing_is_read_for_who_may_not_ask(client: httpx.Client) -> None:
+    """A body is looked into behind the gate: what is wrong with it is not told to strangers."""
+    body = {"resourceType": "Parameters", "parameter": [{"name": "resource"}, {"name": "other"}]}
+    stranger = {"Authorization": "Bearer x"}
+    assert client.post("/fhir/Patient/$validate", json=body, headers=stranger).status_code == 401
 
 
 def test_the_command(tmp_path: Path) -> None:

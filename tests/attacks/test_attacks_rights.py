@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from carelake.access import tables
 from carelake.apps.cli import credentials, emergency, rights, who
 from carelake.apps.cli.session import Options, Session
 from carelake.apps.wiring import Workspace
-from carelake.core.errors import Refused
+from carelake.audit.acts import ActHeader, write
+from carelake.audit.tables import act
+from carelake.core.errors import Invalid, Refused
 
 Do = Callable[..., Any]
 REASON = "unconscious in bed four, no relative"
@@ -157,6 +159,43 @@ def test_a_right_that_was_added_in_the_database_is_named(workspace: Workspace) -
     found = told(workspace)
     assert set(found) == {"principal/mallory", "principal/dan in group/ward", "group/mine"}
     assert set(found.values()) == {"no act tells that it was given"}
+
+
+def test_what_people_are_called_is_no_false_alarm(root: Path, do: Do) -> None:
+    one = {"kind": "person", "accounts": ["production"], "roles": ["clinician"]}
+    do(who.group, name="ward", roles=["clinician"])
+    do(who.add, name="ann", groups=["ward"], **one)
+    do(who.add, name="ann in group/ward", groups=[], **one)
+    with closing(Workspace.open(root, os.environ)) as workspace:
+        assert told(workspace) == {}
+
+
+@pytest.mark.parametrize("name", ["Chalmers", "é" * 20, "a" * 65, "0123456789abcdef-"])
+def test_what_is_no_id_of_a_token_is_not_put_on_the_trail(root: Path, do: Do, name: str) -> None:
+    with pytest.raises(Invalid, match="token"):
+        do(credentials.revoke, token=name)
+
+
+def test_a_token_that_an_earlier_version_revoked_by_an_odd_id(root: Path, do: Do) -> None:
+    with closing(Workspace.open(root, os.environ)) as workspace:
+        far = "2999-01-01T00:00:00.000Z"
+        with workspace.vault.database.ledger() as tx:
+            tx.execute(insert(tables.access_revoked).values(id="short", principal="", expires=far, at=far))
+            said = {"change": "revoke-token", "token": "short", "expires": far, "swept": "2020-01-01T00:00:00.000Z"}
+            header = ActHeader(32 * "a", "operator", "security", "HSYSADMIN", "credential:manage", "(other)")
+            write(tx, header, "done", workspace.vault.clock, {"changed": said})
+        assert told(workspace) == {}
+
+
+def test_an_act_whose_facts_were_spoilt_does_not_stop_the_rest(root: Path, do: Do) -> None:
+    with closing(Workspace.open(root, os.environ)) as workspace:
+        for number, facts in enumerate(("[]", '{"changed":[]}', '{"changed":{"change":"add","roles":5}}')):
+            header = ActHeader(f"{number:032x}", "operator", "security", "HSYSADMIN", "access:manage", "principal/x")
+            with workspace.vault.database.ledger() as tx:
+                write(tx, header, "done", workspace.vault.clock, {})
+                tx.execute(act.update().where(act.c.correlation == header.correlation).values(facts=facts))
+        edit(workspace, tables.principal, {"name": "pipeline"}, {"roles": '["operator"]'})
+        assert set(told(workspace)) == {"principal/pipeline"}
 
 
 def edit(workspace: Workspace, table: Any, where: dict[str, str], values: dict[str, Any] | None) -> list[Any]:

@@ -115,10 +115,25 @@ def test_values(text: str, values: list[Any]) -> None:
     assert one(text).modifier == ""
 
 
-def test_references_below_our_own_address_are_relative() -> None:
-    pairs = [("subject", "http://here/fhir/Patient/1,http://here/fhirx/Patient/1")]
+@pytest.mark.parametrize("text", ["http://here/fhir/Patient/1", "Patient/1", "http://here/fhir/Patient/1/_history/2"])
+def test_references_below_our_own_address_are_found_both_ways(text: str) -> None:
+    pairs = [("subject", f"{text},http://here/fhirx/Patient/1")]
     values = parse("Observation", pairs, base="http://here/fhir").conditions[0].values
-    assert values == (ReferenceValue("Patient", "1", ""), ReferenceValue("", "", "http://here/fhirx/Patient/1"))
+    assert values == (
+        ReferenceValue("Patient", "1", ""),
+        ReferenceValue("", "", "http://here/fhir/Patient/1"),
+        ReferenceValue("", "", "http://here/fhirx/Patient/1"),
+    )
+    many = ",".join(f"Patient/{n}" for n in range(1000))
+    assert len(parse("Observation", [("subject", many)], base="http://here/fhir").conditions[0].values) == 2000
+
+
+def test_all_values_together_have_a_bound() -> None:
+    values = ",".join(f"v{n}" for n in range(1000))
+    assert parse("Observation", [("code", values)] * 20)
+    for types, pairs in (("Observation", [("code", values)] * 21), ("Provenance", [("target.identifier", values)])):
+        with pytest.raises(Invalid, match="values"):
+            parse(types, pairs)
 
 
 def test_approximate_dates_are_as_much_wider_as_they_are_precise() -> None:

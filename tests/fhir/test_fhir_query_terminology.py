@@ -120,6 +120,18 @@ def test_what_cannot_be_expanded(resources: list[Any], url: str, code: str) -> N
     assert caught.value.code == code
 
 
+def test_messages_hold_no_url_of_the_caller() -> None:
+    known = LocalTerminology(stored(ANIMALS), SHIPPED)
+    for ask in (
+        lambda: known.expand("http://who/Smith"),
+        lambda: known.below("http://who/Smith", "1"),
+        lambda: known.above("http://a", "Smith"),
+    ):
+        with pytest.raises(CarelakeError) as caught:
+            ask()
+        assert "Smith" not in caught.value.message
+
+
 def test_hierarchies() -> None:
     known = LocalTerminology(stored(ANIMALS), SHIPPED)
     assert set(known.below("http://a", "pet")) == animals("pet", "tabby")

@@ -174,7 +174,7 @@ def observe(**more: Any) -> IndexValues:
         ({"reference": "https://other.test/fhir/Patient/1"}, ("Patient", "", "https://other.test/fhir/Patient/1")),
         (
             {"reference": "https://other.test/Patient/1/_history/2"},
-            ("Patient", "", "https://other.test/Patient/1/_history/2"),
+            ("Patient", "", "https://other.test/Patient/1"),
         ),
         (
             {"reference": "urn:uuid:00000000-0000-0000-0000-000000000001", "type": "Patient"},

@@ -17,6 +17,7 @@ from carelake.core.permit import Permit
 from carelake.core.settings import DatabaseSettings, Settings
 from carelake.fhir.query import parse_text
 from carelake.fhir.search import BASE, Registry
+from carelake.fhir.search.registry import RULES
 from carelake.store import Resources
 from carelake.store.indexed import Indexed
 from carelake.store.tables import INDEXES, index_registry, index_state, ix_token, symbol
@@ -209,7 +210,7 @@ def test_sources_that_an_older_carelake_did_not_know_are_refused_and_repaired(re
         params = tx.execute(select(symbol.c.key).where(symbol.c.text == "token:status")).scalars().all()
         tx.execute(delete(index_state).where(index_state.c.param.in_(params)))
         tx.execute(delete(ix_token).where(ix_token.c.param.in_(params)))
-        tx.execute(update(index_registry).values(base="2/older", stamp=1))
+        tx.execute(update(index_registry).values(base=f"{RULES}/older", stamp=1))
     fresh = Resources(record.vault)
     with pytest.raises(Conflict) as caught:
         fresh.search(record.permit, parse_text("Observation?status=final"))
@@ -258,3 +259,16 @@ def test_two_accounts_have_their_own(record: Any) -> None:
     record.resources.reindex(there)
     assert "said" in record.resources.registry(there).parameters("Observation")
     assert "said" not in record.resources.registry(record.permit).parameters("Observation")
+
+
+def test_rows_of_other_rules_are_refused_before_anybody_writes(record: Any) -> None:
+    fill(record)
+    before = rows(record)
+    with record.vault.database.transaction(record.permit) as tx:
+        tx.execute(update(index_registry).values(base=f"{RULES - 1}/older", stamp=1))
+    fresh = Resources(record.vault)
+    with pytest.raises(Conflict, match="reindex"):
+        fresh.search(record.permit, parse_text("Observation?status=final"))
+    fresh.reindex(record.permit)
+    assert rows(record) == before
+    assert fresh.search(record.permit, parse_text("Observation?status=final")).matches

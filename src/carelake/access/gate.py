@@ -117,6 +117,20 @@ class Gate:
         left = (permit.expires - self._vault.clock.now()).total_seconds()
         return self._mint(header, verdict, draft, left)
 
+    def reaches(self, permit: Permit, connection: Connection, kind: str) -> bool:
+        """Whether what the permit is for is allowed for another FHIR type too, in the sight that it gives.
+
+        For what an answer says by the way of resources of that type; nothing is recorded.
+        """
+        draft = getattr(permit, "log", None)
+        if not isinstance(draft, _Draft):
+            return False
+        if kind in draft.verdict.types:
+            return True
+        asked = draft.verdict.request
+        seen = self.judge.seen(connection, asked.principal, asked.action, asked.account, asked.purpose, (kind,))
+        return seen.decision.allowed and set(seen.decision.scope) <= set(permit.scope)
+
     def explain(
         self, principal: Principal, action: str, account: str, purpose: str, types: Sequence[str] = ()
     ) -> Decision:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row, select
 
 from carelake.access.oidc import subject_ref
 from carelake.access.principals import DEFAULTS
-from carelake.access.retold_rows import Held, held
+from carelake.access.retold_rows import Held, held, membership
 from carelake.audit.tables import act
 from carelake.core import canonical
 from carelake.core.errors import CarelakeError
@@ -50,13 +50,15 @@ def strays(connection: Connection, refer: Callable[[str, str], str]) -> Iterator
         refer: how acts call a subject of an issuer.
     """
     told = _Told()
-    query = select(act).where(act.c.action.in_(_CHANGING + _DECIDING), act.c.phase == "done").order_by(act.c.seq)
+    # Without the phase among the conditions: by its index SQLite would fetch nearly every act, and sort them all.
+    query = select(act).where(act.c.action.in_(_CHANGING + _DECIDING)).order_by(act.c.seq)
     for row in connection.execute(query, execution_options={"yield_per": _ROWS}):
-        _take(told, row)
+        if row.phase == "done":
+            _take(told, row)
     there = {one.name: one for one in held(connection, refer)}
     for name in sorted(told.things.keys() | there.keys()):
         if wrong := _wrong(told, told.things.get(name), there.get(name)):
-            yield name, wrong
+            yield name.replace("\n", " in "), wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,10 @@ def _take(told: _Told, row: Row[Any]) -> None:
         facts = canonical.load(row.facts)
     except CarelakeError:
         return  # which is told of the act
+    if not isinstance(facts, dict):
+        return
     said = facts.get("changed")
-    if said is None:
+    if not isinstance(said, dict):
         if row.action in _CHANGING or row.action == "access:break-glass" or "wrote" in facts:
             names = [row.target, *(ref.replace(":", "/", 1) for ref in facts.get("wrote", ()))]
             told.unsaid.update(name for name in names if name.startswith(_KINDS))
@@ -130,7 +134,7 @@ def _take(told: _Told, row: Row[Any]) -> None:
         if change is None:
             raise KeyError
         change(told, row, said)
-    except KeyError:
+    except (KeyError, TypeError, ValueError):
         told.unsaid.add(row.target)  # of a version that says less of it, or more
 
 
@@ -162,11 +166,12 @@ def _group(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
 
 
 def _join(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
-    told.put(f"{row.target} in group/{said['group']}", row.target, f"group/{said['group']}")
+    group = f"group/{said['group']}"
+    told.put(membership(row.target, group), row.target, group)
 
 
 def _leave(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
-    told.things.pop(f"{row.target} in group/{said['group']}", None)
+    told.things.pop(membership(row.target, f"group/{said['group']}"), None)
 
 
 def _request(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
@@ -218,9 +223,10 @@ def _disable_key(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
 
 
 def _revoke_token(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
-    told.swept = said["swept"]
-    if (told.of(row.target, "expires") or "") < told.swept:
-        told.put(row.target, token=said["token"], expires=said["expires"])
+    told.swept = str(said["swept"])
+    name = f"token/{said['token']}"  # targets show ids of our own only
+    if (told.of(name, "expires") or "") < told.swept:
+        told.put(name, token=said["token"], expires=str(said["expires"]))
 
 
 def _link(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Table, select
 
 from carelake.access import tables
 
-__all__ = ["Held", "held"]
+__all__ = ["Held", "held", "membership"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def held(connection: Connection, refer: Callable[[str, str], str]) -> Iterator[H
         yield _held(f"group/{row.name}", roles=_names(row.roles))
     for row in rows(tables.access_member):
         who, group = f"principal/{row.principal}", f"group/{row.group_name}"
-        yield _held(f"{who} in {group}", who, group)
+        yield _held(membership(who, group), who, group)
     for row in rows(tables.access_grant):
         # What ends a grant is the time of its revocation, who did it is on record beside it: both or none.
         revoked = None if row.revoked is None else row.revoked_by
@@ -57,6 +57,11 @@ def held(connection: Connection, refer: Callable[[str, str], str]) -> Iterator[H
         yield _held(f"link/{refer(row.issuer, row.subject)}", f"principal/{row.principal}", principal=row.principal)
 
 
+def membership(who: str, group: str) -> str:
+    """How a membership is called: not as any principal can be, whose name may hold all that can be printed."""
+    return f"{who}\n{group}"
+
+
 def _held(thing: str, /, *about: str, **columns: Any) -> Held:
     return Held(thing, frozenset({thing, *about}), columns)
 
@@ -65,5 +70,5 @@ def _names(text: str) -> frozenset[str]:
     """What a list of names says; a text that is none gives names that nobody has."""
     try:
         return frozenset(msgspec.json.decode(text, type=list[str]))
-    except msgspec.DecodeError:
-        return frozenset({text})
+    except (msgspec.DecodeError, TypeError):
+        return frozenset({str(text)})

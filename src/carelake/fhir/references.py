@@ -16,6 +16,7 @@ Target = tuple[str, str, str]
 
 _MAX_CACHED = 200  # longer texts are hostile or rare, and the cache's memory is to be bounded
 _RELATIVE = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?").fullmatch
+_VERSIONED = re.compile(r"(https?://.+/[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64})/_history/[A-Za-z0-9\-.]{1,64}").fullmatch
 _URN = re.compile(r"urn:(?:uuid|oid|UUID|OID):[0-9A-Za-z.\-]+")
 _URI_TYPES = frozenset({"uri", "url", "canonical", "oid", "uuid"})
 
@@ -30,7 +31,10 @@ def _target(text: str) -> Target | None:
     found = _RELATIVE(text)
     if found is not None and is_resource(found[1]):
         return found[1], found[2], ""
-    return None if text.startswith("#") else ("", "", text)
+    if text.startswith("#"):
+        return None
+    versioned = _VERSIONED(text)
+    return "", "", versioned[1] if versioned is not None else text
 
 
 @cache

@@ -25,6 +25,8 @@ from carelake.vault.workspace import Vault
 __all__ = ["Page", "Part", "Reader"]
 
 _PAGE = 5000
+_PAGE_BYTES = 64 << 20
+"""Nor is more text than this on a page, but for one batch: what is parsed is held until the page is committed."""
 _PARTS = 200
 _SMALL = 2 << 20
 _RATIO = 12
@@ -95,7 +97,7 @@ class Reader:
             pool.close()
 
     def pages(self, permit: Permit, found: Found) -> Iterator[Page]:
-        """Pages of about five thousand entries; a page may hold parts of several landings.
+        """Pages of about five thousand entries or 64 MiB of text; a page may hold parts of several landings.
 
         Do not hold a transaction while asking for the next page: landing a source makes its own.
         """
@@ -104,7 +106,7 @@ class Reader:
         self._pools.append(pool)
         seen = _Told()
         page: Page = []
-        size = 0
+        size = text = 0
         for tag, outcome in pool.map(self._jobs(permit, found.sources)):
             part = _part(tag, outcome, seen)
             if page and _continues(page[-1], part):
@@ -112,9 +114,10 @@ class Reader:
             else:
                 page.append(part)
             size += len(part)
-            if size >= _PAGE or len(page) >= _PARTS:
+            text += sum(one.length for one in part.parsed)
+            if size >= _PAGE or text >= _PAGE_BYTES or len(page) >= _PARTS:
                 yield page
-                page, size = [], 0
+                page, size, text = [], 0, 0
         if page:
             yield page
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import queue
 import signal
 import threading
@@ -64,6 +65,8 @@ def _give(connection: Connection, done: queue.SimpleQueue[bytes]) -> None:
             connection.send_bytes(done.get())
     except OSError:
         return  # the parent is gone, which the other thread sees too
+    except BaseException:
+        os._exit(1)  # out of memory, say: the parent would wait for ever for what is not given
 
 
 def _take(connection: Connection, waiting: queue.SimpleQueue[bytes | None]) -> None:
@@ -71,4 +74,6 @@ def _take(connection: Connection, waiting: queue.SimpleQueue[bytes | None]) -> N
         while True:
             waiting.put(connection.recv_bytes())
     except (EOFError, OSError):
-        waiting.put(None)
+        return
+    finally:
+        waiting.put(None)  # whatever ended this thread, the process ends, which the parent sees

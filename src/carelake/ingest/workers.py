@@ -20,7 +20,7 @@ from carelake.ingest.worker import Rules, work
 __all__ = ["Pool"]
 
 _AHEAD = 32
-"""Batches under way: more than a page, so that the workers have something to do while one is committed."""
+"""Batches under way, at least: more than a page, so that the workers have something to do while one is committed."""
 
 _AHEAD_BYTES = 32 << 20
 """Nor more text under way than this, but for one batch."""
@@ -70,13 +70,13 @@ class Pool:
 
     def _there(self, jobs: Iterable[tuple[T, Batch]]) -> Iterator[tuple[T, Outcome]]:
         sent: deque[tuple[T, _Worker, int]] = deque()
-        size = 0
+        size, most = 0, max(_AHEAD, 2 * self._count)
         for tag, batch in jobs:
             self._start()
             worker = min(self._workers, key=lambda one: one.waiting)
             size += (sending := self._send(worker, batch))
             sent.append((tag, worker, sending))
-            while sent and (len(sent) >= _AHEAD or size > _AHEAD_BYTES):
+            while sent and (len(sent) >= most or size > _AHEAD_BYTES):
                 tag, worker, sending = sent.popleft()
                 size -= sending
                 yield tag, self._receive(worker)

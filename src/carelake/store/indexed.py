@@ -63,6 +63,11 @@ class _Known:
     registry: Registry
     states: dict[int, dict[int, State]] = field(default_factory=dict)
 
+    @property
+    def ruled(self) -> bool:
+        """Whether the rows were made by the rules of this carelake."""
+        return self.base.partition("/")[0] == str(RULES)
+
 
 class Indexed:
     """Definitions and states of accounts, remembered as long as the database's stamp stays the same."""
@@ -157,7 +162,8 @@ class Indexed:
     ) -> None:
         names = [source.name for source in parameter.sources]
         params = self._symbols.find(tx, params_of(kind), names)
-        states = self._states(tx, known, kind)
+        # Rows of other rules are none of this carelake's, also before its first writer says so.
+        states = self._states(tx, known, kind) if known is not None and known.ruled else {}
         left = [state for name in names if (state := states.get(params.get(name, -1), _NONE)).state != READY]
         if left:
             done = min(state.position * 100 // max(state.goal, 1) for state in left)
@@ -207,7 +213,7 @@ class Indexed:
 
     def _adopt(self, tx: Connection, account: str, known: _Known) -> None:
         """Another carelake wrote here: what this one does not index, or indexes by other rules, is not built now."""
-        anew = known.base.partition("/")[0] != str(RULES)
+        anew = not known.ruled
         for resource_type, kind in self._symbols.everything(tx, kinds_of(account)).items():
             sources = known.registry.sources(resource_type)
             names = self._symbols.everything(tx, params_of(kind))

@@ -130,21 +130,18 @@ class Resources:
             Conflict: ``store.index_partial``: an index that it needs is not built.
         """
         with self._vault.database.reading(permit) as tx:
-            registry = self._indexed.registry(tx, permit.account)
-            known = stored_terminology(lambda asked: self._answer(permit, tx, registry, asked).matches)
-            return self._answer(permit, tx, registry, query, page, known)
+            known = stored_terminology(lambda asked: self._answer(permit, tx, asked).matches)
+            return self._answer(permit, tx, query, page, known)
 
     def _answer(
         self,
         permit: Permit,
         tx: Connection,
-        registry: Registry,
         query: Query,
         page: str = "",
         known: Terminology | None = None,
     ) -> SearchResult:
-        self._indexed.require(tx, permit.account, query)
-        told = registry.parameters
+        told = self._indexed.require(tx, permit.account, query).parameters
         return self._searches.search(permit, tx, query, page, terminology=known, parameters_of=told)
 
     def changes(self, permit: Permit, after: int, limit: int = 2000) -> list[Change]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import timedelta
 from typing import Any
@@ -23,6 +24,8 @@ __all__ = ["key_add", "key_disable", "key_rotate", "link", "links", "report", "r
 
 _LONGEST = 20_000
 _STDIN = ("-",)
+_is_id = re.compile(r"[0-9A-Za-z]{16,64}").fullmatch
+"""What is told of on the trail: a name, typed by mistake, is none."""
 _ANYBODY = Principal("", "person", (), ACCOUNTS)
 
 
@@ -88,7 +91,7 @@ def revoke(session: Session, *, json_out: bool, token: str) -> None:
     if token in _STDIN:
         claims = tokens.verified(sys.stdin.read(_LONGEST).strip(), past=True)
         name, principal, expires = claims.id, claims.principal, claims.expires
-    elif token.isalnum() and len(token) <= 64:
+    elif _is_id(token):
         most = timedelta(seconds=session.workspace.settings.access.token_max_seconds)
         name, principal, expires = token, "", now + most
     else:

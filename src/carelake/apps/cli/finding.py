@@ -110,13 +110,13 @@ def _target(text: str) -> str:
 
 def _paged(query: str) -> tuple[str, str]:
     """The search and the page of it that is asked for (``_page``, as the next link gives it)."""
-    name, _, rest = query.partition("?")
+    name, mark, rest = query.partition("?")
     pairs = [pair for pair in rest.split("&") if pair]
     pages = [pair.partition("=")[2] for pair in pairs if pair.startswith(f"{_PAGE}=")]
     kept = [pair for pair in pairs if not pair.startswith(f"{_PAGE}=")]
     if len(pages) > 1:
         raise Invalid("apps.page", "Give _page once; the next link of a search holds it.")
-    return name + ("?" + "&".join(kept) if kept else ""), pages[0] if pages else ""
+    return name + (mark + "&".join(kept) if kept or not name else ""), pages[0] if pages else ""
 
 
 def _next(pages: _Pages, page: str) -> str:

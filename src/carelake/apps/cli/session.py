@@ -84,7 +84,7 @@ def run(work: str, options: Options, *, json_out: bool = False, opens: bool = Tr
         else:
             code = function(options, json_out=json_out, **arguments)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _hang_up()
         code = 0
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("CARELAKE_DEBUG") and not isinstance(error, CarelakeError):
@@ -97,8 +97,16 @@ def run(work: str, options: Options, *, json_out: bool = False, opens: bool = Tr
             note(
                 "Interrupted." if isinstance(error, KeyboardInterrupt) else f"carelake: {message_of(error)} [{said}]"
             )
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _hang_up()
     raise SystemExit(code or 0)
+
+
+def _hang_up() -> None:
+    """Nobody reads on: what is still to be said goes nowhere, and the interpreter does not complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _function(work: str) -> Callable[..., int | None]:

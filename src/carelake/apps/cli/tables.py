@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["console", "progress", "show"]
+__all__ = ["console", "plain", "progress", "show"]
+
+_COMMAND = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class _Console(Console):
+    """One that leaves it to `session.run` what a reader that went away means."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled; rich's own would end the command with 1."""
+        raise BrokenPipeError
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -26,8 +37,13 @@ def show(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_text(row.get(column))) for column in columns))
-    Console(file=sys.stdout, highlight=False).print(table)
+        table.add_row(*(escape(plain(_text(row.get(column)))) for column in columns))
+    _Console(file=sys.stdout, highlight=False).print(table)
+
+
+def plain(text: str) -> str:
+    """With escapes for what a terminal would obey instead of showing it, and for what is no Unicode."""
+    return _COMMAND.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _text(value: Any) -> str:

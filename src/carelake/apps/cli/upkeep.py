@@ -32,23 +32,28 @@ def upgrade(options: Options, *, json_out: bool, dry_run: bool) -> None:
             _upgrade(workspace, options, found)
     finally:
         workspace.vault.close()
-    if not dry_run and not found.nothing:
-        _finish(options)
-    _tell(found, json_out=json_out, dry_run=dry_run)
+    # Also where the schema is right: an upgrade that was killed here has left an index that is built in part.
+    built = 0 if dry_run else _finish(options)
+    _tell(found, built, json_out=json_out, dry_run=dry_run)
 
 
-def _finish(options: Options) -> None:
-    """Open it as everybody does, build the index that migrations dropped, and seal the acts."""
+def _finish(options: Options) -> int:
+    """Open it as everybody does, build the index that migrations dropped, and seal the acts.
+
+    Answers how many resources were walked.
+    """
     from carelake.apps.cli.indexing import build
 
     session = Session(options)
+    built = 0
     try:
         for account in session.caller().principal.accounts:
             caller = replace(session.caller(), account=account)
             if _may(session.workspace, caller, "record:reindex"):
-                build(session, caller)
+                built += build(session, caller).resources
     finally:
         session.close()
+    return built
 
 
 def _may(workspace: Workspace, caller: Caller, action: str) -> bool:
@@ -83,7 +88,7 @@ def _allowed(workspace: Workspace, options: Options, tx: Connection, found: Plan
     write(tx, ActHeader(ids.new(), caller.principal.name, *told), "done", clock, facts)
 
 
-def _tell(found: Plan, *, json_out: bool, dry_run: bool) -> None:
+def _tell(found: Plan, built: int, *, json_out: bool, dry_run: bool) -> None:
     said: dict[str, Any] = {
         "from": min(found.settings, found.rows),
         "to": FORMAT,
@@ -92,6 +97,8 @@ def _tell(found: Plan, *, json_out: bool, dry_run: bool) -> None:
     }
     if json_out:
         answer(said)
+    elif found.nothing and built:
+        note(f"The index was not whole: {built} resources are indexed now. The workspace has format {FORMAT}.")
     elif found.nothing:
         note(f"Nothing to do: the workspace has format {FORMAT}, and every migration.")
     else:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from carelake.apps.cli.session import Options, answer, existing, note
-from carelake.apps.cli.tables import progress
+from carelake.apps.cli.tables import plain, progress
 from carelake.core.errors import Invalid
 from carelake.core.settings import MIB
 from carelake.fhir.issues import Issue
@@ -85,8 +85,9 @@ def validate(
     with progress() if total > _LONG else nullcontext() as bars:
         task = bars.add_task("Files validated", total=len(files)) if bars else None
         for file in files:
+            name = plain(str(file)).replace("\n", "\\n")
             for line, data in _texts(file):
-                found.add(str(file), line, asked.issues(data))
+                found.add(name, line, [data] if isinstance(data, Issue) else asked.issues(data))
                 if bars and task is not None and found.resources % 100 == 0:
                     bars.update(task, description=f"Files validated, {found.resources:,} resources")
             found.files += 1
@@ -151,22 +152,28 @@ def _bare(file: Path) -> str:
     return file.name.lower().removesuffix(".gz")
 
 
-def _texts(file: Path) -> Iterator[tuple[int, bytes]]:
-    """The texts of resources, each with how many lines stand before it. What is longer than the limit is an error."""
+def _texts(file: Path) -> Iterator[tuple[int, bytes | Issue]]:
+    """The texts of resources, each with how many lines stand before it; what cannot be read on ends with an issue."""
+    number = 0
     try:
         with _open(file) as stream:
             if not _bare(file).endswith(_LINES):
                 yield 0, _limited(stream.read(_MAX_BYTES + 1))
                 return
-            number = 0
             while line := _limited(stream.readline(_MAX_BYTES + 1)):
                 if line.strip():
                     yield number, line
                 number += 1
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise Invalid(
-            "apps.validate", "A file is not the gzip that its name says, or a part of it is missing."
-        ) from None
+        yield number, _unread("The file is not the gzip that its name says, or a part of it is missing.")
+    except OSError:
+        yield number, _unread("The file cannot be read; check that it is there, and its permissions.")
+    except Invalid as error:
+        yield number, _unread(error.message)
+
+
+def _unread(why: str) -> Issue:
+    return Issue("fatal", "structure", "", why, 1, 1)
 
 
 def _open(file: Path) -> BinaryIO:

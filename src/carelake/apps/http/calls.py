@@ -65,7 +65,7 @@ class Call:
         return has_credential(self.headers, self.raw_query.encode("latin-1"))
 
     def caller(self, action: str, target: str) -> Caller:
-        """Who calls, by the bearer token or by the signature of the request.
+        """Who calls, by the bearer token or by the signature of the request: looked at once, as some are good once.
 
         Raises:
             Unauthenticated: ``http.no_token``, ``access.token``, ``access.signature``, ``access.locked``; the refusal
@@ -73,7 +73,7 @@ class Call:
             Unavailable: ``access.jwks``, ``access.no_aws``.
         """
         try:
-            return self._recognised()
+            return self._recognised
         except Unauthenticated as error:
             if error.code != _LOCKED:
                 nobody = self.door.identity.nobody()
@@ -81,6 +81,7 @@ class Call:
                 self.act = self.door.gate.refuse(nobody, action, target, "production", error, **locked)
             raise
 
+    @cached_property
     def _recognised(self) -> Caller:
         if is_signed(self.request):
             return self.door.identity.signed(self.request, self.door.gate.vouching(), self.client)

@@ -1,8 +1,9 @@
 """Links between the pages of a search, and reading them back.
 
 A search by GET has its parameters in its links, and ``_page``. One by POST was sent so that no address holds its
-parameters: its links have the whole search sealed in ``_page``, and are followed by GET. One too long for that is
-followed by POSTing the same form again.
+parameters: its links to other pages have the whole search sealed in ``_page``, and are followed by GET. One too long
+for that is followed by POSTing the same form again. ``self`` is not there to be followed: it tells how the search was
+understood (https://hl7.org/fhir/R4/search.html#conformance), so it has the parameters in every answer.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _PAGE = "_page"
 _MARK = "."
 """Before a sealed search: no token of a page begins with it."""
 _BESIDE = ("_format", "_pretty")
+_TYPE = "_type"
+"""Stays in the address of a search over several types, as one type is in the path: the gate asks before it opens."""
 _LONGEST = 6000
 """Letters of a sealed search in an address; servers and proxies take 8,000 of the whole."""
 _MOST_BYTES = 1 << 20
@@ -57,7 +60,7 @@ def asked(call: Call, permit: Permit, path: str) -> Asked:
     pairs = [(name, value) for name, value in call.pairs if name != _PAGE]
     if not page.startswith(_MARK):
         return Asked(pairs, page, call.method == "POST")
-    if any(name not in _BESIDE for name, _ in pairs):
+    if any(name not in _BESIDE and (path or name != _TYPE) for name, _ in pairs):
         raise Invalid("store.page", "This page holds its whole search; nothing can be added to it.")
     return _opened(_slips(call, permit, path), page.removeprefix(_MARK), pairs)
 
@@ -98,11 +101,16 @@ def links(
 
 
 def _hidden(call: Call, permit: Permit, path: str, address: str, kept: Sequence[tuple[str, str]], page: str) -> str:
-    packed = zstandard.compress(msgspec.msgpack.encode((kept, page)))
-    sealed = _MARK + _slips(call, permit, path).give(packed)
-    if len(sealed) <= _LONGEST:
-        return _address(address, [(_PAGE, sealed)])
+    said = msgspec.msgpack.encode((kept, page))
+    if len(said) <= _MOST_BYTES:
+        sealed = _MARK + _slips(call, permit, path).give(zstandard.compress(said))
+        if len(sealed) <= _LONGEST:
+            return _address(address, [*_types(path, kept), (_PAGE, sealed)])
     return _address(f"{address}/_search", [(_PAGE, page)] if page else [])
+
+
+def _types(path: str, kept: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [] if path else [pair for pair in kept if pair[0] == _TYPE]
 
 
 def _slips(call: Call, permit: Permit, path: str) -> Slips:

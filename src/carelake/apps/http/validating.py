@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
+from sqlalchemy import Connection
 from starlette.responses import Response
 
 from carelake.apps.http import answers
@@ -15,6 +17,7 @@ from carelake.apps.http.calls import Call
 from carelake.apps.http.routes import Operation
 from carelake.core.errors import Invalid, NotFound, Unsupported
 from carelake.core.permit import Permit
+from carelake.fhir.constraints import Exists
 from carelake.fhir.definitions import is_resource
 from carelake.fhir.issues import Issue
 from carelake.fhir.outcome import operation_outcome
@@ -75,8 +78,8 @@ class _Asked:
 def examine(call: Call) -> Response:
     """The issues of the resource that is sent."""
     kind, key = _type(call), _id(call)
-    asked = _asked(call, kind)
     with call.enter("record:validate", kind) as permit:
+        asked = _asked(call, kind)  # nothing is read for who may not ask
         if isinstance(asked, Issue):
             found = [asked]
         elif asked.mode == "delete":
@@ -110,7 +113,7 @@ def refusal(call: Call, permit: Permit, data: bytes) -> Response | None:
         return answers.fhir(operation_outcome([resource]), 400, pretty=_pretty(call))
     told = call.door.settings.validation
     with call.door.vault.database.reading(permit) as tx:
-        exists = call.door.resources.exists(permit, tx) if told.references == "on" else None
+        exists = _exists(call, permit, tx) if told.references == "on" else None
         issues = validate(resource, mode=told.write, exists=exists)
     found = in_text(data, resource, issues)
     if not any(issue.bad for issue in found):
@@ -124,9 +127,16 @@ def _issues(call: Call, permit: Permit, resource: Any, profile: str | None) -> l
         if call.door.settings.validation.references == "off":
             return validate(resource, profile)
         with call.door.vault.database.reading(permit) as tx:
-            return validate(resource, profile, exists=call.door.resources.exists(permit, tx))
+            return validate(resource, profile, exists=_exists(call, permit, tx))
     except NotFound:
         raise Unsupported("http.profile", "The profile asked for is not one of FHIR R4 or US Core 6.1.0.") from None
+
+
+def _exists(call: Call, permit: Permit, tx: Connection) -> Exists:
+    """Whether there is what is referred to, to the caller: of types that are denied there is nothing."""
+    there = call.door.resources.exists(permit, tx)
+    reaches = cache(partial(call.door.gate.reaches, permit, tx))
+    return lambda kind, key: reaches(kind) and there(kind, key)
 
 
 def _undeletable(call: Call, permit: Permit, kind: str, key: str) -> list[Issue]:

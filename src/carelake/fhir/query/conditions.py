@@ -5,7 +5,7 @@ https://hl7.org/fhir/R4/search.html#modifiers, https://hl7.org/fhir/R4/search.ht
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Protocol
 
@@ -30,8 +30,12 @@ from carelake.fhir.search.parameters import SearchParameter
 __all__ = ["MAX_DEPTH", "MAX_VALUES", "Conditions", "Parameters"]
 
 MAX_VALUES = 1000
+MAX_TOTAL = 20_000
+"""Values of all parameters together; a chain's count for each type that it may point to."""
 MAX_DEPTH = 12
 """Links of a chain, ``_has`` among them."""
+_FEW_TYPES = 10
+"""Of an id without a type: types whose addresses are looked for too."""
 MAX_BRANCHES = 600
 """Searches of one type that the chains of one search may come to."""
 
@@ -88,6 +92,7 @@ class Conditions:
         self._registry = registry
         self._base = base
         self._branches = 0
+        self._total = 0
 
     def read(self, resource_type: str, name: str, value: str, depth: int = 0) -> Condition:
         """The condition that a name and a value put on resources of a type.
@@ -164,8 +169,13 @@ class Conditions:
             values = [one for text in texts for one in self._value(parameter, code, modifier, text)]
         except ValueError as error:
             raise bad_value(f"{code}:{modifier}" if modifier else code, str(error)) from None
-        if len(values) > MAX_VALUES:
+        if len(values) > MAX_VALUES and code in _WORDS:
             raise too_many(f"{shown(code)} has more than {MAX_VALUES} values.")
+        self._total += len(values)
+        if self._total > MAX_TOTAL:
+            raise too_many(
+                f"The search has more than {MAX_TOTAL} values, counted for each type that it or its chains are of."
+            )
         return Condition(parameter, "" if is_resource(modifier) else modifier, tuple(values))
 
     def _value(self, parameter: SearchParameter | str, code: str, modifier: str, text: str) -> Sequence[Value]:
@@ -191,7 +201,15 @@ class Conditions:
         found = read_reference(text, modifier if is_resource(modifier) else _sole(parameter), self._base)
         if found.type and any("canonical" in use.source.kinds for use in parameter.uses):
             return (found, ReferenceValue("", "", f"{found.type}/{found.id}"))  # a canonical may be written so too
+        if self._base and found.id and modifier not in ("above", "below"):
+            return (found, *self._absolute(parameter, found))
         return (found,)
+
+    def _absolute(self, parameter: SearchParameter, found: ReferenceValue) -> Iterator[ReferenceValue]:
+        """The same as resources may write it that were given with this server's own addresses."""
+        types = (found.type,) if found.type else pointed_types(parameter)
+        if len(types) <= _FEW_TYPES:
+            yield from (ReferenceValue("", "", f"{self._base}/{name}/{found.id}") for name in types)
 
     def _chain(
         self, parameter: SearchParameter | str, code: str, modifier: str, inner: str, value: str, depth: int

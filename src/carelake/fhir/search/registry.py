@@ -31,7 +31,7 @@ __all__ = ["BASE", "COLUMNS", "RULES", "Registry", "bases_of", "known_definition
 
 COLUMNS = frozenset({"_id", "_lastUpdated"})
 """Parameters that the store answers from columns of its own; they have no index values."""
-RULES = 2
+RULES = 3
 """Number of the rules that make rows of values; what was indexed by others must be built again."""
 
 

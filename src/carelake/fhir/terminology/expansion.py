@@ -5,15 +5,15 @@ https://hl7.org/fhir/R4/valueset.html#compositions, https://hl7.org/fhir/R4/code
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Protocol
 
 from carelake.core.errors import Invalid, Unsupported
 from carelake.fhir.terminology.model import CodeSystem, Filter, Part, ValueSet
+from carelake.fhir.terminology.shipped import SHIPPED
 
-__all__ = ["Coded", "Library", "LocalTerminology", "Terminology"]
+__all__ = ["MAX_CODES", "Coded", "Library", "LocalTerminology", "Terminology"]
 
 Coded = tuple[str, str | None]
 """A system and a code; code None for every code of the system."""
@@ -21,7 +21,23 @@ Coded = tuple[str, str | None]
 MAX_CODES = 100_000
 MAX_LISTED = 1000
 MAX_NESTED = 20
-_SHOWABLE = re.compile(r"[A-Za-z0-9:/._\-]{1,200}").fullmatch
+_WELL_KNOWN = frozenset(
+    {
+        "http://snomed.info/sct",
+        "http://loinc.org",
+        "http://www.ama-assn.org/go/cpt",
+        "http://www.nlm.nih.gov/research/umls/rxnorm",
+        "http://unitsofmeasure.org",
+        "http://hl7.org/fhir/sid/icd-10",
+        "http://hl7.org/fhir/sid/icd-10-cm",
+        "http://hl7.org/fhir/sid/cvx",
+        "http://hl7.org/fhir/sid/ndc",
+        "urn:ietf:bcp:47",
+        "urn:ietf:bcp:13",
+        "urn:iso:std:iso:3166",
+        "urn:iso:std:iso:4217",
+    }
+)
 
 
 class Terminology(Protocol):
@@ -62,6 +78,7 @@ class LocalTerminology:
 
     def __init__(self, *libraries: Library) -> None:
         self._libraries = libraries
+        self._children: dict[str, list[list[int]]] = {}
 
     def expand(self, url: str) -> tuple[Coded, ...]:
         """The codes of a value set, sorted."""
@@ -70,7 +87,10 @@ class LocalTerminology:
 
     def below(self, system: str, code: str) -> tuple[Coded, ...]:
         """The code itself and all that it subsumes."""
-        return tuple((system, one) for one in _below(self._known(system), code))
+        known = self._known(system)
+        if system not in self._children:
+            self._children[system] = _children(known)
+        return tuple((system, one) for one in _walk(known, code, self._children[system]))
 
     def above(self, system: str, code: str) -> tuple[Coded, ...]:
         """The code itself and all that subsume it."""
@@ -180,11 +200,15 @@ def _filtered(system: CodeSystem, told: Filter) -> set[str]:
 
 
 def _below(system: CodeSystem, code: str) -> list[str]:
+    return _walk(system, code, _children(system))
+
+
+def _children(system: CodeSystem) -> list[list[int]]:
     children: list[list[int]] = [[] for _ in system.codes]
     for place, parents in enumerate(system.parents):
         for parent in parents:
             children[parent].append(place)
-    return _walk(system, code, children)
+    return children
 
 
 def _above(system: CodeSystem, code: str) -> list[str]:
@@ -208,7 +232,9 @@ def _walk(system: CodeSystem, code: str, edges: Sequence[Sequence[int]]) -> list
 
 
 def _shown(what: str, url: str) -> str:
-    return f"{what} {url}" if _SHOWABLE(url) else what
+    """With the url where it is one that ships or is widely known: others may be a caller's value."""
+    known = url in _WELL_KNOWN or SHIPPED.code_system(url) is not None or SHIPPED.value_set(url) is not None
+    return f"{what} {url}" if known else what
 
 
 def _no_system(url: str) -> Unsupported:

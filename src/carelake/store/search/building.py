@@ -14,16 +14,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
+from carelake.core.errors import Invalid
 from carelake.store.tables import HEAD
 
-__all__ = ["LAST", "Build", "Row", "every", "prepare", "some"]
+if TYPE_CHECKING:
+    from carelake.store.search.nodes import Costs
+
+__all__ = ["LAST", "Build", "Row", "every", "prepare", "restore", "some"]
 
 LAST = chr(0x10FFFF)
 _WIDE = 50
+_VALUES, _LENGTH = 30_000, 900_000
+"""Bounds of a statement: SQLite takes 32,766 values and a million characters, PostgreSQL 65,535 values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +44,12 @@ class Build:
     """Gathers the values of a statement.
 
     Attributes:
+        costs: what the statement's nested searches are led by.
         alone: at the end of a subselect, has it answered for each row by itself.
     """
 
-    def __init__(self, dialect: str) -> None:
+    def __init__(self, dialect: str, costs: Costs | None = None) -> None:
+        self.costs = costs
         self.sqlite = dialect == "sqlite"
         # PostgreSQL would make a join of the test, and find all that meet it before the page is full.
         self.alone = "" if self.sqlite else " OFFSET 0"
@@ -65,7 +73,17 @@ class Build:
         return f"t{self._aliases}"
 
     def run(self, tx: Connection, text: str) -> Sequence[tuple[Any, ...]]:
-        """The statement's rows."""
+        """The statement's rows.
+
+        Raises:
+            Invalid: ``store.search_too_wide``: no database would take the statement.
+        """
+        if len(self._values) > _VALUES or len(text) > _LENGTH:
+            raise Invalid(
+                "store.search_too_wide",
+                "The search has too many alternatives for one statement; give fewer values, or say which types its "
+                "references point to.",
+            )
         if self.sqlite:
             rows: Any = tx.exec_driver_sql(text, tuple(self._values))
         else:
@@ -147,6 +165,11 @@ class _Listed(list[Any]):
 _NESTED = ("enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit")
 _PREPARE = "SELECT " + ", ".join(f"set_config('{name}', 'off', true)" for name in _NESTED)
 
+_RESTORE = (
+    "SELECT set_config(name, reset_val, true) FROM pg_settings "
+    f"WHERE name IN ({', '.join(repr(name) for name in _NESTED)})"
+)
+
 
 def prepare(tx: Connection) -> None:
     """Before the first statement of a search: on PostgreSQL, rows are read in the order of indexes from here on.
@@ -155,6 +178,12 @@ def prepare(tx: Connection) -> None:
     """
     if tx.dialect.name == "postgresql":
         tx.exec_driver_sql(_PREPARE)
+
+
+def restore(tx: Connection) -> None:
+    """After a search that shares the transaction of a writer: the plans are as they were before `prepare`."""
+    if tx.dialect.name == "postgresql":
+        tx.exec_driver_sql(_RESTORE)
 
 
 def every(tests: Iterable[str]) -> str:

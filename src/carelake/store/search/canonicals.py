@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from carelake.store.search.building import Build, Row, every
-from carelake.store.search.nodes import All, Arm, Costs, Stream, Tail, union
+from carelake.store.search.nodes import All, Arm, Costs, Stream, Tail, found, whole
 
 __all__ = ["ByUrl", "HasByUrl"]
 
@@ -24,8 +25,12 @@ class ByUrl:
     params: tuple[int, ...]
     urls: tuple[int, ...]
     inner: All
+    backward: ClassVar[bool] = False
 
     def holds(self, build: Build, row: Row) -> str:
+        return whole(build, self, row) or self._holds(build, row)
+
+    def _holds(self, build: Build, row: Row) -> str:
         link, url = build.alias(), build.alias()
         tests = every(
             (
@@ -42,11 +47,12 @@ class ByUrl:
         yield from self.inner.arms()
 
     def reads(self, costs: Costs) -> float:
-        return 1 + self.inner.reads(costs) * 10
+        inner = self.inner.reads(costs)
+        return inner + min(inner, costs.size(self.inner.kind)) * 9
 
     def streams(self, costs: Costs) -> tuple[Stream, ...]:
         def select(build: Build, tail: Tail) -> str:
-            found = union(build, (each.select(build, _nothing) for each in self.inner.streams(costs)))
+            rows = found(build, self.inner, costs)
             inner, url, link = build.alias(), build.alias(), build.alias()
             tests = every(
                 (
@@ -58,11 +64,11 @@ class ByUrl:
                 )
             )
             return (
-                f"SELECT {link}.seq AS seq FROM ({found}) {inner} "
+                f"SELECT {link}.seq AS seq FROM ({rows}) {inner} "
                 f"CROSS JOIN ix_uri {url} CROSS JOIN ix_reference {link} WHERE {tests}"
             )
 
-        return (Stream(select),)
+        return (Stream(select, often=True),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,12 @@ class HasByUrl:
     urls: tuple[int, ...]
     params: tuple[int, ...]
     inner: All
+    backward: ClassVar[bool] = True
 
     def holds(self, build: Build, row: Row) -> str:
+        return whole(build, self, row) or self._holds(build, row)
+
+    def _holds(self, build: Build, row: Row) -> str:
         link, url = build.alias(), build.alias()
         tests = every(
             (
@@ -95,11 +105,12 @@ class HasByUrl:
         yield from self.inner.arms()
 
     def reads(self, costs: Costs) -> float:
-        return 1 + self.inner.reads(costs) * 3
+        inner = self.inner.reads(costs)
+        return inner + min(inner, costs.size(self.inner.kind)) * 2
 
     def streams(self, costs: Costs) -> tuple[Stream, ...]:
         def select(build: Build, tail: Tail) -> str:
-            found = union(build, (each.select(build, _nothing) for each in self.inner.streams(costs)))
+            rows = found(build, self.inner, costs)
             inner, link, url = build.alias(), build.alias(), build.alias()
             tests = every(
                 (
@@ -111,12 +122,8 @@ class HasByUrl:
                 )
             )
             return (
-                f"SELECT {url}.seq AS seq FROM ({found}) {inner} "
+                f"SELECT {url}.seq AS seq FROM ({rows}) {inner} "
                 f"CROSS JOIN ix_reference {link} CROSS JOIN ix_uri {url} WHERE {tests}"
             )
 
-        return (Stream(select),)
-
-
-def _nothing(row: Row) -> str:
-    return ""
+        return (Stream(select, often=True),)

@@ -12,6 +12,8 @@ from carelake.store.search.nodes import Arm, Costs, Stream, Tail
 __all__ = ["Ids", "Owned", "Seqs", "Updated", "Window", "updated_test"]
 
 _MILLISECOND = 1000
+_WIDE = 50
+"""Times that are read one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +157,16 @@ class Updated:
         return float(sum(costs.rows(arm) for arm in self.arms()))
 
     def streams(self, costs: Costs) -> tuple[Stream, ...]:
-        return tuple(Stream(self._selecting(value), single=True) for value in self.values)
+        if len(self.values) > _WIDE:
+            return (Stream(self._selecting(self.values), single=True),)
+        return tuple(Stream(self._selecting((value,)), single=True) for value in self.values)
 
-    def _selecting(self, value: DateValue) -> Callable[[Build, Tail], str]:
+    def _selecting(self, values: tuple[DateValue, ...]) -> Callable[[Build, Tail], str]:
         def select(build: Build, tail: Tail) -> str:
             me = build.alias()
-            mine = f"{me}.kind = {build(self.kind)} AND {updated_test(build, f'{me}.updated', value)}"
+            mine = f"{me}.kind = {build(self.kind)} AND " + some(
+                [updated_test(build, f"{me}.updated", value) for value in values]
+            )
             tests = every((mine, f"NOT {me}.deleted", tail(Row(f"{me}.seq", f"{me}.id"))))
             return f"SELECT {me}.seq AS seq FROM resource {me} WHERE {tests}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any
 
@@ -209,12 +209,15 @@ class Compiler:
             return self._tokens(kind, [use.source for use in uses], tokens)
         dates = of_class(values, DateValue)
         if dates:
-            return any_of(self._dates(kind, uses, [date]) for date in dates)
+            return rows_of([arm for date in dates for arm in self._moments(kind, uses, [date])])
         params = self.params(kind, [use.source for use in uses])
         arms: list[Arm] = []
         for use in uses:
             param = params.get(use.source.name)
             if param is None:
+                continue
+            if modifier == "contains":
+                arms += ranges.containing(param, of_class(values, StringValue))
                 continue
             for value in values:
                 arms += self._arms(param, use, value, modifier)
@@ -234,7 +237,11 @@ class Compiler:
         raise TypeError(f"no clause for {type(value).__name__}")
 
     def _dates(self, kind: int, uses: Sequence[Use], values: Sequence[DateValue]) -> Node:
-        """Rows that meet all of the values, whatever their length."""
+        """Rows that meet all of the values."""
+        return rows_of(self._moments(kind, uses, values))
+
+    def _moments(self, kind: int, uses: Sequence[Use], values: Sequence[DateValue]) -> list[Arm]:
+        """The ranges of rows that meet all of the values, whatever their length."""
         arms = []
         for use in uses:
             params = self.params(kind, (use.source, *use.source.spans))
@@ -242,7 +249,7 @@ class Compiler:
                 param = params.get(use.source.name + suffix)
                 if param is not None:
                     arms.append(ranges.date(param, values, longest))
-        return rows_of(arms)
+        return arms
 
     # -- tokens ---------------------------------------------------------------------------------------------------
 
@@ -254,12 +261,13 @@ class Compiler:
             case "of-type":
                 return self._tokens(kind, _sides(parameter, "of_type"), of_class(one.values, TokenValue))
             case "in" | "not-in":
-                sets = [self._terminology.expand(value.value) for value in of_class(one.values, UriValue)]
-                return self._coded(kind, sources, [TokenValue(*coded) for each in sets for coded in each])
+                urls = dict.fromkeys(value.value for value in of_class(one.values, UriValue))
+                return self._coded(kind, sources, lookups.bounded(self._terminology.expand(url) for url in urls))
             case "above" | "below":
                 walk = self._terminology.above if one.modifier == "above" else self._terminology.below
-                found = [self._walked(walk, value) for value in of_class(one.values, TokenValue)]
-                return self._coded(kind, sources, [coded for each in found for coded in each])
+                asked = dict.fromkeys(of_class(one.values, TokenValue))
+                found = (walk(value.system or "", value.code or "") for value in asked)
+                return self._coded(kind, sources, lookups.bounded(found))
         return self._tokens(kind, sources, of_class(one.values, TokenValue))
 
     def _coded(self, kind: int, sources: Sequence[Source], values: Sequence[TokenValue]) -> Node:
@@ -268,10 +276,6 @@ class Compiler:
         bare = [TokenValue("", value.code) for value in values if value.code is not None]
         found = self._tokens(kind, sources, values)
         return any_of([found, self._tokens(kind, plain, bare)]) if plain else found
-
-    @staticmethod
-    def _walked(walk: Callable[[str, str], Iterable[tuple[str, str | None]]], value: TokenValue) -> list[TokenValue]:
-        return [TokenValue(*coded) for coded in walk(value.system or "", value.code or "")]
 
     def _tokens(self, kind: int, sources: Sequence[Source], values: Sequence[TokenValue]) -> Node:
         params = self.params(kind, sources)

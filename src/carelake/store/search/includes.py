@@ -55,6 +55,7 @@ class Includes:
         self._parameters = parameters
         self._visible = visible
         self._limit = limit
+        self._most = limit + 1
         self.cut = False
         """Whether something was left out because of the limit."""
 
@@ -63,6 +64,8 @@ class Includes:
         if not matches or not (query.includes or query.revincludes):
             return []
         known = self._named(matches)
+        # Whatever is there already may come first, once more.
+        self._most = self._limit + len(known) + 1
         found: _Found = {}
         fresh = known
         first = True
@@ -81,10 +84,10 @@ class Includes:
 
     @staticmethod
     def _asked(query: Query, *, first: bool) -> Iterator[tuple[Include, bool]]:
-        for include in query.includes:
+        for include in dict.fromkeys(query.includes):
             if first or include.iterate:
                 yield include, False
-        for include in query.revincludes:
+        for include in dict.fromkeys(query.revincludes):
             if first or include.iterate:
                 yield include, True
 
@@ -119,9 +122,10 @@ class Includes:
                     )
 
     def _joined(
-        self, params: tuple[int, ...], kind: str, seqs: Sequence[int], *, back: bool = False
+        self, params: tuple[int, ...], kind: str, seqs: Sequence[int], *, back: str = ""
     ) -> Iterator[tuple[int, tuple[str, str]]]:
-        """What canonicals of some versions name, of a type; with ``back`` what names versions of that type."""
+        """What canonicals of some versions name, of a type; with ``back``, what of that type names `kind`."""
+        scope = self._compiler.scope(self._compiler.kind(back or kind))
         urls = self._compiler.urls(kind)
         for start in range(0, len(seqs) if urls else 0, _CHUNK):
             build = Build(self._compiler.dialect)
@@ -131,20 +135,13 @@ class Includes:
                     build.within(f"{here}.seq", seqs[start : start + _CHUNK]),
                     f"{build.numbers('l.param', params)} AND {build.numbers('u.param', urls)}",
                     build.equal("u.value", "l.target") if here == "l" else build.equal("l.target", "u.value"),
+                    *(node.holds(build, Row(f"{there}.seq")) for node in scope),
                 )
             )
             tables = "ix_uri u CROSS JOIN ix_reference l" if back else "ix_reference l CROSS JOIN ix_uri u"
-            sql = f"SELECT DISTINCT {there}.seq FROM {tables} WHERE {tests} ORDER BY 1 LIMIT {build(self._limit + 1)}"
+            sql = f"SELECT DISTINCT {there}.seq FROM {tables} WHERE {tests} ORDER BY 1 LIMIT {build(self._most)}"
             found = [int(seq) for (seq,) in build.run(self._compiler.tx, sql)]
-            yield from self._seen(found).items()
-
-    def _seen(self, seqs: Sequence[int]) -> _Found:
-        """Those that are within the scope."""
-        named = self._named(seqs)
-        by_kind: dict[str, list[str]] = {}
-        for kind, key in named.values():
-            by_kind.setdefault(kind, []).append(key)
-        return {seq: (kind, key) for kind, ids in by_kind.items() for seq, key in self._current(kind, ids)}
+            yield from self._named(found).items()
 
     def _pointed(self, link: _Link, seqs: Sequence[int]) -> Iterator[tuple[str, str]]:
         tx = self._compiler.tx
@@ -193,7 +190,7 @@ class Includes:
                     seqs = [seq for seq, (kind, _) in of.items() if kind == target]
                     for link in self._links(source, include, target):
                         if target in link.types:
-                            yield from self._joined(link.params, target, seqs, back=True)
+                            yield from self._joined(link.params, target, seqs, back=source)
 
     def _pointing(
         self, include: Include, source: str, target: str, ids: Sequence[str]
@@ -211,7 +208,7 @@ class Includes:
                 )
             )
             sql = f"SELECT DISTINCT l.seq FROM ix_reference l WHERE {tests} ORDER BY l.seq LIMIT "
-            seqs = [int(seq) for (seq,) in build.run(self._compiler.tx, sql + build(self._limit + 1))]
+            seqs = [int(seq) for (seq,) in build.run(self._compiler.tx, sql + build(self._most))]
             yield from self._named(seqs).items()
 
     def _links(self, source: str, include: Include, target: str = "") -> Iterator[_Link]:

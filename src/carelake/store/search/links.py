@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from carelake.store.search.building import Build, Row, every
-from carelake.store.search.nodes import All, Arm, Costs, Stream, Tail, union
+from carelake.store.search.nodes import All, Arm, Costs, Stream, Tail, found, whole
 
 __all__ = ["Chain", "Has", "Listed"]
 
@@ -29,8 +30,12 @@ class Chain:
     params: tuple[int, ...]
     type: int
     inner: All
+    backward: ClassVar[bool] = False
 
     def holds(self, build: Build, row: Row) -> str:
+        return whole(build, self, row) or self._holds(build, row)
+
+    def _holds(self, build: Build, row: Row) -> str:
         link, to = build.alias(), build.alias()
         tests = every(
             (
@@ -48,11 +53,12 @@ class Chain:
 
     def reads(self, costs: Costs) -> float:
         spread = max(1.0, costs.size(self.kind) / max(1, costs.size(self.inner.kind)))
-        return 1 + self.inner.reads(costs) * (2 + spread)
+        inner = self.inner.reads(costs)
+        return inner + min(inner, costs.size(self.inner.kind)) * (1 + spread)
 
     def streams(self, costs: Costs) -> tuple[Stream, ...]:
         def select(build: Build, tail: Tail) -> str:
-            found = union(build, (each.select(build, _nothing) for each in self.inner.streams(costs)))
+            rows = found(build, self.inner, costs)
             inner, to, link = build.alias(), build.alias(), build.alias()
             tests = every(
                 (
@@ -64,11 +70,11 @@ class Chain:
                 )
             )
             return (
-                f"SELECT {link}.seq AS seq FROM ({found}) {inner} "
+                f"SELECT {link}.seq AS seq FROM ({rows}) {inner} "
                 f"CROSS JOIN resource {to} CROSS JOIN ix_reference {link} WHERE {tests}"
             )
 
-        return (Stream(select),)
+        return (Stream(select, often=True),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +91,12 @@ class Has:
     type: int
     params: tuple[int, ...]
     inner: All
+    backward: ClassVar[bool] = True
 
     def holds(self, build: Build, row: Row) -> str:
+        return whole(build, self, row) or self._holds(build, row)
+
+    def _holds(self, build: Build, row: Row) -> str:
         link = build.alias()
         tests = (
             build.numbers(f"{link}.param", self.params),
@@ -99,11 +109,12 @@ class Has:
         yield from self.inner.arms()
 
     def reads(self, costs: Costs) -> float:
-        return 1 + self.inner.reads(costs) * 3
+        inner = self.inner.reads(costs)
+        return inner + min(inner, costs.size(self.inner.kind)) * 2
 
     def streams(self, costs: Costs) -> tuple[Stream, ...]:
         def select(build: Build, tail: Tail) -> str:
-            found = union(build, (each.select(build, _nothing) for each in self.inner.streams(costs)))
+            rows = found(build, self.inner, costs)
             inner, link, to = build.alias(), build.alias(), build.alias()
             tests = every(
                 (
@@ -115,11 +126,11 @@ class Has:
                 )
             )
             return (
-                f"SELECT {to}.seq AS seq FROM ({found}) {inner} "
+                f"SELECT {to}.seq AS seq FROM ({rows}) {inner} "
                 f"CROSS JOIN ix_reference {link} CROSS JOIN resource {to} WHERE {tests}"
             )
 
-        return (Stream(select),)
+        return (Stream(select, often=True),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +188,3 @@ def _pointed(build: Build, row: Row, kind: int, link: str, tests: tuple[str, ...
     found = f"{me}.kind = {build(kind)} AND {me}.seq = {build.hidden(row.seq)}"
     told = every((found, build.like(f"{link}.target", f"{me}.id"), *tests))
     return f"EXISTS (SELECT 1 FROM resource {me} CROSS JOIN ix_reference {link} WHERE {told}{build.alone})"
-
-
-def _nothing(row: Row) -> str:
-    return ""

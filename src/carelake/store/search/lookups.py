@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from carelake.core.errors import Invalid, Unsupported
-from carelake.fhir.query import NearValue, StringValue
+from carelake.fhir.query import NearValue, StringValue, TokenValue
 from carelake.fhir.search import SearchParameter, Use, parameters
+from carelake.fhir.terminology.expansion import MAX_CODES
 from carelake.store.search.building import Build, Row, every, some
 from carelake.store.search.nodes import Node
 
 if TYPE_CHECKING:
     from carelake.store.search.compiling import Compiler
 
-__all__ = ["Hierarchy", "currents", "displayed", "near", "systems"]
+__all__ = ["Hierarchy", "bounded", "currents", "displayed", "near", "systems"]
 
 _PLACES = 50_000
 _TREE = 100_000
@@ -57,6 +58,16 @@ def displayed(tx: Connection, param: int, values: Sequence[StringValue], most: i
     return found
 
 
+def bounded(sets: Iterable[Iterable[tuple[str, str | None]]]) -> list[TokenValue]:
+    """The codes of several sets, each once."""
+    found: dict[tuple[str, str | None], None] = {}
+    for each in sets:
+        found.update(dict.fromkeys(each))
+        if len(found) > MAX_CODES:
+            raise Invalid("terminology.too_many", f"The value sets asked for have more than {MAX_CODES} codes.")
+    return [TokenValue(*coded) for coded in found]
+
+
 def systems(tx: Connection, table: str, column: str, range_: str, build: Build) -> list[int]:
     """The values that a column has in a range whose key is fixed before it, each found by one probe."""
     sql = (
@@ -76,14 +87,16 @@ def near(tx: Connection, params: Sequence[int], values: Sequence[NearValue]) -> 
     found: set[int] = set()
     if not params:
         return found
-    for value in values:
+    left = _PLACES
+    for value in dict.fromkeys(values):
         build = Build(tx.dialect.name)
         reach = value.kilometres / _DEGREE + 1e-9
         low, high = build(value.latitude - reach), build(value.latitude + reach)
         tests = f"{build.numbers('p.param', params)} AND p.latitude >= {low} AND p.latitude <= {high}"
-        sql = f"SELECT p.latitude, p.longitude, p.seq FROM ix_position p WHERE {tests} LIMIT {build(_PLACES + 1)}"
+        sql = f"SELECT p.latitude, p.longitude, p.seq FROM ix_position p WHERE {tests} LIMIT {build(left + 1)}"
         rows = build.run(tx, sql)
-        if len(rows) > _PLACES:
+        left -= len(rows)
+        if left < 0:
             raise Invalid("store.near_too_wide", f"More than {_PLACES} places are that near; ask for less distance.")
         for latitude, longitude, seq in rows:
             if _kilometres(value.latitude, value.longitude, latitude, longitude) <= value.kilometres:

@@ -27,12 +27,15 @@ __all__ = [
     "Stream",
     "Tail",
     "any_of",
+    "found",
     "rows_of",
     "union",
+    "whole",
 ]
 
 _WIDE = 50
 """Ranges that are read one by one; a statement has a bound on its selects."""
+_COMPOUND = 200
 
 Tail = Callable[[Row], str]
 """Conditions that a row of a stream must meet too, "" for none."""
@@ -58,11 +61,13 @@ class Stream:
         select: the statement, given what else must hold; its one column is ``seq``.
         ordered: whether the database reads it in the order of ``seq``, so that it can stop early.
         single: whether a row comes once.
+        often: whether a row may come many times: once for each way to it.
     """
 
     select: Callable[[Build, Tail], str]
     ordered: bool = False
     single: bool = False
+    often: bool = False
 
 
 class Node(Protocol):
@@ -283,12 +288,17 @@ class All:
             yield from part.arms()
 
     def reads(self, costs: Costs) -> float:
-        return self.leader(costs).reads(costs)
+        return self._led(costs)[0]
 
     def leader(self, costs: Costs) -> Node:
         """The part with the fewest rows; all resources of the type where no part leads to any."""
-        able = [part for part in self.parts if part.reads(costs) != float("inf")]
-        return min(able, key=lambda part: part.reads(costs), default=self.base)
+        return self._led(costs)[1]
+
+    def _led(self, costs: Costs) -> tuple[float, Node]:
+        # Each part is asked once: those of a nested search ask theirs, so twice would double with every hop.
+        weighed = [(part.reads(costs), part) for part in self.parts]
+        able = [one for one in weighed if one[0] != float("inf")]
+        return min(able, key=lambda one: one[0], default=None) or (self.base.reads(costs), self.base)
 
     def streams(self, costs: Costs) -> tuple[Stream, ...]:
         return self.led_by(self.leader(costs), costs)
@@ -312,6 +322,37 @@ def _tested(stream: Stream, others: Sequence[Node]) -> Stream:
     return replace(stream, select=select)
 
 
+_WAYS = 3
+"""Hops of `ways` from which on a search is found as a whole, not tested for each row."""
+
+
+def ways(node: Any) -> int:
+    """How often the ways to one row may multiply below a condition: there and back by references, again and again."""
+    below = max(map(ways, (*getattr(node, "parts", ()), *filter(None, (getattr(node, "inner", None),)))), default=0)
+    return below + int(node.backward or below > 0) if hasattr(node, "backward") else below
+
+
+def found(build: Build, inner: All, costs: Costs) -> str:
+    """All rows that meet a nested search, each once where they might come in many ways."""
+    streams = inner.streams(costs)
+    rows = union(build, (each.select(build, lambda row: "") for each in streams))
+    if not any(stream.often for stream in streams):
+        return rows
+    me = build.alias()
+    once = f"SELECT DISTINCT {me}.seq AS seq FROM ({rows}) {me}"
+    # PostgreSQL joins by loops here, and would find the rows anew for each one of the other side.
+    return once if build.sqlite else f"WITH {me} AS MATERIALIZED ({once}) SELECT {me}.seq AS seq FROM {me}"
+
+
+def whole(build: Build, node: Node, row: Row) -> str:
+    """The row is one of all that meet a condition, found once for the statement; "" where it is tested alone."""
+    if build.costs is None or ways(node) < _WAYS:
+        return ""
+    rows = union(build, (each.select(build, lambda row: "") for each in node.streams(build.costs)))
+    test = f"{build.hidden(row.seq)} IN ({rows})"
+    return test if build.sqlite else f"({test}) IS TRUE"  # a bare one would be made a join
+
+
 def any_of(nodes: Iterable[Node]) -> Node:
     """One of some conditions holds."""
     found = [node for node in nodes if not isinstance(node, Nothing)]
@@ -327,4 +368,8 @@ def rows_of(arms: Sequence[Arm]) -> Node:
 
 def union(build: Build, selects: Iterable[str]) -> str:
     """Rows of several selects, some of them perhaps more than once."""
-    return " UNION ALL ".join(selects)
+    listed, me = list(selects), build.alias()
+    while len(listed) > _COMPOUND:  # a statement of SQLite unites 500 at the most
+        pages = (listed[start : start + _COMPOUND] for start in range(0, len(listed), _COMPOUND))
+        listed = [f"SELECT {me}.seq AS seq FROM ({' UNION ALL '.join(page)}) {me}" for page in pages]
+    return " UNION ALL ".join(listed)

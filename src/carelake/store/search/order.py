@@ -17,7 +17,7 @@ from carelake.store.search.building import Build, Row, every, some
 from carelake.store.search.nodes import Stream, Tail, union
 from carelake.store.tables import HEAD
 
-__all__ = ["COLUMNS", "Key", "Last", "gathered", "walked"]
+__all__ = ["COLUMNS", "Key", "Last", "ended", "gathered", "walked"]
 
 COLUMNS = {
     "ix_token": ("code", "system"),
@@ -154,7 +154,7 @@ def walked(build: Build, tests: Tail, keys: Sequence[Key], last: Last | None, li
     first, *others = keys
     names = ["k", *(build.alias() for _ in others)]
     joins = "".join(key.joined(build, name, "k.seq") for key, name in zip(others, names[1:], strict=True))
-    start = "" if last is None else _row([build(value) for value in last[0][0] or ()])
+    start = _start(build, last)
     after = _after(build, keys, names, "k.seq", last, walked=True) if last is not None else ""
     here = Row("k.seq", "k.key" if first.always else "")
     where = every((after, tests(here), first.best(build, "k")))
@@ -169,6 +169,19 @@ def walked(build: Build, tests: Tail, keys: Sequence[Key], last: Last | None, li
         f"SELECT {shown} FROM ({first.rows(build, start, most)}) k{joins}{tail} "
         f"ORDER BY {', '.join([*order, 'k.seq'])} LIMIT {build(limit)}"
     )
+
+
+def ended(build: Build, first: Key, last: Last | None, most: int) -> str:
+    """The statement that tells the values where a walk of so many rows ended; no row where it came to its end."""
+    values = ", ".join(first.values(build, "k", derived=True))
+    down = " DESC" if first.descending else ""
+    order = ", ".join(f"{value}{down}" for value in first.values(build, "k", derived=True))
+    rows = first.rows(build, _start(build, last), most)
+    return f"SELECT {values} FROM ({rows}) k ORDER BY {order} LIMIT 1 OFFSET {build(most - 1)}"
+
+
+def _start(build: Build, last: Last | None) -> str:
+    return "" if last is None else _row([build(value) for value in last[0][0] or ()])
 
 
 def _order(build: Build, key: Key, name: str) -> list[str]:

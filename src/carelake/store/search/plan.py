@@ -19,7 +19,7 @@ from carelake.store.search.columns import Window
 from carelake.store.search.compiling import Compiler
 from carelake.store.search.costs import FEW, Counts
 from carelake.store.search.nodes import All, AnyOf, Arm, Node, Not, Rows, Stream, union
-from carelake.store.search.order import COLUMNS, Key, Last, gathered, walked
+from carelake.store.search.order import COLUMNS, Key, Last, ended, gathered, walked
 
 __all__ = ["Hit", "Plan"]
 
@@ -60,7 +60,7 @@ class Plan:
         return found
 
     def _read(self, streams: Sequence[Stream], after: int, limit: int) -> list[Hit]:
-        build = Build(self._compiler.dialect)
+        build = Build(self._compiler.dialect, self._costs)
 
         def tail(row: Row) -> str:
             return f"{row.seq} > {build(after)}" if after else ""
@@ -76,13 +76,7 @@ class Plan:
         keys = [self._key(sort) for sort in self.sorts]
         if last is not None and len(last[0]) != len(keys):
             last = ((None,) * len(keys), last[1])
-        places = [place for place, key in enumerate(keys) if key is not None]
-        there = [key for key in keys if key is not None]
-        if not there:
-            return [Hit(hit.seq, (None,) * len(keys)) for hit in self.by_seq(last[1] if last else 0, limit)]
-        start = None if last is None else (tuple(last[0][place] for place in places), last[1])
-        found = self._ordered(there, start, limit)
-        return [Hit(hit.seq, _spread(hit.keys, places, len(keys))) for hit in found]
+        return self._ordered(keys, last, limit)
 
     def count(self, most: int | None = None) -> int:
         """The number of matches, or of as many as ``most``."""
@@ -90,7 +84,7 @@ class Plan:
             return 0
         self._weigh(self._tree, _LEAST_ROOM * 10)
         streams = self._tree.streams(self._costs)
-        build = Build(self._compiler.dialect)
+        build = Build(self._compiler.dialect, self._costs)
         found = union(build, (stream.select(build, _nothing) for stream in streams))
         if len(streams) > 1 or not streams[0].single:
             found = f"SELECT DISTINCT u.seq FROM ({found}) u"
@@ -151,7 +145,7 @@ class Plan:
     def _filled(self, arm: Arm) -> Iterable[Arm]:
         if not arm.gap or self._costs.rows(arm) < FEW:
             return (arm,)
-        build = Build(self._compiler.dialect)
+        build = Build(self._compiler.dialect, self._costs)
         found = lookups.systems(self._tx, arm.table, arm.gap, arm.range(build, "t"), build)
         if len(found) > _GAPS:
             return (arm,)
@@ -161,8 +155,8 @@ class Plan:
 
     # -- order ----------------------------------------------------------------------------------------------------
 
-    def _key(self, sort: Sort) -> Key | None:
-        """Where a key's values are; None where no resource has any."""
+    def _key(self, sort: Sort) -> Key:
+        """Where a key's values are."""
         kind = self._tree.kind
         if isinstance(sort.param, str):
             column = "id" if sort.param == "_id" else "updated"
@@ -170,8 +164,8 @@ class Plan:
         uses = sort.param.uses
         sources = [source for use in uses for source in (use.source, *use.source.spans)]
         params = tuple(sorted(set(self._compiler.params(kind, sources).values())))
-        if not params:
-            return None
+        # One that no resource of the type has stays a key: after a match of another type it decides what is left.
+        params = params or (-1,)
         table = ranges.TABLES[uses[0].source.type]
         targets = {use.target for use in uses}
         target = self._compiler.term(targets.pop()) if len(targets) == 1 and "" not in targets else 0
@@ -179,16 +173,16 @@ class Plan:
 
     def _ordered(self, keys: Sequence[Key], last: Last | None, limit: int) -> list[Hit]:
         tree, first = self._tree, keys[0]
-        # With several keys a walk has to end where the first one changes, so it has no budget and must be worth more.
+        # With several keys a walk has to end where the first one changes, so it must be worth more.
         room = self._room(limit) * (1 if len(keys) == 1 else _LUCK)
         if self._weigh(tree, room) < room:
             return self._gather(tree, keys, last, limit)
         found: list[Hit] = []
         rest = last
         if last is None or last[0][0] is not None:
-            budget = self._budget(room) if len(keys) == 1 else None
+            budget = self._budget(room)
             found = self._walk(keys, last, limit, budget)
-            if len(found) < limit and budget is not None:
+            if budget is not None and (len(found) < limit or self._torn(keys, last, found[-1], budget)):
                 return self._gather(tree, keys, last, limit)
             rest = None
         if len(found) < limit and not first.always:
@@ -204,19 +198,27 @@ class Plan:
         hits = plan._ordered(others, told, limit) if others else plan.by_seq(told[1] if told else 0, limit)
         return [Hit(hit.seq, (None, *hit.keys)) for hit in hits]
 
+    def _torn(self, keys: Sequence[Key], last: Last | None, hit: Hit, budget: int) -> bool:
+        """Whether a walk ended among equals of the first key, so that the others may not have come in order."""
+        if len(keys) == 1:
+            return False
+        build = Build(self._compiler.dialect, self._costs)
+        rows = build.run(self._tx, ended(build, keys[0], last, budget))
+        return bool(rows) and tuple(rows[0]) == hit.keys[0]
+
     def _budget(self, room: int) -> int | None:
         """Rows that a walk may read before it is given up; None where nothing else would be better."""
         budget = _LUCK * room
         return budget if self._able(self._tree) and budget < 2 * self._costs.size(self._tree.kind) else None
 
     def _gather(self, tree: All, keys: Sequence[Key], last: Last | None, limit: int) -> list[Hit]:
-        build = Build(self._compiler.dialect)
+        build = Build(self._compiler.dialect, self._costs)
         sql = gathered(build, tree.streams(self._costs), keys, last, limit)
         widths = [len(key.values(build, "x")) for key in keys]
         return [_hit(row, widths) for row in build.run(self._tx, sql)]
 
     def _walk(self, keys: Sequence[Key], last: Last | None, limit: int, budget: int | None) -> list[Hit]:
-        build = Build(self._compiler.dialect)
+        build = Build(self._compiler.dialect, self._costs)
         parts = self._tree.parts
 
         def tests(row: Row) -> str:
@@ -258,16 +260,6 @@ def _hit(row: Sequence[Any], widths: Sequence[int]) -> Hit:
         keys.append(None if values[0] is None else values)
         place += width
     return Hit(int(row[0]), tuple(keys))
-
-
-def _spread(
-    keys: tuple[tuple[Any, ...] | None, ...], places: Sequence[int], width: int
-) -> tuple[tuple[Any, ...] | None, ...]:
-    """Keys at their places; None for those that no resource has."""
-    found: list[tuple[Any, ...] | None] = [None] * width
-    for place, values in zip(places, keys, strict=True):
-        found[place] = values
-    return tuple(found)
 
 
 def _nothing(row: Row) -> str:

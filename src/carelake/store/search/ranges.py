@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from carelake.fhir.query import DateValue, NumberValue, ReferenceValue, StringValue, TokenValue
-from carelake.store.search.building import Build, every
+from carelake.store.search.building import Build, every, some
 from carelake.store.search.nodes import Arm
 
 __all__ = [
@@ -76,7 +76,7 @@ def codes(param: int, system: int | None, listed: Iterable[str]) -> Arm:
 
 
 def string(param: int, value: StringValue, modifier: str) -> Arm | None:
-    """Starts with, contains or is exactly; None where nothing can."""
+    """Starts with, or is exactly; None where nothing can."""
     key = ("ix_string", param, modifier, value.text)
     if modifier == "exact":
 
@@ -87,9 +87,17 @@ def string(param: int, value: StringValue, modifier: str) -> Arm | None:
     if not value.folded:
         # Only signs that the index folds away: nothing can start with them, and nothing is not everything.
         return None
-    if modifier == "contains":
-        return Arm("ix_string", param, lambda build, at: build.contains(f"{at}.value", value.folded), key)
     return Arm("ix_string", param, lambda build, at: build.starts(f"{at}.value", value.folded), key)
+
+
+def containing(param: int, values: Sequence[StringValue]) -> list[Arm]:
+    """Texts that hold one of some texts: no index finds them, so all values are looked for in one reading."""
+    folded = tuple(dict.fromkeys(value.folded for value in values if value.folded))
+
+    def where(build: Build, at: str) -> str:
+        return some([build.contains(f"{at}.value", text) for text in folded])
+
+    return [Arm("ix_string", param, where, ("ix_string", param, "contains", folded))] if folded else []
 
 
 def sound(param: int, text: str) -> Arm:

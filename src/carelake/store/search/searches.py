@@ -18,7 +18,7 @@ from carelake.fhir.terminology import SHIPPED, LocalTerminology, Terminology
 from carelake.store.keep import ref_of
 from carelake.store.rows import COLUMNS, Version, open_rows
 from carelake.store.search.answers import SearchResult, Shown, shown
-from carelake.store.search.building import Build, prepare
+from carelake.store.search.building import Build, prepare, restore
 from carelake.store.search.compiling import Compiler
 from carelake.store.search.costs import Counts, Known
 from carelake.store.search.includes import Includes
@@ -26,6 +26,7 @@ from carelake.store.search.order import Last
 from carelake.store.search.pages import Place, Tokens
 from carelake.store.search.plan import Hit, Plan
 from carelake.store.symbols import Symbols
+from carelake.vault.database import scope_of
 from carelake.vault.workspace import Vault
 
 __all__ = ["COUNT", "MAX_COUNT", "Searches"]
@@ -76,6 +77,21 @@ class Searches:
             Refused: ``store.unknown_scope``.
         """
         prepare(tx)
+        found = self._page(permit, tx, query, page, terminology, parameters_of, visible)
+        if scope_of(tx).writing:
+            restore(tx)
+        return found
+
+    def _page(
+        self,
+        permit: Permit,
+        tx: Connection,
+        query: Query,
+        page: str,
+        terminology: Terminology | None,
+        parameters_of: Callable[[str], Mapping[str, SearchParameter]],
+        visible: Callable[[str], bool],
+    ) -> SearchResult:
         compiler = Compiler(permit, tx, self._symbols, terminology or LocalTerminology(SHIPPED))
         compiler.prime(query.kinds())
         costs = Counts(tx, self._known)

@@ -30,6 +30,7 @@ class Units:
 
     def __init__(self, tx: Connection, symbols: Symbols) -> None:
         self._tx, self._symbols = tx, symbols
+        self._found: dict[str, list[tuple[int, float]]] = {}
 
     def arms(self, param: int, value: NumberValue, term: Callable[[str], int]) -> list[Arm]:
         """Ranges of ``ix_quantity``."""
@@ -51,8 +52,13 @@ class Units:
         for symbol, factor in self._others(value.code):
             yield value, _converted(value, factor), system, symbol
 
-    def _others(self, code: str) -> Iterator[tuple[int, float]]:
-        """Symbols of other units of the dimension, with what a number is multiplied by."""
+    def _others(self, code: str) -> list[tuple[int, float]]:
+        """Symbols of other units of the dimension, with what a number is multiplied by; looked up once."""
+        if code not in self._found:
+            self._found[code] = list(self._converting(code))
+        return self._found[code]
+
+    def _converting(self, code: str) -> Iterator[tuple[int, float]]:
         own = unit(code)
         if own is None or own.special:
             return
