@@ -291,7 +291,7 @@ def test_an_administrator_of_one_account_sees_rights_of_that_one(typed: Typed) -
         with pytest.raises(NotFound):
             typed(work=look, name="ann", **far, **said)
     attacks: list[tuple[Callable[..., Any], dict[str, Any]]] = [
-        (credentials.revoke, {"token": "0123abcd"}),
+        (credentials.revoke, {"token": "0123456789abcdef"}),
         (who.group, {"name": "ward", "roles": []}),
         (destroy, {"name": None, "days": None, "dry_run": False, "due": True}),
         (credentials.link, {"name": "ann", "issuer": "https://id.example.org", "subject": "u", "remove": True}),
