@@ -17,7 +17,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 MOMENT, _, NUMBER = sys.argv[1].partition(":")
 passed = 0
-changes: dict[int, int] = {}
+changes: dict[int, tuple[int, Any]] = {}
 
 
 def durable(act: Callable[[], Any]) -> Any:
@@ -36,8 +36,8 @@ def watch_commits() -> None:
     commit = DefaultDialect.do_commit
 
     def watched(self: Any, connection: Any) -> None:
-        now, before = connection.total_changes, changes.get(id(connection), 0)
-        changes[id(connection)] = now
+        now, (before, _) = connection.total_changes, changes.get(id(connection), (0, None))
+        changes[id(connection)] = now, connection  # held, or a later connection could get its id
         if now == before:
             commit(self, connection)
         else:
