@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from carelake.store.search.building import Build, Row, every
-from carelake.store.search.nodes import All, Arm, Costs, Stream, Tail, found, whole
+from carelake.store.search.hops import Hop
+from carelake.store.search.nodes import All, Tail
 
 __all__ = ["ByUrl", "HasByUrl"]
 
 
 @dataclass(frozen=True, slots=True)
-class ByUrl:
+class ByUrl(Hop):
     """What the row points to by its url meets a search.
 
     Attributes:
@@ -26,9 +26,7 @@ class ByUrl:
     urls: tuple[int, ...]
     inner: All
     backward: ClassVar[bool] = False
-
-    def holds(self, build: Build, row: Row) -> str:
-        return whole(build, self, row) or self._holds(build, row)
+    step: ClassVar[float] = 9
 
     def _holds(self, build: Build, row: Row) -> str:
         link, url = build.alias(), build.alias()
@@ -43,36 +41,25 @@ class ByUrl:
         )
         return f"EXISTS (SELECT 1 FROM ix_reference {link} CROSS JOIN ix_uri {url} WHERE {tests}{build.alone})"
 
-    def arms(self) -> Iterator[Arm]:
-        yield from self.inner.arms()
-
-    def reads(self, costs: Costs) -> float:
-        inner = self.inner.reads(costs)
-        return inner + min(inner, costs.size(self.inner.kind)) * 9
-
-    def streams(self, costs: Costs) -> tuple[Stream, ...]:
-        def select(build: Build, tail: Tail) -> str:
-            rows = found(build, self.inner, costs)
-            inner, url, link = build.alias(), build.alias(), build.alias()
-            tests = every(
-                (
-                    f"{url}.seq = {build.hidden(f'{inner}.seq')}",
-                    build.numbers(f"{url}.param", self.urls),
-                    build.numbers(f"{link}.param", self.params),
-                    build.equal(f"{link}.target", f"{url}.value"),
-                    tail(Row(f"{link}.seq")),
-                )
+    def _back(self, build: Build, rows: str, tail: Tail) -> str:
+        inner, url, link = build.alias(), build.alias(), build.alias()
+        tests = every(
+            (
+                f"{url}.seq = {build.hidden(f'{inner}.seq')}",
+                build.numbers(f"{url}.param", self.urls),
+                build.numbers(f"{link}.param", self.params),
+                build.equal(f"{link}.target", f"{url}.value"),
+                tail(Row(f"{link}.seq")),
             )
-            return (
-                f"SELECT {link}.seq AS seq FROM ({rows}) {inner} "
-                f"CROSS JOIN ix_uri {url} CROSS JOIN ix_reference {link} WHERE {tests}"
-            )
-
-        return (Stream(select, often=True),)
+        )
+        return (
+            f"SELECT {link}.seq AS seq FROM ({rows}) {inner} "
+            f"CROSS JOIN ix_uri {url} CROSS JOIN ix_reference {link} WHERE {tests}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class HasByUrl:
+class HasByUrl(Hop):
     """Something that meets a search points to the row by its url.
 
     Attributes:
@@ -84,9 +71,7 @@ class HasByUrl:
     params: tuple[int, ...]
     inner: All
     backward: ClassVar[bool] = True
-
-    def holds(self, build: Build, row: Row) -> str:
-        return whole(build, self, row) or self._holds(build, row)
+    step: ClassVar[float] = 2
 
     def _holds(self, build: Build, row: Row) -> str:
         link, url = build.alias(), build.alias()
@@ -101,29 +86,18 @@ class HasByUrl:
         )
         return f"EXISTS (SELECT 1 FROM ix_uri {url} CROSS JOIN ix_reference {link} WHERE {tests}{build.alone})"
 
-    def arms(self) -> Iterator[Arm]:
-        yield from self.inner.arms()
-
-    def reads(self, costs: Costs) -> float:
-        inner = self.inner.reads(costs)
-        return inner + min(inner, costs.size(self.inner.kind)) * 2
-
-    def streams(self, costs: Costs) -> tuple[Stream, ...]:
-        def select(build: Build, tail: Tail) -> str:
-            rows = found(build, self.inner, costs)
-            inner, link, url = build.alias(), build.alias(), build.alias()
-            tests = every(
-                (
-                    f"{link}.seq = {build.hidden(f'{inner}.seq')}",
-                    build.numbers(f"{link}.param", self.params),
-                    build.numbers(f"{url}.param", self.urls),
-                    build.equal(f"{url}.value", f"{link}.target"),
-                    tail(Row(f"{url}.seq")),
-                )
+    def _back(self, build: Build, rows: str, tail: Tail) -> str:
+        inner, link, url = build.alias(), build.alias(), build.alias()
+        tests = every(
+            (
+                f"{link}.seq = {build.hidden(f'{inner}.seq')}",
+                build.numbers(f"{link}.param", self.params),
+                build.numbers(f"{url}.param", self.urls),
+                build.equal(f"{url}.value", f"{link}.target"),
+                tail(Row(f"{url}.seq")),
             )
-            return (
-                f"SELECT {url}.seq AS seq FROM ({rows}) {inner} "
-                f"CROSS JOIN ix_reference {link} CROSS JOIN ix_uri {url} WHERE {tests}"
-            )
-
-        return (Stream(select, often=True),)
+        )
+        return (
+            f"SELECT {url}.seq AS seq FROM ({rows}) {inner} "
+            f"CROSS JOIN ix_reference {link} CROSS JOIN ix_uri {url} WHERE {tests}"
+        )

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from carelake.store.search.building import Build, Row, every
-from carelake.store.search.nodes import All, Arm, Costs, Stream, Tail, found, whole
+from carelake.store.search.hops import Hop
+from carelake.store.search.nodes import All, Arm, Costs, Stream, Tail
 
 __all__ = ["Chain", "Has", "Listed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Hop):
     """What the row points to meets a search.
 
     Attributes:
@@ -31,9 +32,7 @@ class Chain:
     type: int
     inner: All
     backward: ClassVar[bool] = False
-
-    def holds(self, build: Build, row: Row) -> str:
-        return whole(build, self, row) or self._holds(build, row)
+    step: ClassVar[float] = 9
 
     def _holds(self, build: Build, row: Row) -> str:
         link, to = build.alias(), build.alias()
@@ -48,37 +47,28 @@ class Chain:
         )
         return f"EXISTS (SELECT 1 FROM ix_reference {link} CROSS JOIN resource {to} WHERE {tests}{build.alone})"
 
-    def arms(self) -> Iterator[Arm]:
-        yield from self.inner.arms()
+    def _step(self, costs: Costs) -> float:
+        return 1 + max(1.0, costs.size(self.kind) / max(1, costs.size(self.inner.kind)))
 
-    def reads(self, costs: Costs) -> float:
-        spread = max(1.0, costs.size(self.kind) / max(1, costs.size(self.inner.kind)))
-        inner = self.inner.reads(costs)
-        return inner + min(inner, costs.size(self.inner.kind)) * (1 + spread)
-
-    def streams(self, costs: Costs) -> tuple[Stream, ...]:
-        def select(build: Build, tail: Tail) -> str:
-            rows = found(build, self.inner, costs)
-            inner, to, link = build.alias(), build.alias(), build.alias()
-            tests = every(
-                (
-                    f"{to}.kind = {build(self.inner.kind)} AND {to}.seq = {build.hidden(f'{inner}.seq')}",
-                    build.numbers(f"{link}.param", self.params),
-                    build.like(f"{link}.target", f"{to}.id"),
-                    f"{link}.type = {build(self.type)}",
-                    tail(Row(f"{link}.seq")),
-                )
+    def _back(self, build: Build, rows: str, tail: Tail) -> str:
+        inner, to, link = build.alias(), build.alias(), build.alias()
+        tests = every(
+            (
+                f"{to}.kind = {build(self.inner.kind)} AND {to}.seq = {build.hidden(f'{inner}.seq')}",
+                build.numbers(f"{link}.param", self.params),
+                build.like(f"{link}.target", f"{to}.id"),
+                f"{link}.type = {build(self.type)}",
+                tail(Row(f"{link}.seq")),
             )
-            return (
-                f"SELECT {link}.seq AS seq FROM ({rows}) {inner} "
-                f"CROSS JOIN resource {to} CROSS JOIN ix_reference {link} WHERE {tests}"
-            )
-
-        return (Stream(select, often=True),)
+        )
+        return (
+            f"SELECT {link}.seq AS seq FROM ({rows}) {inner} "
+            f"CROSS JOIN resource {to} CROSS JOIN ix_reference {link} WHERE {tests}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Has:
+class Has(Hop):
     """Something that meets a search points to the row.
 
     Attributes:
@@ -92,9 +82,7 @@ class Has:
     params: tuple[int, ...]
     inner: All
     backward: ClassVar[bool] = True
-
-    def holds(self, build: Build, row: Row) -> str:
-        return whole(build, self, row) or self._holds(build, row)
+    step: ClassVar[float] = 2
 
     def _holds(self, build: Build, row: Row) -> str:
         link = build.alias()
@@ -105,32 +93,21 @@ class Has:
         )
         return _pointed(build, row, self.kind, link, tests)
 
-    def arms(self) -> Iterator[Arm]:
-        yield from self.inner.arms()
-
-    def reads(self, costs: Costs) -> float:
-        inner = self.inner.reads(costs)
-        return inner + min(inner, costs.size(self.inner.kind)) * 2
-
-    def streams(self, costs: Costs) -> tuple[Stream, ...]:
-        def select(build: Build, tail: Tail) -> str:
-            rows = found(build, self.inner, costs)
-            inner, link, to = build.alias(), build.alias(), build.alias()
-            tests = every(
-                (
-                    f"{link}.seq = {build.hidden(f'{inner}.seq')}",
-                    build.numbers(f"{link}.param", self.params),
-                    f"{link}.type = {build(self.type)}",
-                    f"{to}.kind = {build(self.kind)} AND {to}.id = {link}.target AND NOT {to}.deleted",
-                    tail(Row(f"{to}.seq", f"{to}.id")),
-                )
+    def _back(self, build: Build, rows: str, tail: Tail) -> str:
+        inner, link, to = build.alias(), build.alias(), build.alias()
+        tests = every(
+            (
+                f"{link}.seq = {build.hidden(f'{inner}.seq')}",
+                build.numbers(f"{link}.param", self.params),
+                f"{link}.type = {build(self.type)}",
+                f"{to}.kind = {build(self.kind)} AND {to}.id = {link}.target AND NOT {to}.deleted",
+                tail(Row(f"{to}.seq", f"{to}.id")),
             )
-            return (
-                f"SELECT {to}.seq AS seq FROM ({rows}) {inner} "
-                f"CROSS JOIN ix_reference {link} CROSS JOIN resource {to} WHERE {tests}"
-            )
-
-        return (Stream(select, often=True),)
+        )
+        return (
+            f"SELECT {to}.seq AS seq FROM ({rows}) {inner} "
+            f"CROSS JOIN ix_reference {link} CROSS JOIN resource {to} WHERE {tests}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

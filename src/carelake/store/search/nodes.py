@@ -27,10 +27,8 @@ __all__ = [
     "Stream",
     "Tail",
     "any_of",
-    "found",
     "rows_of",
     "union",
-    "whole",
 ]
 
 _WIDE = 50
@@ -320,37 +318,6 @@ def _tested(stream: Stream, others: Sequence[Node]) -> Stream:
         return stream.select(build, both)
 
     return replace(stream, select=select)
-
-
-_WAYS = 3
-"""Hops of `ways` from which on a search is found as a whole, not tested for each row."""
-
-
-def ways(node: Any) -> int:
-    """How often the ways to one row may multiply below a condition: there and back by references, again and again."""
-    below = max(map(ways, (*getattr(node, "parts", ()), *filter(None, (getattr(node, "inner", None),)))), default=0)
-    return below + int(node.backward or below > 0) if hasattr(node, "backward") else below
-
-
-def found(build: Build, inner: All, costs: Costs) -> str:
-    """All rows that meet a nested search, each once where they might come in many ways."""
-    streams = inner.streams(costs)
-    rows = union(build, (each.select(build, lambda row: "") for each in streams))
-    if not any(stream.often for stream in streams):
-        return rows
-    me = build.alias()
-    once = f"SELECT DISTINCT {me}.seq AS seq FROM ({rows}) {me}"
-    # PostgreSQL joins by loops here, and would find the rows anew for each one of the other side.
-    return once if build.sqlite else f"WITH {me} AS MATERIALIZED ({once}) SELECT {me}.seq AS seq FROM {me}"
-
-
-def whole(build: Build, node: Node, row: Row) -> str:
-    """The row is one of all that meet a condition, found once for the statement; "" where it is tested alone."""
-    if build.costs is None or ways(node) < _WAYS:
-        return ""
-    rows = union(build, (each.select(build, lambda row: "") for each in node.streams(build.costs)))
-    test = f"{build.hidden(row.seq)} IN ({rows})"
-    return test if build.sqlite else f"({test}) IS TRUE"  # a bare one would be made a join
 
 
 def any_of(nodes: Iterable[Node]) -> Node:
