@@ -7,17 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import httpx
 import pytest
+from tests.apps.served import Lines, known, serving
 
 from carelake.access.principals import Principal, Principals
 from carelake.apps.http.app import create_app
@@ -27,37 +25,6 @@ from carelake.audit.readings import Acts
 from carelake.core.errors import Unavailable, Unsupported
 
 CANARY = "Zyxwvutsrq"
-
-
-class Lines:
-    """A logger that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.said: list[dict[str, Any]] = []
-
-    def info(self, event: str, **facts: Any) -> None:
-        self.said.append({"event": event, **facts})
-
-    error = info
-
-
-@contextmanager
-def serving(workspace: Workspace, log: Lines) -> Iterator[str]:
-    addresses: Queue[str] = Queue()
-    server = make_server(workspace, port=0, started=addresses.put, log=log)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield addresses.get(timeout=10)
-    finally:
-        server.should_exit = True
-        thread.join(15)
-    assert not thread.is_alive()
-
-
-def known(workspace: Workspace, name: str) -> Principal:
-    with workspace.vault.database.ledger() as connection:
-        return Principals(connection).get(name)
 
 
 @pytest.fixture(scope="module")

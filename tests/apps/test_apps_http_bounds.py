@@ -9,30 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import httpx
 import pytest
 from starlette.responses import Response
+from tests.apps.served import Lines, serving
 
 from carelake.apps.http import app, connections
-from carelake.apps.http.server import make_server
 from carelake.apps.http.workers import Bodies, Workers
 from carelake.apps.wiring import Workspace
 from carelake.core.errors import Unavailable
 from carelake.events.delivery import Report
 from carelake.events.progress import Tally
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.said: list[dict[str, Any]] = []
-
-    def info(self, event: str, **facts: Any) -> None:
-        self.said.append({"event": event, **facts})
-
-    error = info
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +33,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 
 @contextmanager
-def serving(workspace: Workspace, log: Lines, deliver: Any = None) -> Iterator[int]:
-    addresses: Queue[str] = Queue()
-    server = make_server(workspace, port=0, started=addresses.put, log=log, deliver=deliver)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield int(addresses.get(timeout=10).rpartition(":")[2])
-    finally:
-        server.should_exit = True
-        thread.join(15)
-    assert not thread.is_alive()
+def listening(workspace: Workspace, log: Lines, deliver: Any = None) -> Iterator[int]:
+    """A server, by its port."""
+    with serving(workspace, log, deliver) as address:
+        yield int(address.rpartition(":")[2])
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +46,7 @@ def log() -> Lines:
 
 @pytest.fixture(scope="module")
 def port(workspace: Workspace, log: Lines) -> Iterator[int]:
-    with serving(workspace, log) as found:
+    with listening(workspace, log) as found:
         yield found
 
 
@@ -167,7 +149,7 @@ def test_all_bodies_together_are_bounded(workspace: Workspace, monkeypatch: pyte
         "POST /predict/readmission HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n"
         f"Content-Type: application/json\r\nContent-Length: {most}\r\n\r\n"
     ).encode()
-    with serving(workspace, Lines()) as port, ExitStack() as stack:
+    with listening(workspace, Lines()) as port, ExitStack() as stack:
         first = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
         first.sendall(head + b" " * (most - 1))
         time.sleep(0.5)  # until it is all read; it waits for its last byte now
@@ -256,7 +238,7 @@ def test_a_failed_delivery_is_logged_and_counted_by_code(workspace: Workspace) -
             raise ValueError("Zebulon")
         return [Report("abus", Tally(), failed="fault.InvalidRegionError")]
 
-    with serving(workspace, log, deliver) as port:
+    with listening(workspace, log, deliver) as port:
         until = time.monotonic() + 10
         while len(rounds) < 3 and time.monotonic() < until:
             time.sleep(0.05)

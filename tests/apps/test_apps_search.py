@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import random
-import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from tests.apps.served import Lines, known, serving
 
 from carelake.access.principals import Principal, Principals
-from carelake.apps.http.server import make_server
 from carelake.apps.wiring import Workspace
 from carelake.audit.readings import Acts
 
@@ -31,37 +28,6 @@ when { principal.name == "intern" && context.type == "Condition" };
 forbid (principal, action, resource)
 when { principal.name == "clerk" && !(context has type && ["Patient", "Organization"].contains(context.type)) };
 """
-
-
-class Lines:
-    """A logger that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.said: list[dict[str, Any]] = []
-
-    def info(self, event: str, **facts: Any) -> None:
-        self.said.append({"event": event, **facts})
-
-    error = info
-
-
-@contextmanager
-def serving(workspace: Workspace, log: Lines) -> Iterator[str]:
-    addresses: Queue[str] = Queue()
-    server = make_server(workspace, port=0, started=addresses.put, log=log)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield addresses.get(timeout=20)
-    finally:
-        server.should_exit = True
-        thread.join(15)
-    assert not thread.is_alive()
-
-
-def known(workspace: Workspace, name: str) -> Principal:
-    with workspace.vault.database.ledger() as connection:
-        return Principals(connection).get(name)
 
 
 def resources() -> Iterator[dict[str, Any]]:

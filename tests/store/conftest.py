@@ -12,7 +12,7 @@ import carelake.store.tables  # noqa: F401
 from carelake.core.clock import FixedClock
 from carelake.core.ids import SequenceIds
 from carelake.core.permit import Permit
-from carelake.core.settings import Settings
+from carelake.core.settings import DatabaseSettings, Settings
 from carelake.fhir.query import parse_text
 from carelake.store import Kept, Resources, SearchResult
 from carelake.store.write import parsed
@@ -59,6 +59,19 @@ class Record:
 @pytest.fixture
 def record(tmp_path: Path, clock: FixedClock, permit_for: Callable[..., Permit]) -> Iterator[Record]:
     settings = Settings(workspace="b" * 32)
+    with Vault.create(
+        tmp_path / "w", settings=settings, key_dir=tmp_path / "k", clock=clock, ids=SequenceIds()
+    ) as vault:
+        yield Record(vault, clock, permit_for)
+
+
+@pytest.fixture(params=["sqlcipher", pytest.param("postgres", marks=pytest.mark.slow)])
+def record_on_each(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: FixedClock, permit_for: Callable[..., Permit]
+) -> Iterator[Record]:
+    """A record on each database."""
+    database = request.getfixturevalue("postgres") if request.param == "postgres" else DatabaseSettings()
+    settings = Settings(workspace="b" * 32, database=database)
     with Vault.create(
         tmp_path / "w", settings=settings, key_dir=tmp_path / "k", clock=clock, ids=SequenceIds()
     ) as vault:

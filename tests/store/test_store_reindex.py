@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, select, update
 from tests.store.conftest import Record
 
-from carelake.core.clock import FixedClock
 from carelake.core.errors import Conflict, NotFound
-from carelake.core.ids import SequenceIds
-from carelake.core.permit import Permit
-from carelake.core.settings import DatabaseSettings, Settings
 from carelake.fhir.query import parse_text
 from carelake.fhir.search import BASE, Registry
 from carelake.fhir.search.registry import RULES
@@ -22,20 +16,12 @@ from carelake.store import Resources
 from carelake.store.indexed import Indexed
 from carelake.store.tables import INDEXES, index_registry, index_state, ix_token, symbol
 from carelake.store.write import parsed
-from carelake.vault.workspace import Vault
 
 
-@pytest.fixture(params=["sqlcipher", pytest.param("postgres", marks=pytest.mark.slow)])
-def record(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: FixedClock, permit_for: Callable[..., Permit]
-) -> Iterator[Record]:
+@pytest.fixture
+def record(record_on_each: Record) -> Record:
     """A record on each database."""
-    database = request.getfixturevalue("postgres") if request.param == "postgres" else DatabaseSettings()
-    settings = Settings(workspace="b" * 32, database=database)
-    with Vault.create(
-        tmp_path / "w", settings=settings, key_dir=tmp_path / "k", clock=clock, ids=SequenceIds()
-    ) as vault:
-        yield Record(vault, clock, permit_for)
+    return record_on_each
 
 
 CODES = ("final", "amended", "registered")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,16 @@ from carelake.core.clock import FixedClock
 from carelake.core.errors import Invalid
 from carelake.core.ids import SequenceIds
 from carelake.core.permit import Permit
-from carelake.core.settings import DatabaseSettings, Settings
+from carelake.core.settings import Settings
 from carelake.fhir.query import parse, parse_text
 from carelake.store.search import lookups, plan
 from carelake.vault.workspace import Vault
 
 
-@pytest.fixture(params=["sqlcipher", pytest.param("postgres", marks=pytest.mark.slow)])
-def record(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: FixedClock, permit_for: Callable[..., Permit]
-) -> Iterator[Record]:
+@pytest.fixture
+def record(record_on_each: Record) -> Record:
     """A record on each database."""
-    database = request.getfixturevalue("postgres") if request.param == "postgres" else DatabaseSettings()
-    settings = Settings(workspace="b" * 32, database=database)
-    with Vault.create(
-        tmp_path / "w", settings=settings, key_dir=tmp_path / "k", clock=clock, ids=SequenceIds()
-    ) as vault:
-        yield Record(vault, clock, permit_for)
+    return record_on_each
 
 
 def many(form: str, number: int = 1000) -> str:
