@@ -22,9 +22,7 @@ import pytest
 from carelake.access.principals import Principal, Principals
 from carelake.apps.cli import validating
 from carelake.apps.cli.session import Options
-from carelake.apps.http.calls import Call
 from carelake.apps.http.server import make_server
-from carelake.apps.http.validating import refusal
 from carelake.apps.wiring import Workspace
 from carelake.audit.readings import Acts
 from carelake.core.errors import CarelakeError, Invalid, NotFound
@@ -213,31 +211,6 @@ def test_references_by_setting(writing: Callable[..., None]) -> None:
     writing({**seen, **there}, references="on")
     with pytest.raises(msgspec.ValidationError):
         writing(seen, references="maybe")
-
-
-def test_a_refused_write_is_answered_with_lines(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    def answered(body: bytes, **settings: str) -> tuple[int, Any]:
-        asked = msgspec.convert(settings, ValidationSettings)
-        monkeypatch.setattr(workspace, "settings", msgspec.structs.replace(workspace.settings, validation=asked))
-        call = Call(workspace, "POST", "/fhir/{type}", "", {"type": "Patient"}, [], {}, body)
-        operator = known(workspace, "operator")
-        with workspace.gate.enter(operator, "record:write", "test", "TREAT", account="production") as permit:
-            answer = refusal(call, permit, body)
-        if answer is None:
-            return 0, None
-        (issue,) = json.loads(bytes(answer.body))["issue"]
-        return answer.status_code, (issue.get("expression", [""])[0], issue["extension"][0]["valueInteger"])
-
-    rule = b'{"resourceType": "Patient",\n "contact": [{"gender": "male"}]}'
-    lost = b'{"resourceType": "Patient",\n "generalPractitioner": [{"reference": "Practitioner/lost"}]}'
-    assert answered(json.dumps(PATIENT).encode()) == (0, None)
-    assert answered(rule) == (422, ("Patient.contact[0]", 2))
-    assert answered(rule, write="structure") == (0, None)
-    assert answered(b'{"resourceType": "Patient",\n "nickname": "x"}') == (400, ("Patient.nickname", 2))
-    assert answered(b'{"resourceType": "Patient",\n "active": true, "active": true}') == (400, ("Patient.active", 2))
-    assert answered(b'{"resourceType": "Patient",\n') == (400, ("", 1))
-    assert answered(lost) == (0, None)
-    assert answered(lost, references="on") == (422, ("Patient.generalPractitioner[0].reference", 2))
 
 
 # --- files --------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class Record:
         return self.resources.search(permit or self.permit, parse_text(text), page)
 
     def ids(self, text: str, **other: Any) -> list[str]:
-        return [one["id"] for one in self.search(text, **other).resources]
+        return [one["id"] for one in self.search(text, **other).matches]
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with self.vault.database.reading(self.permit) as tx:

@@ -65,7 +65,7 @@ def rows(record: Any) -> dict[str, list[Any]]:
 def ids(record: Any, text: str) -> list[str]:
     registry = record.resources.registry(record.permit)
     found = record.resources.search(record.permit, parse_text(text, registry=registry))
-    return [one["id"] for one in found.resources]
+    return [one["id"] for one in found.matches]
 
 
 def fill(record: Any, count: int = 30) -> None:

@@ -133,7 +133,7 @@ def test_summaries(filled: Any) -> None:
 
 def test_answers_encode_without_being_parsed(filled: Any) -> None:
     result = filled.search("Observation?_id=o1&_include=Observation:subject")
-    (raw,) = result.raw_matches
+    raw = result.found[0].raw
     assert isinstance(raw["valueQuantity"], msgspec.Raw)
     encoded = canonical.dump({"entry": [{"resource": raw}]})
     assert b'"value":1.10' in encoded

@@ -1,4 +1,4 @@
-"""``$validate`` (https://hl7.org/fhir/R4/resource-operation-validate.html), and what a write is refused with."""
+"""``$validate`` (https://hl7.org/fhir/R4/resource-operation-validate.html)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from carelake.fhir.constraints import Exists
 from carelake.fhir.definitions import is_resource
 from carelake.fhir.issues import Issue
 from carelake.fhir.outcome import operation_outcome
-from carelake.fhir.validate import checker, in_text, readable, validate
+from carelake.fhir.validate import in_text, readable, validate
 
-__all__ = ["examine", "examine_stored", "operations", "refusal"]
+__all__ = ["examine", "examine_stored", "operations"]
 
 _MODES = ("create", "update", "delete", "profile")
 _ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
@@ -101,25 +101,6 @@ def examine_stored(call: Call) -> Response:
         found = _issues(call, permit, resource, call.one("profile"))
         permit.log.count(issues=len(found))
     return _answer(call, found)
-
-
-def refusal(call: Call, permit: Permit, data: bytes) -> Response | None:
-    """The answer to a write of what must not be kept (settings ``validation``), or None when it may be.
-
-    400 where it is no FHIR, 422 where it breaks a rule or a profile (https://hl7.org/fhir/R4/http.html#create).
-    """
-    resource = readable(data)
-    if isinstance(resource, Issue):
-        return answers.fhir(operation_outcome([resource]), 400, pretty=_pretty(call))
-    told = call.door.settings.validation
-    with call.door.vault.database.reading(permit) as tx:
-        exists = _exists(call, permit, tx) if told.references == "on" else None
-        issues = validate(resource, mode=told.write, exists=exists)
-    found = in_text(data, resource, issues)
-    if not any(issue.bad for issue in found):
-        return None
-    is_fhir = any(issue.bad for issue in issues) and checker("structure")(resource) is None
-    return answers.fhir(operation_outcome(found), 422 if is_fhir else 400, pretty=_pretty(call))
 
 
 def _issues(call: Call, permit: Permit, resource: Any, profile: str | None) -> list[Issue]:

@@ -75,18 +75,6 @@ class SearchResult:
         """What is included, parsed."""
         return self._all("along", self.along)
 
-    resources = matches
-
-    @property
-    def raw_matches(self) -> list[Raws]:
-        """The matches, to be encoded as they are."""
-        return [one.raw for one in self.found]
-
-    @property
-    def raw_included(self) -> list[Raws]:
-        """What is included, to be encoded as it is."""
-        return [one.raw for one in self.along]
-
     def _all(self, name: str, shown_: Iterable[Shown]) -> list[dict[str, Any]]:
         if name not in self._parsed:
             self._parsed[name] = [one.resource for one in shown_]
