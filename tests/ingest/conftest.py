@@ -53,7 +53,7 @@ class Bench:
         self.vault = self._open(**bounds)
 
     def _open(self, **bounds: Any) -> Vault:
-        settings = Settings("a" * 32, ingest=IngestSettings(**{"workers": 0, **bounds}))
+        settings = Settings("a" * 32, ingest=IngestSettings(**{"workers": 0, "page": 5000, **bounds}))
         make = Vault.open if (self.root / "w").exists() else Vault.create
         return make(self.root / "w", settings=settings, key_dir=self.root / "k", clock=self.clock, ids=RandomIds())
 

@@ -42,9 +42,14 @@ _COPY = re.compile(r"[0-9a-f]{16}")
 
 
 class IngestSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds on what is read; each one's breach is a quarantine or an error that names the setting."""
+    """Bounds on what is read; each one's breach is a quarantine or an error that names the setting.
+
+    Attributes:
+        page: entries that are committed together; other writers wait for a page, and each page costs a commit.
+    """
 
     workers: int = 1
+    page: int = 10_000
     max_line_bytes: int = 64 * MIB
     max_document_bytes: int = 256 * MIB
     max_ratio: int = 250

@@ -24,9 +24,8 @@ from carelake.vault.workspace import Vault
 
 __all__ = ["Page", "Part", "Reader"]
 
-_PAGE = 5000
 _PAGE_BYTES = 64 << 20
-"""Nor is more text than this on a page, but for one batch: what is parsed is held until the page is committed."""
+"""No more text than this is on a page, but for one batch: what is parsed is held until the page is committed."""
 _PARTS = 200
 _SMALL = 2 << 20
 _RATIO = 12
@@ -97,7 +96,7 @@ class Reader:
             pool.close()
 
     def pages(self, permit: Permit, found: Found) -> Iterator[Page]:
-        """Pages of about five thousand entries or 64 MiB of text; a page may hold parts of several landings.
+        """Pages of about ``ingest.page`` entries or 64 MiB of text; a page may hold parts of several landings.
 
         Do not hold a transaction while asking for the next page: landing a source makes its own.
         """
@@ -115,7 +114,7 @@ class Reader:
                 page.append(part)
             size += len(part)
             text += sum(one.length for one in part.parsed)
-            if size >= _PAGE or text >= _PAGE_BYTES or len(page) >= _PARTS:
+            if size >= self._bounds.page or text >= _PAGE_BYTES or len(page) >= _PARTS:
                 yield page
                 page, size, text = [], 0, 0
         if page:

@@ -19,8 +19,8 @@ from carelake.ingest.worker import Rules, work
 
 __all__ = ["Pool"]
 
-_AHEAD = 32
-"""Batches under way, at least: more than a page, so that the workers have something to do while one is committed."""
+_AHEAD = 80
+"""Batches under way, at least: more than a page of ten thousand, so that workers have work while one is committed."""
 
 _AHEAD_BYTES = 32 << 20
 """Nor more text under way than this, but for one batch."""
