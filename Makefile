@@ -90,10 +90,12 @@ $(VENV)/.made: tools/find_python.sh tools/check_machine.py
 		echo '$(PLACE)' > $@
 
 $(VENV)/.run: $(VENV)/.made requirements.lock pyproject.toml
-	@echo "Installing what carelake runs on (first time only)"
-	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
-	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
-	@touch $@
+	@# Where the tests' needs are too, they stay: the larger set is brought up to date.
+	@if [ -f $(VENV)/.dev ]; then $(MAKE) --no-print-directory $(VENV)/.dev; else \
+		echo "Installing what carelake runs on (first time only)" && \
+		$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock && \
+		$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable . && \
+		touch $@; fi
 
 # The second stamp too: what the tests need holds all that running needs, in the same versions.
 $(VENV)/.dev: $(VENV)/.made requirements.lock requirements-dev.lock requirements-build.lock pyproject.toml

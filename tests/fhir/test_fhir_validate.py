@@ -20,7 +20,7 @@ from carelake.core.errors import Invalid, NotFound
 from carelake.fhir.profiles import packages
 from carelake.fhir.profiles.registry import shipped
 from carelake.fhir.profiles.tree import Node
-from carelake.fhir.validate import Issue, validate
+from carelake.fhir.validate import Issue, Mode, validate
 
 Resource = dict[str, Any]
 US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
@@ -104,6 +104,14 @@ def test_modes() -> None:
     assert validate({"resourceType": "Starship"}, mode="minimal")
     assert validate([], mode="minimal")  # type: ignore[arg-type]
     assert validate({"resourceType": "Observation", "id": "o"}, mode="minimal") == []
+
+
+def test_the_limit_of_depth_holds_at_every_level() -> None:
+    resource: dict[str, Any] = {"resourceType": "Basic", "extension": [{"url": "x", "extension": [{"url": "y"}]}]}
+    modes: list[Mode] = ["strict", "structure", "minimal"]
+    for mode in modes:
+        assert any("ingest.max_depth" in one.message for one in validate(resource, mode=mode, max_depth=4))
+        assert not any("ingest.max_depth" in one.message for one in validate(resource, mode=mode, max_depth=5))
 
 
 def us_core_patient() -> Resource:

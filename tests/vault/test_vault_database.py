@@ -22,7 +22,7 @@ from carelake.core.clock import FixedClock
 from carelake.core.errors import Conflict, Corrupt, Invalid, Unavailable
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
-from carelake.vault.database import Database, bulk, scope_of
+from carelake.vault.database import Database, bounded, bulk, scope_of
 from carelake.vault.sql.postgres import has_password, without_password
 from carelake.vault.sql.sqlcipher import Sqlcipher
 from carelake.vault.workspace import Vault
@@ -423,3 +423,24 @@ def test_an_address_is_kept_without_its_passwords(url: str, kept: str) -> None:
     assert without_password(url) == kept
     assert has_password(url) == (url != kept)
     assert without_password(kept) == kept
+
+
+_ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
+def test_a_question_that_takes_too_long_is_ended_and_the_connection_is_good_after(vault: Vault, rows: Permit) -> None:
+    began = time.monotonic()
+    with vault.database.reading(rows) as connection:
+        with pytest.raises(Unavailable) as caught, bounded(connection, 0.2):
+            connection.exec_driver_sql(_ENDLESS).all()
+        assert caught.value.code == "vault.too_long"
+        assert connection.scalar(select(func.count()).select_from(TABLE)) == 0
+    assert time.monotonic() - began < 20
+
+
+def test_a_bound_ends_with_its_block(vault: Vault, rows: Permit) -> None:
+    with vault.database.reading(rows) as connection:
+        with bounded(connection, 0.0):
+            pass
+        some = _ENDLESS.replace("FROM n)", "FROM n WHERE i < 200000)")
+        assert connection.exec_driver_sql(some).scalar() == 200000

@@ -269,10 +269,12 @@ class SearchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         content: index the words of all texts, for ``_content``; `carelake reindex` builds them.
         included: how many resources ``_include`` and ``_revinclude`` may bring to one page; the rest is left out,
             and the answer says so.
+        seconds: how long the database may take for one search.
     """
 
     content: bool = False
     included: int = 2000
+    seconds: float = 30.0
 
 
 class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

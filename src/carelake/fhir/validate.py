@@ -66,7 +66,7 @@ def validate(
     known = registry or shipped() if profile is not None else registry
     if profile is not None and known is not None:
         known.profile(profile)
-    found = _least(resource) if mode == "minimal" else issues(resource, max_depth=max_depth)
+    found = _least(resource, max_depth) if mode == "minimal" else issues(resource, max_depth=max_depth)
     if found or mode == "minimal" or (mode == "structure" and exists is None):
         return found  # rules are written for resources of the right structure
     try:
@@ -137,7 +137,7 @@ def checker(
     if mode == "structure" and exists is None:
         return partial(check, max_depth=max_depth)
     if mode == "minimal":
-        return lambda resource: next(iter(_least(resource)), None)
+        return lambda resource: next(iter(_least(resource, max_depth)), None)
 
     def further(resource: Any) -> Issue | None:
         found = check(resource, max_depth=max_depth)
@@ -151,12 +151,25 @@ def checker(
     return further
 
 
-def _least(resource: Any) -> list[Issue]:
+def _least(resource: Any, max_depth: int) -> list[Issue]:
     first = check(resource) if not isinstance(resource, dict) or not resource.get("resourceType") else None
     if first is None:
+        if _deeper(resource, max_depth):
+            return [too_deep()]
         found = issues({k: v for k, v in resource.items() if k in ("resourceType", "id")})
         return [issue for issue in found if issue.code != "required" or "." not in issue.expression]
     return [first]
+
+
+def _deeper(resource: Any, most: int) -> bool:
+    """Whether there are more levels of objects and arrays than ``most``, the resource itself included."""
+    level = [resource]
+    for _ in range(most):
+        held = (child for one in level for child in (one.values() if isinstance(one, dict) else one))
+        level = [child for child in held if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _further(

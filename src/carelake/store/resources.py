@@ -26,6 +26,7 @@ from carelake.store.search import Searches, SearchResult
 from carelake.store.symbols import Symbols
 from carelake.store.terms import stored_terminology
 from carelake.store.write import parsed, tombstone
+from carelake.vault.database import bounded
 from carelake.vault.workspace import Vault
 
 __all__ = ["Resources"]
@@ -128,8 +129,10 @@ class Resources:
 
         Raises:
             Conflict: ``store.index_partial``: an index that it needs is not built.
+            Unavailable: ``vault.too_long``: past the setting ``search.seconds``.
         """
-        with self._vault.database.reading(permit) as tx:
+        database, most = self._vault.database, self._vault.settings.search.seconds
+        with database.reading(permit) as tx, bounded(tx, most):
             known = stored_terminology(lambda asked: self._answer(permit, tx, asked).matches)
             return self._answer(permit, tx, query, page, known)
 

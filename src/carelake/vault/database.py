@@ -27,7 +27,17 @@ from carelake.core.permit import Permit, check
 from carelake.vault.formats import FORMAT, SCHEMA, check_format, check_not_newer, check_schema
 from carelake.vault.sql.driver import READ_ONLY, WRITE, Driver
 
-__all__ = ["Database", "Scope", "Told", "bulk", "metadata", "schema_version", "scope_of", "vault_workspace"]
+__all__ = [
+    "Database",
+    "Scope",
+    "Told",
+    "bounded",
+    "bulk",
+    "metadata",
+    "schema_version",
+    "scope_of",
+    "vault_workspace",
+]
 
 metadata = sqlalchemy.MetaData()
 """Every room's ``tables.py`` hangs its tables here; `Database.create` makes them."""
@@ -125,6 +135,18 @@ def bulk(connection: sqlalchemy.Connection, sql: str, rows: Sequence[tuple[Any, 
     if rows:
         driver: Driver = connection.info[_DRIVER]
         driver.many(connection, sql, rows)
+
+
+@contextmanager
+def bounded(connection: sqlalchemy.Connection, seconds: float) -> Iterator[None]:
+    """End what reads too long inside the block, on PostgreSQL each statement of its own.
+
+    Raises:
+        Unavailable: ``vault.too_long``.
+    """
+    driver: Driver = connection.info[_DRIVER]
+    with driver.bounded(connection, seconds):
+        yield
 
 
 class Database:

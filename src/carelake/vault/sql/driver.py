@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import sqlalchemy
 
-from carelake.core.errors import CarelakeError
+from carelake.core.errors import CarelakeError, Unavailable
 
-__all__ = ["READ_ONLY", "WRITE", "Driver"]
+__all__ = ["READ_ONLY", "WRITE", "Driver", "too_long"]
 
 WRITE = "carelake_write"
 """Execution option of a connection: True to write, False for a snapshot, absent for a library's own transaction."""
@@ -48,6 +49,10 @@ class Driver(Protocol):
         """Run one statement with ``?`` placeholders for many rows."""
         ...
 
+    def bounded(self, connection: sqlalchemy.Connection, seconds: float) -> AbstractContextManager[None]:
+        """End reading statements inside the block that take longer: ``Unavailable`` ``vault.too_long``."""
+        ...
+
     def damage(self, connection: sqlalchemy.Connection) -> str:
         """What is wrong with the stored pages, in a sentence, or ""."""
         ...
@@ -55,3 +60,10 @@ class Driver(Protocol):
     def unreachable(self, error: CarelakeError) -> bool:
         """Whether trying again with a new connection may help, when nothing was done yet."""
         ...
+
+
+def too_long() -> Unavailable:
+    """Of a statement that `Driver.bounded` has ended."""
+    return Unavailable(
+        "vault.too_long", "The database took longer than it may for one question (search.seconds); ask for less."
+    )

@@ -10,7 +10,8 @@ The password never reaches SQLAlchemy: its engine has an address without user, h
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 
 from carelake.core.errors import CarelakeError, Corrupt, Invalid, Unavailable
 from carelake.core.settings import DatabaseSettings
-from carelake.vault.sql.driver import READ_ONLY, WRITE
+from carelake.vault.sql.driver import READ_ONLY, WRITE, too_long
 
 if TYPE_CHECKING:
     import psycopg
@@ -150,6 +151,13 @@ class Postgres:
                 connection.invalidate()
             raise self.translate(error, reads_only=bool(connection.info.get(READ_ONLY))) or error from None
 
+    @contextmanager
+    def bounded(self, connection: sqlalchemy.Connection, seconds: float) -> Iterator[None]:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}")
+        yield
+        # After an error the transaction is undone, and with it what was set.
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
     def damage(self, connection: sqlalchemy.Connection) -> str:
         failed = connection.exec_driver_sql(
             "SELECT coalesce(checksum_failures, 0) FROM pg_stat_database WHERE datname = current_database()"
@@ -244,6 +252,8 @@ def _translated(state: str | None, *, reads_only: bool) -> CarelakeError | None:
         return Unavailable(
             "vault.busy", "The database was held by another writer for 30 s; try again when it is done."
         )
+    if state == "57014":
+        return too_long()
     if state == "53100":
         return Unavailable("vault.disk_full", "The disk of PostgreSQL is full; nothing was kept. Free space.")
     if state == "58030":

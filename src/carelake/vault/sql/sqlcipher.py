@@ -7,8 +7,10 @@ ever written in the clear: pages, WAL and rollback data are encrypted, temporary
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import sqlalchemy
@@ -16,7 +18,7 @@ from sqlalchemy.pool import QueuePool
 from sqlcipher3 import dbapi2
 
 from carelake.core.errors import CarelakeError, Corrupt, Invalid, Unavailable
-from carelake.vault.sql.driver import READ_ONLY, WRITE
+from carelake.vault.sql.driver import READ_ONLY, WRITE, too_long
 
 __all__ = ["Sqlcipher"]
 
@@ -24,6 +26,9 @@ _BUSY_SECONDS = 30.0
 
 _BULK = 1000
 """Rows of one statement that make bulk work, of which a connection gets room once and for all."""
+
+_LOOK = 100_000
+"""Steps of SQLite's machine between looks at the clock: some milliseconds."""
 
 _ROOMY = "carelake.roomy"
 _ROOM = ("cache_size = -131072", "wal_autocheckpoint = 20000")
@@ -116,6 +121,16 @@ class Sqlcipher:
             connection.info[_ROOMY] = True
         connection.exec_driver_sql(sql, list(rows))
 
+    @contextmanager
+    def bounded(self, connection: sqlalchemy.Connection, seconds: float) -> Iterator[None]:
+        driver: Any = connection.connection.driver_connection
+        end = monotonic() + seconds
+        driver.set_progress_handler(lambda: monotonic() > end, _LOOK)
+        try:
+            yield
+        finally:
+            driver.set_progress_handler(None, 0)
+
     def damage(self, connection: sqlalchemy.Connection) -> str:
         found = len(connection.exec_driver_sql("PRAGMA cipher_integrity_check").all())
         return f"{found} of its pages fail their authentication. Restore a backup." if found else ""
@@ -142,6 +157,8 @@ def _translated(error: BaseException) -> CarelakeError | None:
         return Unavailable("vault.disk", "The disk of the workspace failed a read or a write; look after the disk.")
     if text.startswith("unable to open database"):
         return Unavailable("vault.database_missing", "The database file cannot be opened; restore it from a backup.")
+    if text.startswith("interrupted"):
+        return too_long()
     if text.startswith("attempt to write a readonly"):
         return Invalid("vault.read_only", "A write was tried in a reading; use Database.transaction.")
     return None
