@@ -89,6 +89,36 @@ def test_a_token_carries_one_role_and_can_be_revoked(run: Run) -> None:
 
 
 @pytest.mark.slow
+def test_a_token_may_be_narrowed_by_scopes(run: Run) -> None:
+    base = ("token", "--as", "app", "--purpose", "TREAT", "--json")
+    said = run(*base, "--scope", "openid patient/*.rs", "--patient", "p1").json
+    assert said["scope"] == "openid patient/*.rs"
+    for wrong in (("--scope", "patient/*.rs"), ("--scope", "user/Obs.r"), ("--patient", "p1"), ("--scope", "")):
+        refused = run(*base, *wrong)
+        assert (refused.code, "access.scope" in refused.err) == (2, True), wrong
+    assert "scope" not in run(*base).json
+
+
+@pytest.mark.slow
+def test_clients_are_registered_listed_and_ended(run: Run) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from jwt.algorithms import ECAlgorithm
+
+    public = ec.generate_private_key(ec.SECP384R1()).public_key()
+    keys = json.dumps({"keys": [{**ECAlgorithm.to_jwk(public, as_dict=True), "kid": "k"}]})
+    assert run("principal", "add", "svc", "--kind", "service", "--role", "application").code == 0
+    add = ("principal", "client", "add", "svc", "--purpose", "TREAT", "--json")
+    made = run(*add, "--jwks", "-", "--id", "svc-1", typed=keys).json
+    assert (made["id"], made["scope"], made["keys"]) == ("svc-1", "system/*.rs", "registered")
+    assert run(*add, "--jwks", "-", "--id", "svc-1", typed=keys).code == 5
+    assert run(*add, "--jwks", "-", "--scope", "user/*.rs", typed=keys).code == 2
+    assert run(*add, "--jwks", "https://c.example.org/jwks.json").json["keys"] == "https://c.example.org/jwks.json"
+    assert run("--as", "dev", *add, "--jwks", "-", typed=keys).code == 3
+    assert run("principal", "client", "disable", "svc-1", "--json").json["disabled"] is True
+    assert [one["disabled"] for one in run("principal", "client", "list", "--json").json] == [True, False]
+
+
+@pytest.mark.slow
 def test_explain_answers_with_the_way_to_a_yes(run: Run) -> None:
     good = run("access", "explain", "app", "record:search", "Patient", "TREAT", "--json").json
     assert (good["allowed"], good["changes"]) == (True, [])

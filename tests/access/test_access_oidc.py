@@ -258,6 +258,50 @@ def test_a_purpose_may_be_claimed(vault: Any, provider: Provider, claims: dict[s
     assert identity.bearer(token(claims)).purpose == ""
 
 
+@pytest.mark.parametrize(
+    ("said", "narrowed"),
+    [
+        ({}, None),
+        ({"scope": "patient/*.rs launch/patient", "patient": "p1"}, ("p1/*.rs",)),
+        (
+            {"scope": ["patient/Patient.r", "user/Observation.read"], "patient": "p1"},
+            ("p1/Patient.r", "/Observation.rs"),
+        ),
+        ({"scope": "patient/*.rs user/Patient.r"}, ("/Patient.r",)),
+        ({"scope": "patient/*.rs", "patient": ["p1"]}, ()),
+        ({"scope": "patient/*.rs", "patient": "Patient/p1"}, ()),
+        ({"scope": "patient/*.rs", "patient": 1}, ()),
+        ({"scope": "openid profile"}, ()),
+        ({"scope": ""}, ()),
+        ({"scope": 5}, ()),
+        ({"scope": {"user/*.*": True}}, ()),
+        ({"scope": [["user/*.*"]]}, ()),
+        ({"scope": "user/*.RS user/Patient.sr User/*.rs"}, ()),
+        ({"scope": "x" * 9000}, ()),
+        ({"scope": "user/*.rs\tuser/*.cruds"}, ()),
+    ],
+)
+def test_scopes_of_a_token_narrow_it(
+    identity: Identity, claims: dict[str, Any], said: dict[str, Any], narrowed: tuple[str, ...] | None
+) -> None:
+    assert identity.bearer(token({**claims, **said})).principal.narrowed == narrowed
+
+
+def test_an_issuer_may_write_other_things_into_the_claim(
+    vault: Any, provider: Provider, claims: dict[str, Any]
+) -> None:
+    told = {"scope_claim": "", "patient_claim": "pat"}
+    assert (
+        identity_of(vault, settings(provider.url, **told))
+        .bearer(token({**claims, "scope": "openid"}))
+        .principal.narrowed
+        is None
+    )
+    vault.settings = settings(provider.url, scope_claim="scp", patient_claim="pat")
+    other = Identity(vault).bearer(token({**claims, "scp": ["patient/*.rs"], "pat": "p2", "patient": "p1"}))
+    assert other.principal.narrowed == ("p2/*.rs",)
+
+
 def test_a_token_may_be_good_once(vault: Any, provider: Provider, claims: dict[str, Any]) -> None:
     identity = identity_of(vault, settings(provider.url, once=True))
     assert identity.bearer(token(claims))

@@ -172,7 +172,7 @@ def test_compartments(client: httpx.Client) -> None:
     [
         ("/fhir/Patience", 404, "http.unknown_type"),
         ("/fhir/Patient/p1/Patience", 404, "http.no_route"),
-        ("/fhir/Patient/p1/_history", 404, "http.no_route"),
+        ("/fhir/Patient/p1/_past", 404, "http.no_route"),
         ("/fhir/Organization/north/Patient", 404, "http.no_compartment"),
         ("/fhir/Patient/p_1/Observation", 404, "http.no_such_resource"),
         ("/fhir/Patient?colour=red", 400, "search.unknown_parameter"),
@@ -430,7 +430,7 @@ def test_who_may_see_some_types_pages_through_them(client: httpx.Client, token: 
 def test_capabilities_list_what_is_offered(client: httpx.Client) -> None:
     said = httpx.get(f"{client.base_url}/fhir/metadata", timeout=30).json()
     rest = said["rest"][0]
-    assert [one["code"] for one in rest["interaction"]] == ["search-system"]
+    assert {"search-system", "history-system"} <= {one["code"] for one in rest["interaction"]}
     types = {one["type"]: one for one in rest["resource"]}
     offered = {one["name"]: one for one in types["Observation"]["searchParam"]}
     assert {"code-value-quantity", "combo-code", "_has", "_lastUpdated", "_text", "_profile"} <= set(offered)

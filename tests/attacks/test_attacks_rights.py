@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import delete, insert, select
 
 from carelake.access import tables
-from carelake.apps.cli import credentials, emergency, rights, who
+from carelake.apps.cli import clients, credentials, emergency, rights, who
 from carelake.apps.cli.session import Options, Session
 from carelake.apps.wiring import Workspace
 from carelake.audit.acts import ActHeader, write
@@ -37,7 +37,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def do(root: Path, monkeypatch: pytest.MonkeyPatch) -> Do:
     """A command, by whom and for what purpose; answers the last thing that it printed."""
     said: list[Any] = []
-    for shelf in (who, rights, emergency, credentials):
+    for shelf in (who, rights, emergency, credentials, clients):
         monkeypatch.setattr(shelf, "answer", said.append)
 
     def call(work: Callable[..., Any], by: str | None = None, purpose: str = "HOPERAT", **arguments: Any) -> Any:
@@ -88,6 +88,10 @@ def given(do: Do) -> dict[str, str]:
     do(credentials.link, name="bob", remove=True, issuer="https://id.example.org", subject="u-2")
     with suppress(Refused):
         do(who.change, "bob", name="bob", change="add_role", role="auditor")
+    for name in ("loads-1", "ended-1"):
+        keys = f"https://{name}.example.org/jwks"
+        do(clients.add, name="pipeline", jwks=keys, scope="system/*.rs", client=name)
+    do(clients.disable, client="ended-1")
     return ids
 
 
@@ -109,7 +113,7 @@ def test_a_right_that_was_edited_in_the_database_is_named(workspace: Workspace, 
     assert told(workspace) == {}
     everyone = '["production","research","development","security"]'
     principal, glass, key = tables.principal, tables.access_break_glass, tables.access_key
-    grant = tables.access_grant
+    grant, client = tables.access_grant, tables.access_client
     far, past = "2999-01-01T00:00:00.000Z", "2020-01-01T00:00:00.000Z"
     attacks: list[tuple[Any, dict[str, str], dict[str, Any] | None, str, str]] = [
         (principal, {"name": "ann"}, {"roles": '["clinician","operator"]'}, "principal/ann", "roles"),
@@ -139,6 +143,15 @@ def test_a_right_that_was_edited_in_the_database_is_named(workspace: Workspace, 
         (key, {"id": given["key"]}, {"created": far}, f"access-key/{given['key']}", "created"),
         (tables.access_revoked, {}, None, "token/0123456789abcdef0123456789abcdef", "gone"),
         (tables.access_revoked, {}, {"expires": past}, "token/0123456789abcdef0123456789abcdef", "expires"),
+        (client, {"id": "loads-1"}, {"scopes": "system/*.cruds"}, "client/loads-1", "digest"),
+        (client, {"id": "loads-1"}, {"keys_url": "https://evil.example.org/jwks"}, "client/loads-1", "digest"),
+        (client, {"id": "loads-1"}, {"keys": '{"keys":[]}', "keys_url": ""}, "client/loads-1", "digest"),
+        (client, {"id": "loads-1"}, {"principal": "operator"}, "client/loads-1", "principal"),
+        (client, {"id": "loads-1"}, {"purpose": "TREAT"}, "client/loads-1", "purpose"),
+        (client, {"id": "loads-1"}, {"id": "mine-1"}, "client/mine-1", "no act"),
+        (client, {"id": "ended-1"}, {"disabled": False}, "client/ended-1", "disabled"),
+        (client, {"id": "ended-1"}, None, "client/ended-1", "gone"),
+        (principal, {"name": "pipeline"}, {"disabled": True}, "principal/pipeline", "disabled"),
         (tables.access_link, {}, {"principal": "operator"}, "link/", "principal"),
         (tables.access_link, {}, {"subject": "u-2"}, "link/", "no act"),
     ]

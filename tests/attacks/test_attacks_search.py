@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from carelake.access.gate import Gate
+from carelake.access.narrowed import read_grant
 from carelake.access.policy import Policies, Request
 from carelake.access.principals import Principal, Principals
 from carelake.apps.searching import entries, find
 from carelake.apps.wiring import import_tables
 from carelake.core.canonical import dump_as_given
 from carelake.core.clock import FixedClock
-from carelake.core.errors import CarelakeError
+from carelake.core.errors import CarelakeError, NotFound
 from carelake.core.ids import SequenceIds
 from carelake.core.permit import Permit, mint
 from carelake.core.settings import Settings
@@ -193,8 +196,8 @@ class World:
             with self.vault.database.transaction(permit) as tx:
                 self.resources.keep(permit, tx, "landing:1", [parsed(one) for one in resources])
 
-    def permit(self, account: str, *scope: str) -> Permit:
-        said: dict[str, Any] = {"act": "a" * 32, "principal": "olaf", "purpose": "TREAT", "action": "test:act"}
+    def permit(self, account: str, *scope: str, action: str = "test:act") -> Permit:
+        said: dict[str, Any] = {"act": "a" * 32, "principal": "olaf", "purpose": "TREAT", "action": action}
         expires = NOW + timedelta(days=1)
         return mint(**said, account=account, target="t", grants=GRANTS, scope=scope, expires=expires, log=_Silent())
 
@@ -290,9 +293,72 @@ class Worlds:
             (account, patient), lambda: {account: [one for one in self.held[account] if owner(one) == patient]}
         )
 
+    def covered(self, account: str, narrowed: tuple[str, ...], denied: frozenset[str]) -> World:
+        """Of what is left without some types, what the scopes of a token cover."""
+        denied &= {one["resourceType"] for one in self.held[account]}
+
+        def left() -> dict[str, list[Resource]]:
+            held = self.held[account]
+            return {account: [one for one in held if one["resourceType"] not in denied and is_covered(narrowed, one)]}
+
+        return self.world((account, narrowed, denied), left)
+
     def close(self) -> None:
         for world in self.made.values():
             world.vault.close()
+
+
+def _all_but(*grants: str) -> tuple[str, ...]:
+    """All of every type, but of those that these grants are for."""
+    named = {read_grant(one).type for one in grants}
+    return (*grants, *(f"/{kind}.rs" for kind in sorted(resource_types() - named)))
+
+
+NARROWED: list[tuple[str, ...]] = [
+    _all_but("/Observation.s?code=a", "/Observation.s?status=amended", "p1/Observation.s"),
+    _all_but("/Observation.s?code=urn:s|b", "p1/Encounter.s", "/Encounter.s?status=finished"),
+    _all_but("p2/Patient.s", "p1/Patient.s?gender=male", "/Condition.s?code=c&encounter=Encounter/e1,Encounter/e2"),
+    _all_but("/Patient.s?_id=p1,p3", "/Practitioner.s?gender=female", "/Observation.s?performer=Practitioner/p1"),
+    ("/*.rs",),
+    ("p1/*.s",),
+    ("/*.r", "/Observation.s?code=urn:s|a"),
+    ("/Observation.s?code=a", "/Observation.s?status=amended", "/Patient.s", "/Encounter.cruds", "/Practitioner.s"),
+    ("p1/Observation.s?code=a%2Cb&status=final", "/Practitioner.s", "/Organization.s", "p1/Patient.s", "/List.s"),
+    ("p2/Observation.rs", "p2/Patient.rs", "p2/Encounter.rs", "p2/Condition.rs?encounter=Encounter/e1"),
+    ("p1/*.s", "/Observation.s?date=ge2023", "p3/Patient.s"),
+    ("/Patient.cud", "/Observation.r"),
+    (),
+]
+"""What the scopes of a token leave, as a principal carries it."""
+
+
+def is_covered(narrowed: tuple[str, ...], one: Resource, letter: str = "s") -> bool:
+    """Whether an interaction by these grants shows a resource: read off the resource itself."""
+    return any(_covers(read_grant(text), one, letter) for text in narrowed)
+
+
+def _covers(grant: Any, one: Resource, letter: str) -> bool:
+    if letter not in grant.letters or grant.type not in ("*", one["resourceType"]):
+        return False
+    if grant.patient and owner(one) != grant.patient:
+        return False
+    pairs = [pair.partition("=")[::2] for pair in unquote(grant.query).split("&") if pair]
+    return all(_MEETS[name](one, value) for name, value in pairs)
+
+
+def _is_coded(one: Resource, value: str) -> bool:
+    return one["code"]["coding"][0]["code"] in [each.rpartition("|")[2] for each in value.split(",")]
+
+
+_MEETS: dict[str, Callable[[Resource, str], bool]] = {
+    "code": _is_coded,
+    "status": lambda one, value: one["status"] == value,
+    "gender": lambda one, value: one["gender"] == value,
+    "_id": lambda one, value: one["id"] in value.split(","),
+    "encounter": lambda one, value: one.get("encounter", {}).get("reference") in value.split(","),
+    "performer": lambda one, value: {"reference": value} in one.get("performer", []),
+    "date": lambda one, value: one["effectiveDateTime"][:4] >= value.removeprefix("ge"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -499,6 +565,66 @@ def decided_alike(worlds: Worlds, who: Principal, account: str, purpose: str, qu
         event("error" if seen.error else "answered" if seen.pages[0][1] else "nothing")
 
 
+def narrowed_alike(worlds: Worlds, who: Principal, narrowed: tuple[str, ...], query: str) -> None:
+    """A token with scopes, and a record that holds only what they cover of what policy allows."""
+    policies, grants = worlds.whole.gate.policies, [read_grant(one) for one in narrowed]
+    denied = frozenset(
+        kind
+        for kind in resource_types()
+        if not policies.decide(Request(who, "record:search", "production", "TREAT", type=kind)).allowed
+        or not any(one.serves(("s",), kind) for one in grants)
+    )
+    bearer = replace(who, narrowed=narrowed)
+    seen = worlds.whole.answer_to(bearer, "production", "TREAT", query)
+    if seen.refused:
+        assert denied, query
+        assert seen.pages == []
+        assert seen == worlds.empty.answer_to(bearer, "production", "TREAT", query), query
+        event("refused")
+    else:
+        assert any("s" in one.letters for one in grants), query
+        assert seen == worlds.covered("production", narrowed, denied).answer(query, "production"), query
+        event("error" if seen.error else "answered" if seen.pages[0][1] else "nothing")
+
+
+@checks(250)
+@given(
+    st.sampled_from([*PRINCIPALS[:1] * 4, *PRINCIPALS[1:3]]),
+    st.sampled_from([*NARROWED[:4] * 4, *NARROWED]),
+    queries(),
+)
+def test_what_a_token_does_not_cover_might_as_well_not_be_there(
+    worlds: Worlds, who: Principal, narrowed: tuple[str, ...], query: str
+) -> None:
+    narrowed_alike(worlds, who, narrowed, query)
+
+
+def test_each_resource_is_read_by_whose_token_covers_it(worlds: Worlds) -> None:
+    """One by one, by its version, in its history, and among all that a patient has."""
+    resources, held = worlds.whole.resources, worlds.held["production"]
+    for narrowed in NARROWED:
+        carried = tuple(one.replace(".s", ".r") for one in narrowed)
+        scope = tuple(f"only:{one}" for one in carried) or ("only:/Basic.r",)
+        permit = worlds.whole.permit("production", "account", *scope, action="record:read")
+        for one in held:
+            named = (permit, one["resourceType"], one["id"])
+            ways = (partial(resources.read, *named), partial(resources.vread, *named, "1"))
+            found = {_there(way) for way in (*ways, partial(resources.history, *named))}
+            assert found == {is_covered(carried, one, "r")}, (narrowed, *named[1:])
+        for patient in PATIENTS:
+            seen = {(one["resourceType"], one["id"]) for _, one in resources.resources_of(permit, patient)}
+            covered = (one for one in held if owner(one) == patient and is_covered(carried, one, "r"))
+            assert seen == {(one["resourceType"], one["id"]) for one in covered}, (narrowed, patient)
+
+
+def _there(way: Callable[[], Any]) -> bool:
+    try:
+        way()
+    except NotFound:
+        return False
+    return True
+
+
 @checks(250)
 @given(st.sampled_from(["production", "research"]), st.sampled_from(PATIENTS), queries())
 def test_a_patient_scope_is_a_record_of_that_patient(worlds: Worlds, account: str, patient: str, query: str) -> None:
@@ -531,6 +657,13 @@ def test_a_patient_scope_for_long(worlds: Worlds, account: str, patient: str, qu
 @given(st.sampled_from(PRINCIPALS), st.sampled_from(ACCOUNTS), st.sampled_from(PURPOSES), queries())
 def test_denial_for_long(worlds: Worlds, who: Principal, account: str, purpose: str, query: str) -> None:
     decided_alike(worlds, who, account, purpose, query)
+
+
+@pytest.mark.soak
+@checks(6000)
+@given(st.sampled_from(PRINCIPALS[:3]), st.sampled_from(NARROWED), queries())
+def test_tokens_for_long(worlds: Worlds, who: Principal, narrowed: tuple[str, ...], query: str) -> None:
+    narrowed_alike(worlds, who, narrowed, query)
 
 
 # -- the tests' own reach --------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_when_the_commit_fails_nobody_is_answered(ward: Any, monkeypatch: pytest
     commits, errors = Commits(ward.vault.database), []
     real = ward.vault.database.ledger
 
-    def full() -> Any:
+    def full(**_: Any) -> Any:
         raise Unavailable("vault.disk_full", "The disk is full.")
 
     def commit(number: int) -> None:
@@ -81,7 +81,7 @@ def test_an_interrupt_of_the_leader_answers_nobody(ward: Any, monkeypatch: pytes
     commits = Commits(ward.vault.database)
     real = ward.vault.database.ledger
 
-    def interrupted() -> Any:
+    def interrupted(**_: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ward.vault.database, "ledger", interrupted)
@@ -126,3 +126,18 @@ def test_killed_no_answer_is_without_its_act(ward: Any, child: Callable[..., Any
         assert answered <= kept
     ward.seal()
     assert ward.verify().intact
+
+
+def test_what_is_gathered_is_one_group_after_the_block(ward: Any) -> None:
+    commits = Commits(ward.vault.database)
+    with commits.gathering() as settle:
+        for _ in range(5):
+            commits.commit(row(ward))
+        assert ward.rows("SELECT count(*) FROM act") == [(0,)]
+        in_threads(lambda _: commits.commit(row(ward)), 2)  # other threads gather nothing
+        assert ward.rows("SELECT count(*) FROM act") == [(2,)]
+    groups = commits.groups
+    settle()
+    assert (commits.groups, ward.rows("SELECT count(*), max(seq) FROM act")) == (groups + 1, [(7, 7)])
+    commits.commit(row(ward))
+    assert ward.rows("SELECT count(*) FROM act") == [(8,)]

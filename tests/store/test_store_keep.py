@@ -101,14 +101,19 @@ def test_accounts_do_not_see_each_other(record: Any) -> None:
 
 def test_create_update_delete(record: Any) -> None:
     with record.vault.database.transaction(record.permit) as tx:
-        stored, ref = record.resources.create(record.permit, tx, {"resourceType": "Patient", "gender": "male"})
-        key = stored["id"]
-        again, same = record.resources.update(record.permit, tx, {**stored, "gender": "male"})
-    assert ref == record.resources.ref(record.permit, "Patient", key) or again["meta"]["versionId"] == "2"
-    assert same
+        made = record.resources.create(record.permit, tx, {"resourceType": "Patient", "id": "x", "gender": "male"})
+        key = made.id
+        again = record.resources.update(record.permit, tx, {**made.resource, "gender": "male"})
+    assert (made.version, made.created, made.changed) == (1, True, True)
+    assert (again.version, again.created, again.changed) == (1, False, False)
+    assert key != "x"
+    assert made.ref == again.ref == record.resources.ref(record.permit, "Patient", key)
+    assert made.resource == again.resource == record.resources.read(record.permit, "Patient", key)
     with record.vault.database.transaction(record.permit) as tx:
-        record.resources.delete(record.permit, tx, "Patient", key)
-        record.resources.delete(record.permit, tx, "Patient", key)
+        gone = record.resources.delete(record.permit, tx, "Patient", key)
+        again = record.resources.delete(record.permit, tx, "Patient", key)
+    assert (gone.version, gone.changed, gone.resource) == (2, True, None)
+    assert (again.version, again.changed) == (2, False)
     with pytest.raises(Gone):
         record.resources.read(record.permit, "Patient", key)
     assert record.search("Patient").total == 0
@@ -119,8 +124,8 @@ def test_create_update_delete(record: Any) -> None:
     assert (change.deleted, change.body) == (True, b"")
     record.keep(patient(key, gender="male"))
     assert record.search("Patient").total == 1
-    with record.vault.database.transaction(record.permit) as tx, pytest.raises(NotFound):
-        record.resources.delete(record.permit, tx, "Patient", "nobody")
+    with record.vault.database.transaction(record.permit) as tx:
+        assert record.resources.delete(record.permit, tx, "Patient", "nobody") is None
 
 
 def test_invalid_resources_are_refused_without_their_values(record: Any) -> None:

@@ -95,7 +95,9 @@ def test_pages_give_each_match_once_in_order(
     whole = pages(record, query, 1000)
     assert len(whole) == len(wanted)
     assert set(whole) == wanted
-    assert pages(record, query, count) == whole
+    paged = pages(record, query, count)
+    # Without an order asked for it is ours, which may be another one for pages of another size.
+    assert paged == whole if order else sorted(paged) == sorted(whole)
     for before, after in itertools.pairwise(whole):
         for code, down in order:
             one, other = (value(world, ("Observation", key), code, down=down) for key in (before, after))

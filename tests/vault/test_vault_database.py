@@ -19,7 +19,7 @@ import sqlalchemy
 from sqlalchemy import Column, Integer, MetaData, Table, func, insert, select
 
 from carelake.core.clock import FixedClock
-from carelake.core.errors import Conflict, Corrupt, Invalid, Unavailable
+from carelake.core.errors import CarelakeError, Conflict, Corrupt, Invalid, Unavailable
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
 from carelake.vault.database import Database, bounded, bulk, scope_of
@@ -444,3 +444,45 @@ def test_a_bound_ends_with_its_block(vault: Vault, rows: Permit) -> None:
             pass
         some = _ENDLESS.replace("FROM n)", "FROM n WHERE i < 200000)")
         assert connection.exec_driver_sql(some).scalar() == 200000
+
+
+def test_readings_together_see_one_moment_and_still_show_their_permits(
+    vault: Vault, rows: Permit, permit_for: PermitFor
+) -> None:
+    with vault.database.together():
+        assert count(vault, rows) == 0
+        other = threading.Thread(target=_add, args=(vault, rows, 1))
+        other.start()
+        other.join()
+        assert count(vault, rows) == 0
+        with vault.database.ledger_reading() as connection:
+            assert connection.scalar(select(func.count()).select_from(TABLE)) == 0
+        with pytest.raises(CarelakeError) as error, vault.database.reading(permit_for("lake:read")):
+            pass
+        assert error.value.code == "permit.grant"
+        _add(vault, rows, 2)  # a write of this thread is a transaction of its own
+    assert count(vault, rows) == 2
+
+
+def _add(vault: Vault, permit: Permit, number: int) -> None:
+    with vault.database.transaction(permit) as connection:
+        bulk(connection, "INSERT INTO thing (n) VALUES (?)", [(number,)])
+
+
+def test_no_writer_of_many_starves(vault: Vault, rows: Permit) -> None:
+    """Sixteen that write without a pause: the slowest has done a fair part when the quickest is done."""
+    done, over = [0] * 16, threading.Event()
+
+    def write(number: int) -> None:
+        while not over.is_set():
+            _add(vault, rows, number * 1_000_000 + done[number])
+            done[number] += 1
+            if done[number] == 20:
+                over.set()
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(16)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(60)
+    assert min(done) >= 3, done

@@ -114,8 +114,8 @@ def test_a_database_of_the_first_release_is_adopted_and_brought_up_once(make: Ma
         old.check_workspace("w1")
     assert caught.value.code == "vault.upgrade_needed"
     with old._scope(writing=True) as scope:
-        assert [number for number, _ in pending(scope.connection)] == ["0002", "0003"]
-        assert migrate(scope.connection, "w1") == ("0002", "0003")
+        assert [number for number, _ in pending(scope.connection)] == ["0002", "0003", "0004"]
+        assert migrate(scope.connection, "w1") == ("0002", "0003", "0004")
         assert pending(scope.connection) == ()
     with old._scope(writing=True) as scope:
         assert migrate(scope.connection, "w1") == ()
@@ -142,7 +142,7 @@ def test_an_upgrade_that_fails_changes_nothing(make: Make) -> None:
         fail()
     with old.snapshot() as connection:
         assert set(inspect(connection).get_table_names()) == before
-        assert [number for number, _ in pending(connection)] == ["0002", "0003"]
+        assert [number for number, _ in pending(connection)] == ["0002", "0003", "0004"]
 
 
 def test_a_later_migration_is_not_opened(make: Make) -> None:

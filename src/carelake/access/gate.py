@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from carelake.access.actions import action as known_action
 from carelake.access.actions import actions, resolved
+from carelake.access.narrowed import shown
 from carelake.access.policy import Decision, Policies
 from carelake.access.principals import Principal
 from carelake.access.stamp import stamp_of
@@ -89,6 +90,16 @@ class Gate:
         if job or not draft.flushed or draft.pending():
             self._record(draft, "done")
 
+    @contextmanager
+    def together(self) -> Iterator[Callable[[], None]]:
+        """Enter for several callers one after another, in this thread: one snapshot, and one commit for their acts.
+
+        For readings. What it gives is to be called after the block, and commits the acts of all; none of the callers
+        may be answered before it has returned, and nothing at all but the error when it raises.
+        """
+        with self._commits.gathering() as settle, self._vault.database.together():
+            yield settle
+
     def widen(self, permit: Permit, types: Collection[str]) -> Permit:
         """The permit for more FHIR types, inside its block: each is decided as the first was; all or none is allowed.
 
@@ -147,6 +158,28 @@ class Gate:
         self._write(header)
         return header.correlation
 
+    @contextmanager
+    def replaying(self, account: str) -> Iterator[Permit]:
+        """A permit to take out of a copy that was put back whoever was erased after it was made.
+
+        Nobody is asked: that was decided before, and the copy is not to be opened without. The vault does the job.
+        """
+        told = ("vault", account, "HOPERAT", "record:erase", "record")
+        header = ActHeader(self._vault.ids.new(), *told, {"reasons": ["erased after this copy was made"]})
+        draft = ActDraft(header, self._vault.clock, job=True)
+        self._record(draft, "start", process=this_process())
+        grants = known_action("record:erase").grants
+        permit = self._mint_with(header, grants, ("account",), draft, self._vault.settings.access.job_seconds)
+        try:
+            yield permit
+        except BaseException as error:
+            draft.ended = True
+            code = error.code if isinstance(error, CarelakeError) else type(error).__name__
+            self._record(draft, "failed", error=code)
+            raise
+        draft.ended = True
+        self._record(draft, "done")
+
     def sealing(self) -> Permit:
         """A permit to seal the trail. It writes no act of its own: each sealing would then need another.
 
@@ -157,6 +190,10 @@ class Gate:
     def probing(self) -> Permit:
         """A permit to see whether the database answers; a probe every second must not fill the trail."""
         return self._unlogged("probe", "probe:ready", "probe", "rows:read")
+
+    def polling(self) -> Permit:
+        """A permit to see which jobs wait; it writes no act, as `probing`: who does one has acts of their own."""
+        return self._unlogged("jobs", "job:poll", "record", "rows:read")
 
     def vouching(self) -> Permit:
         """A permit under which access seals and opens the secrets of credentials, by the security account's key.
@@ -182,7 +219,7 @@ class Gate:
         facts: dict[str, Any] = {
             "reasons": list(verdict.decision.reasons),
             "roles": list(who.roles),
-            "scope": list(verdict.decision.scope),
+            "scope": shown(verdict.decision.scope),
             "policy": self.policies.digest,
             **_via(who),
             **({"credential": who.credential} if who.credential else {}),

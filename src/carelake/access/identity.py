@@ -9,16 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any, NamedTuple
 
 import jwt
+from sqlalchemy import Connection
 
 from carelake.access import sigv4
+from carelake.access.kept import Kept
 from carelake.access.keys import AccessKey, AccessKeys, aged, stale_note
 from carelake.access.lockout import UNKNOWN, Lockout
+from carelake.access.narrowed import granted
 from carelake.access.oidc import Oidc
 from carelake.access.once import first_time
 from carelake.access.principals import ANONYMOUS, DEFAULTS, Principal, Principals
+from carelake.access.scopes import read_scopes
 from carelake.access.sigv4 import SignedRequest, bad_signature
+from carelake.access.smart import Assertions, bad_assertion
+from carelake.access.smart_clients import Client
+from carelake.access.stamp import stamp_of
 from carelake.access.standing import Register
 from carelake.access.tokens import Claims, Tokens, not_valid
 from carelake.core.clock import iso
@@ -48,6 +56,14 @@ class Caller:
         return set(ACCOUNTS) <= set(self.principal.accounts)
 
 
+class Recognised(NamedTuple):
+    """Whom a token was found to name."""
+
+    caller: Caller
+    claimed: str
+    until: datetime
+
+
 class Identity:
     """Resolves callers of one workspace."""
 
@@ -57,7 +73,9 @@ class Identity:
         self.register = Register(vault)
         self.tokens = Tokens(vault)
         self._oidc = Oidc(vault, self._told.oidc)
+        self._assertions = Assertions(vault, self._told.oidc)
         self._lockout = Lockout(vault, self._told.lockout)
+        self._kept: Kept[Recognised] = Kept()
 
     def bind_defaults(self, uid: int) -> None:
         """Make the principals of a new workspace and bind an operating-system user to ``operator``."""
@@ -111,10 +129,10 @@ class Identity:
         return replace(other.principal.spoken_for_by(own), lent=True)
 
     def issue(
-        self, principal: Principal, *, purpose: str, account: str, seconds: int, role: str | None = None
+        self, principal: Principal, *, purpose: str, account: str, seconds: int, role: str | None = None, **more: Any
     ) -> str:
         """A signed access token; see `Tokens.issue`."""
-        return self.tokens.issue(principal, purpose=purpose, account=account, seconds=seconds, role=role)[0]
+        return self.tokens.issue(principal, purpose=purpose, account=account, seconds=seconds, role=role, **more)[0]
 
     def bearer(self, token: str, source: str = "") -> Caller:
         """The caller that a token names: one of this workspace, or of an identity provider in the settings.
@@ -127,6 +145,10 @@ class Identity:
                 ``access.locked``.
             Unavailable: ``access.jwks``.
         """
+        with self._vault.database.ledger_reading() as connection:
+            kept = self._kept.get(token, self._now(connection), self._vault.clock.now())
+            if kept is not None and not self._lockout.stands(connection, source, kept.claimed):
+                return kept.caller
         issuer, subject = _peeked(token)
         claimed = f"{issuer}\x1f{subject}" if isinstance(subject, str) else UNKNOWN
         with self._counted(source, claimed):
@@ -134,10 +156,41 @@ class Identity:
                 raise not_valid()
             if self._oidc.knows(issuer):
                 return self._of_issuer(token, str(issuer))
-            claims = self.tokens.verified(token)
-            if self.tokens.revoked(claims):
-                raise not_valid()
-            return self._of_claims(claims)
+            with self._vault.database.ledger_reading() as connection:
+                # One snapshot for all of it: what is kept was true together with its stamp.
+                now = self._now(connection)
+                claims = self.tokens.verified(token)
+                if self.tokens.revoked_seen(connection, claims):
+                    raise not_valid()
+                caller = self._of_claims(connection, claims)
+            self._kept.put(token, now, Recognised(caller, claimed, claims.expires))
+            return caller
+
+    def asserted(self, assertion: str, audience: str, source: str = "") -> tuple[Caller, Client]:
+        """The client that signed an assertion, and whom it calls as (SMART Backend Services).
+
+        Args:
+            audience: our token endpoint.
+
+        Raises:
+            Unauthenticated: ``access.client``, ``access.locked``.
+            Unavailable: ``access.jwks``.
+        """
+        issuer, _ = _peeked(assertion)
+        claimed = f"client\x1f{issuer}" if isinstance(issuer, str) else UNKNOWN
+        with self._counted(source, claimed):
+            if issuer is None:
+                raise bad_assertion()
+            client = self._assertions.verified(assertion, issuer, audience)
+            standing = self.register.standing(client.principal)
+            if standing is None:
+                raise bad_assertion()
+        who = replace(standing.principal, credential=f"client:{client.id}")
+        return Caller(who, client.purpose, client.account), client
+
+    def remembers(self, token: str) -> bool:
+        """Whether the token was good not long ago; whether it is now, `bearer` tells."""
+        return bool(token) and self._kept.has(token)
 
     def signed(self, request: SignedRequest, vouching: Permit, source: str = "") -> Caller:
         """The caller whose access key signed a request (AWS Signature Version 4).
@@ -195,19 +248,32 @@ class Identity:
         if failed:
             self._lockout.succeeded(source, claimed)
 
-    def _of_claims(self, claims: Claims) -> Caller:
-        who = self._recognised(claims.principal, claims.role, f"token:{claims.id}", claims.expires)
+    def _now(self, connection: Connection) -> tuple[str, int]:
+        """What has to be the same for a token to be good as it was: all rights and revocations, and the key ring."""
+        return stamp_of(connection), self._vault.keyring.current().file.generation
+
+    def _of_claims(self, connection: Connection, claims: Claims) -> Caller:
+        who = self._seen(connection, claims.principal, claims.role, f"token:{claims.id}", claims.expires)
+        if claims.scope is not None:
+            who = replace(who, narrowed=granted(read_scopes(claims.scope).resources, claims.patient))
         return Caller(who, claims.purpose, claims.account)
 
     def _of_issuer(self, token: str, issuer: str) -> Caller:
         outside = self._oidc.verified(token, issuer)
         who = self._recognised(outside.principal, "", outside.credential, outside.expires)
+        who = replace(who, narrowed=outside.narrowed)
         if outside.roles is not None:
             who = replace(who, roles=tuple(role for role in who.roles if role in outside.roles))
         return Caller(who, outside.purpose, outside.account)
 
     def _recognised(self, name: str, role: str, credential: str, until: datetime | None) -> Principal:
-        standing = self.register.standing(name)
+        with self._vault.database.ledger_reading() as connection:
+            return self._seen(connection, name, role, credential, until)
+
+    def _seen(
+        self, connection: Connection, name: str, role: str, credential: str, until: datetime | None
+    ) -> Principal:
+        standing = self.register.seen(connection, name)
         if standing is None:
             raise not_valid()
         who = replace(standing.principal, credential=credential, until=until)

@@ -17,11 +17,12 @@ from carelake.core.clock import Clock
 from carelake.core.errors import Invalid, Unavailable
 from carelake.core.settings import OidcSettings
 
-__all__ = ["KeySource"]
+__all__ = ["KeySet", "KeySource", "is_web", "matching", "read_keys"]
 
 _MAX_KEYS = 100
 _LEAST_RSA_BITS = 2048
-_FAMILY = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC"}
+_FAMILY = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "RS384": "RSA", "ES384": "EC"}
+_CURVE = {"ES256": "P-256", "ES384": "P-384"}
 
 
 class KeySource:
@@ -37,7 +38,7 @@ class KeySource:
             Invalid: ``access.jwks``, for another kind of address.
         """
         self._where = where
-        self._web = _is_web(where)
+        self._web = is_web(where)
         self._settings = settings
         self._clock = clock
         self._keys: list[dict[str, Any]] = []
@@ -75,23 +76,13 @@ class KeySource:
             self._fetched = now
 
     def _matching(self, kid: str | None, algorithm: str) -> list[jwt.PyJWK]:
-        fitting = [key for key in self._keys if _fits(key, algorithm)]
-        if kid is None:
-            # RFC 7515 section 4.1.4 leaves it out; only a set of one key is then clear.
-            named = fitting if len(fitting) == 1 else []
-        else:
-            named = [key for key in fitting if key.get("kid") == kid]
-        return [made for key in named[:4] if (made := _made(key, algorithm)) is not None]
+        return matching(self._keys, kid, algorithm)
 
     def _parsed(self, text: bytes) -> list[dict[str, Any]]:
         try:
-            said = msgspec.json.decode(text)
-            keys = said["keys"]
-        except (msgspec.DecodeError, KeyError, TypeError, RecursionError, UnicodeDecodeError):
+            return read_keys(text)
+        except Invalid:
             raise self._not_there() from None
-        if not isinstance(keys, list) or len(keys) > _MAX_KEYS:
-            raise self._not_there()
-        return [key for key in keys if isinstance(key, dict)]
 
     def _file_text(self) -> bytes:
         try:
@@ -136,6 +127,53 @@ class KeySource:
         )
 
 
+class KeySet:
+    """A key set that is at hand, and does not change."""
+
+    def __init__(self, text: bytes | str) -> None:
+        """Make it of the text of a JSON Web Key Set.
+
+        Raises:
+            Invalid: ``access.jwks``.
+        """
+        self._keys = read_keys(text)
+
+    def candidates(self, kid: str | None, algorithm: str) -> list[jwt.PyJWK]:
+        """As `KeySource.candidates`."""
+        return matching(self._keys, kid, algorithm)
+
+
+def read_keys(text: bytes | str) -> list[dict[str, Any]]:
+    """The members of a JSON Web Key Set.
+
+    Raises:
+        Invalid: ``access.jwks``.
+    """
+    try:
+        keys = msgspec.json.decode(text)["keys"]
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError, UnicodeError):
+        keys = None
+    if not isinstance(keys, list) or len(keys) > _MAX_KEYS:
+        raise Invalid("access.jwks", f"This is no JSON Web Key Set (RFC 7517) of at most {_MAX_KEYS} keys.")
+    return [key for key in keys if isinstance(key, dict)]
+
+
+def matching(keys: list[dict[str, Any]], kid: str | None, algorithm: str) -> list[jwt.PyJWK]:
+    """The keys that may have signed by an algorithm under a key id; few, mostly one."""
+    fitting = [key for key in keys if _fits(key, algorithm)]
+    if kid is None:
+        # RFC 7515 section 4.1.4 leaves it out; only a set of one key is then clear.
+        named = fitting if len(fitting) == 1 else []
+    else:
+        named = [key for key in fitting if key.get("kid") == kid]
+    return [made for key in named[:4] if (made := _made(key, algorithm)) is not None]
+
+
+def is_web(where: str) -> bool:
+    """Whether an address is fetched, and not a file: https (http on loopback); `Invalid` for other schemes."""
+    return _is_web(where)
+
+
 def _is_web(where: str) -> bool:
     parts = urlsplit(where)
     if parts.scheme == "https" and parts.hostname:
@@ -158,7 +196,7 @@ def _fits(key: dict[str, Any], algorithm: str) -> bool:
     family = _FAMILY.get(algorithm)
     if family is None or key.get("kty") != family or key.get("use", "sig") != "sig":
         return False
-    return key.get("alg", algorithm) == algorithm and (family != "EC" or key.get("crv") == "P-256")
+    return key.get("alg", algorithm) == algorithm and (family != "EC" or key.get("crv") == _CURVE[algorithm])
 
 
 def _made(key: dict[str, Any], algorithm: str) -> jwt.PyJWK | None:

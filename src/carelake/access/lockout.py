@@ -19,6 +19,7 @@ from carelake.access.tables import access_failure as table
 from carelake.core.clock import instant, iso
 from carelake.core.errors import Unauthenticated
 from carelake.core.settings import LockoutSettings
+from carelake.vault.database import rows_of, scope_of
 from carelake.vault.workspace import Vault
 
 __all__ = ["UNKNOWN", "Lockout"]
@@ -43,7 +44,7 @@ class Lockout:
             Unauthenticated: ``access.locked``, with ``retry_after`` in seconds.
         """
         with self.vault.database.ledger_reading() as connection:
-            row = _row(connection, _pair(source, claimed))
+            row = _row(connection, _pair(source, claimed)) if _any(connection) else None
         now = self.vault.clock.now()
         if row is not None and row.locked_until is not None and now < instant(row.locked_until):
             wait = int((instant(row.locked_until) - now).total_seconds()) + 1
@@ -53,6 +54,10 @@ class Lockout:
                 retry_after=wait,
             )
         return row is not None
+
+    def stands(self, connection: Connection, source: str, claimed: str) -> bool:
+        """Whether anything at all is noted against this pair: then `check` is to be asked."""
+        return _any(connection) and _row(connection, _pair(source, claimed)) is not None
 
     def failed(self, source: str, claimed: str) -> datetime | None:
         """Count a failure; answers until when the pair is locked now, None when it is not."""
@@ -104,6 +109,19 @@ def _pair(source: str, claimed: str) -> str:
 
 def _first(now: datetime) -> dict[str, Any]:
     return {"failures": 0, "locks": 0, "first": iso(now), "last": iso(now), "locked_until": None}
+
+
+def _any(connection: Connection) -> bool:
+    """Whether anybody has failed lately; asked once in a snapshot, however many requests share it."""
+    scope = scope_of(connection)
+    if scope.writing:
+        return True
+    if table not in scope.memo:
+        scope.memo[table] = bool(rows_of(connection, _SOME))
+    return bool(scope.memo[table])
+
+
+_SOME = "SELECT 1 FROM access_failure LIMIT 1"
 
 
 def _row(connection: Connection, pair: str) -> Row[Any] | None:

@@ -16,8 +16,10 @@ import jwt
 from sqlalchemy import Connection, delete, insert, select
 
 from carelake.access.jwks import KeySource
+from carelake.access.narrowed import granted
 from carelake.access.once import first_time
 from carelake.access.principals import Principal, Principals, within
+from carelake.access.scopes import read_scopes
 from carelake.access.stamp import changed
 from carelake.access.tables import access_link
 from carelake.access.tokens import not_valid
@@ -42,6 +44,7 @@ class Outside:
     Attributes:
         roles: None when the issuer says nothing of roles; else only these of the principal's count.
         credential: for the trail.
+        narrowed: what the token's scopes leave; None when it has none.
     """
 
     principal: str
@@ -50,6 +53,7 @@ class Outside:
     account: str
     expires: datetime
     credential: str
+    narrowed: tuple[str, ...] | None = None
 
 
 class Links:
@@ -201,7 +205,22 @@ class Oidc:
             told.account,
             expires,
             f"oidc:{digest[:32]}",
+            _narrowed(claims, told),
         )
+
+
+def _narrowed(claims: dict[str, Any], told: OidcIssuer) -> tuple[str, ...] | None:
+    """The grants of a token that has scopes: one whose scopes open no resource opens none."""
+    said = claims.get(told.scope_claim) if told.scope_claim else None
+    if said is None:
+        return None
+    # RFC 9068 has one text; some providers write a list.
+    text = said if isinstance(said, str) else " ".join(_texts(said))
+    patient = claims.get(told.patient_claim)
+    try:
+        return granted(read_scopes(text).resources, patient if isinstance(patient, str) else "")
+    except Invalid:
+        return ()
 
 
 def _head(token: str) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class Principal:
         holds: every role of the principal, where ``roles`` are fewer (a token for one role): what they forbid stays
             forbidden.
         lent: spoken for at a local door: good while the speaker is an operator.
+        narrowed: what its credential leaves of what policy allows, as `carelake.access.narrowed` has it; None for a
+            credential that leaves all, () for one that leaves nothing.
     """
 
     name: str
@@ -66,11 +68,12 @@ class Principal:
     until: datetime | None = None
     holds: tuple[str, ...] = ()
     lent: bool = False
+    narrowed: tuple[str, ...] | None = None
 
     def spoken_for_by(self, speaker: Principal) -> Principal:
-        """This principal, with ``speaker`` on record as the one who speaks, and no longer than the speaker may."""
+        """This principal, with ``speaker`` on record as who speaks, for no longer and no more than that one may."""
         via = speaker.name if speaker.name != self.name else ""
-        return replace(self, via=via, credential=speaker.credential, until=speaker.until)
+        return replace(self, via=via, credential=speaker.credential, until=speaker.until, narrowed=speaker.narrowed)
 
 
 ANONYMOUS = Principal("anonymous", "person", (), ())

@@ -31,7 +31,7 @@ _CHANGING = ("access:manage", "credential:manage")
 """Every act of these is a change."""
 
 _DECIDING = ("access:request", "access:approve", "access:break-glass", "access:review")
-_KINDS = ("access-key/", "glass/", "grant/", "group/", "principal/", "token/")
+_KINDS = ("access-key/", "client/", "glass/", "grant/", "group/", "principal/", "token/")
 
 
 def witness(vault: Vault, vouching: Callable[[], Permit]) -> Callable[[Connection], Iterator[tuple[str, str]]]:
@@ -222,6 +222,16 @@ def _disable_key(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
     told.change(f"access-key/{said['key']}", disabled=True)
 
 
+def _add_client(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
+    place = {"account": row.account, "purpose": row.purpose, "digest": said["digest"], "created": said["created"]}
+    who = row.target.partition("/")[2]
+    told.put(f"client/{said['client']}", row.target, principal=who, disabled=False, **place)
+
+
+def _disable_client(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
+    told.change(f"client/{said['client']}", disabled=True)
+
+
 def _revoke_token(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
     told.swept = str(said["swept"])
     name = f"token/{said['token']}"  # targets show ids of our own only
@@ -239,11 +249,13 @@ def _unlink(told: _Told, row: Row[Any], said: Mapping[str, Any]) -> None:
 
 _CHANGES: dict[str, Callable[[_Told, Row[Any], Mapping[str, Any]], None]] = {
     "add": _add,
+    "add-client": _add_client,
     "add-key": _add_key,
     "add-role": _add_role,
     "approve-grant": _approve,
     "break-glass": _begin,
     "disable": _disable,
+    "disable-client": _disable_client,
     "disable-key": _disable_key,
     "enable": _disable,
     "end-glass": _end,

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Row, Table, select
 
 from carelake.access import tables
+from carelake.access.smart_clients import told_as
 
 __all__ = ["Held", "held", "membership"]
 
@@ -51,6 +52,10 @@ def held(connection: Connection, refer: Callable[[str, str], str]) -> Iterator[H
     for row in rows(tables.access_key):
         told = {**row._mapping, "disabled": bool(row.disabled)}
         yield _held(f"access-key/{row.id}", f"principal/{row.principal}", **told)
+    for row in rows(tables.access_client):
+        told = {**row._mapping, "disabled": bool(row.disabled)}
+        digest = told_as(row.scopes, row.keys_url, row.keys)
+        yield _held(f"client/{row.id}", f"principal/{row.principal}", digest=digest, **told)
     for row in rows(tables.access_revoked):
         yield _held(f"token/{row.id}", token=row.id, expires=row.expires)
     for row in rows(tables.access_link):

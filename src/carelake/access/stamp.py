@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import secrets
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, update
 
 from carelake.access.tables import access_stamp
+from carelake.vault.database import rows_of, scope_of
 
 __all__ = ["changed", "stamp_of"]
 
@@ -26,9 +27,16 @@ def changed(connection: Connection) -> None:
         connection.execute(insert(access_stamp).values(id=_ONE, stamp=stamp))
 
 
-_READ = select(access_stamp.c.stamp).where(access_stamp.c.id == _ONE)
+_READ = "SELECT stamp FROM access_stamp WHERE id = ?"
 
 
 def stamp_of(connection: Connection) -> str:
     """The stamp as this transaction sees it; "" before the first change."""
-    return str(connection.execute(_READ).scalar() or "")
+    scope = scope_of(connection)
+    known: str | None = scope.memo.get(_READ)
+    if known is None:
+        found = rows_of(connection, _READ, _ONE)
+        known = str(found[0][0]) if found else ""
+        if not scope.writing:
+            scope.memo[_READ] = known
+    return known

@@ -12,6 +12,7 @@ from carelake.vault.database import metadata
 
 __all__ = [
     "access_break_glass",
+    "access_client",
     "access_failure",
     "access_grant",
     "access_group",
@@ -111,6 +112,21 @@ access_key = Table(
     Column("created", _INSTANT, nullable=False),
     Column("last_used", _INSTANT),
     Column("disabled", Boolean, nullable=False),
+)
+
+access_client = Table(
+    "access_client",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("principal", String(128), nullable=False, index=True),
+    Column("account", String(64), nullable=False),
+    Column("purpose", String(16), nullable=False),
+    Column("scopes", Text, nullable=False, comment="SMART scopes that it may ask for, space between two"),
+    Column("keys_url", Text, nullable=False, comment="https address of its JSON Web Key Set, or an empty text"),
+    Column("keys", Text, nullable=False, comment="its JSON Web Key Set, or an empty text"),
+    Column("created", _INSTANT, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    comment="Backend services: clients that sign assertions, by SMART App Launch 2.2.",
 )
 
 access_revoked = Table(

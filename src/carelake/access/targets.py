@@ -20,7 +20,7 @@ _LEAVES = frozenset({*ZONES, "credentials", "database", "patient", "reference"})
 _LEAVES |= {"sign-models", "sign-tokens", "sign-trail"}
 _CODE = re.compile(r"[A-Z]{3,10}")
 _REF = re.compile(r"[a-z]{3,12}:[0-9a-f]{16,80}")
-_OWN_ID = re.compile(r"(access-key|glass|grant|token)/[0-9A-Za-z]{16,64}")
+_OWN_ID = re.compile(r"(access-key|client|glass|grant|token)/[0-9A-Za-z]{16,64}")
 _LONGEST = 160
 
 

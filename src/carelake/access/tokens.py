@@ -10,9 +10,10 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
 from jwt.algorithms import ECAlgorithm
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from carelake.access.principals import Principal
+from carelake.access.stamp import changed
 from carelake.access.tables import access_revoked
 from carelake.core.clock import iso
 from carelake.core.errors import Invalid, Refused, Unauthenticated
@@ -24,7 +25,12 @@ __all__ = ["Claims", "Tokens", "not_valid"]
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says."""
+    """What a verified token says.
+
+    Attributes:
+        scope: SMART scopes that narrow it; None for a token that is not narrowed.
+        patient: the patient in context, "" for none.
+    """
 
     id: str
     principal: str
@@ -32,6 +38,8 @@ class Claims:
     purpose: str
     account: str
     expires: datetime
+    scope: str | None = None
+    patient: str = ""
 
 
 class _SignedByVault(ECAlgorithm):
@@ -67,12 +75,22 @@ class Tokens:
         return f"urn:carelake:{self._vault.settings.workspace}"
 
     def issue(
-        self, principal: Principal, *, purpose: str, account: str, seconds: int, role: str | None = None
+        self,
+        principal: Principal,
+        *,
+        purpose: str,
+        account: str,
+        seconds: int,
+        role: str | None = None,
+        scope: str | None = None,
+        patient: str = "",
     ) -> tuple[str, Claims]:
         """A signed token (JWT, ES256) that says who, for what purpose and in which account.
 
         Args:
             role: the one role of the principal's that it carries; all of them without.
+            scope: SMART scopes that narrow it, as the caller has read them; not narrowed without.
+            patient: id of the patient that ``patient/`` scopes are about.
 
         Raises:
             Refused: ``access.role_not_held``, when the principal does not hold the role asked for (decision D13).
@@ -94,6 +112,8 @@ class Tokens:
             "iat": now,
             "exp": now + seconds,
             "jti": self._vault.ids.new(),
+            **({} if scope is None else {"scope": scope}),
+            **({"patient": patient} if patient else {}),
         }
         return self._jws.encode(json.dumps(claims).encode(), key="", algorithm="ES256"), _claims(claims)
 
@@ -135,8 +155,13 @@ class Tokens:
     def revoked(self, claims: Claims) -> bool:
         """Whether it was revoked before its time."""
         with self._vault.database.ledger_reading() as connection:
-            query = select(access_revoked.c.id).where(access_revoked.c.id == claims.id)
-            return connection.execute(query).first() is not None
+            return self.revoked_seen(connection, claims)
+
+    @staticmethod
+    def revoked_seen(connection: Connection, claims: Claims) -> bool:
+        """As `revoked`, as a transaction that is open sees it."""
+        query = select(access_revoked.c.id).where(access_revoked.c.id == claims.id)
+        return connection.execute(query).first() is not None
 
     def revoke(self, connection: Any, token_id: str, principal: str, expires: datetime) -> datetime:
         """Revoke a token for what is left of its time; again is no error, and does not change that time.
@@ -149,6 +174,7 @@ class Tokens:
         if connection.execute(select(access_revoked.c.id).where(access_revoked.c.id == token_id)).first() is None:
             row = {"id": token_id, "principal": principal, "expires": iso(expires), "at": iso(now)}
             connection.execute(insert(access_revoked).values(**row))
+            changed(connection)  # what any process has kept of the token is void from this commit on
         return now
 
 
@@ -160,6 +186,7 @@ def not_valid() -> Unauthenticated:
 
 
 def _claims(said: dict[str, Any]) -> Claims:
+    scope = said.get("scope")
     return Claims(
         str(said["jti"]),
         str(said["sub"]),
@@ -167,4 +194,6 @@ def _claims(said: dict[str, Any]) -> Claims:
         str(said.get("purpose", "")),
         str(said.get("account", "")),
         datetime.fromtimestamp(float(said["exp"]), UTC),
+        None if scope is None else str(scope),
+        str(said.get("patient") or ""),
     )

@@ -8,13 +8,17 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from carelake.access.narrowed import left_of
 from carelake.access.policy import Decision, Policies, Request
 from carelake.access.principals import Principal
+from carelake.access.stamp import stamp_of
 from carelake.access.standing import Register, Standing
 from carelake.core.clock import Clock, iso
 from carelake.vault.workspace import Vault
 
 __all__ = ["Judge", "Verdict"]
+
+_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Judge:
         self._register = Register(vault)
         self._vault = vault
         self._policies = policies
+        self._known: dict[tuple[object, ...], tuple[str, Verdict]] = {}
 
     def judge(
         self, principal: Principal, action: str, account: str, purpose: str, types: Sequence[str] = ()
@@ -53,8 +58,20 @@ class Judge:
         Args:
             types: FHIR types that the action is about: each is decided, and all must be allowed.
         """
+        asked = (principal, action, account, purpose, tuple(types))
         with self._vault.database.ledger_reading() as connection:
-            return self.seen(connection, principal, action, account, purpose, types)
+            stamp = stamp_of(connection)
+            known = self._known.get(asked)
+            if known is not None and known[0] == stamp and not _over(principal, self._clock):
+                return known[1]
+            verdict = self.seen(connection, principal, action, account, purpose, types)
+            standing = self._register.seen(connection, principal.name)
+        # What was given for a time changes with the time alone, and a session ends.
+        if standing is not None and not (standing.grants or standing.glasses) and not _over(principal, self._clock):
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            self._known[asked] = (stamp, verdict)
+        return verdict
 
     def seen(
         self,
@@ -77,7 +94,7 @@ class Judge:
         if principal.until is not None and now >= principal.until:
             return Verdict(Decision(False, ("the session has ended",)), Request(who, action, account, purpose), None)
         asked = [Request(who, action, account, purpose, type=one) for one in types or ("",)]
-        return _together([self._decide(standing, one, now) for one in asked], tuple(types))
+        return _together([_narrowed(self._decide(standing, one, now)) for one in asked], tuple(types))
 
     def _decide(self, standing: Standing | None, bare: Request, now: datetime) -> Verdict:
         # First without what was given for a time, so that an act names a grant only when it was needed.
@@ -111,6 +128,17 @@ class Judge:
         if request.glass and not self._policies.decide(replace(request, glass="")).allowed:
             return request.ends, request.glass_ends
         return (request.ends,)
+
+
+def _narrowed(found: Verdict) -> Verdict:
+    """What the caller's credential leaves of a verdict; a grant or a broken glass widens policy, never a token."""
+    asked = found.request
+    left = left_of(found.decision, asked.principal.narrowed, asked.action, asked.type)
+    return found if left is found.decision else replace(found, decision=left)
+
+
+def _over(principal: Principal, clock: Clock) -> bool:
+    return principal.until is not None and clock.now() >= principal.until
 
 
 def _operates(speaker: Standing | None) -> bool:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from carelake.core import errors
+from carelake.fhir.issues import Issue
+from carelake.fhir.outcome import operation_outcome
 
-__all__ = ["code_of", "exit_code", "outcome_of", "problem_of", "status_of"]
+__all__ = ["Rejected", "code_of", "exit_code", "outcome_of", "problem_of", "status_of"]
+
+
+class Rejected(errors.Invalid):
+    """A resource that was sent and must not be kept.
+
+    Attributes:
+        issues: what is wrong with it, with lines and columns where there was a text.
+    """
+
+    def __init__(self, code: str, message: str, issues: Sequence[Issue]) -> None:
+        super().__init__(code, message)
+        self.issues = tuple(issues)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +47,14 @@ _TABLE: tuple[tuple[type[errors.CarelakeError], _Row], ...] = (
 )
 
 
+_ISSUES = {
+    "http.several_matches": "multiple-matches",
+    "terminology.too_costly": "too-costly",
+    "terminology.too_many": "too-costly",
+}
+"""Where FHIR has a more exact word for what went wrong."""
+
+
 def _row(error: BaseException) -> _Row:
     return next((row for kind, row in _TABLE if isinstance(error, kind)), _Row(1, 500, "exception"))
 
@@ -53,13 +76,18 @@ def status_of(error: BaseException) -> int:
 
 def outcome_of(error: BaseException) -> dict[str, Any]:
     """A FHIR OperationOutcome. An error that is not ours says nothing about itself: its text may hold anything."""
+    if isinstance(error, Rejected):
+        return operation_outcome(error.issues)
     ours = isinstance(error, errors.CarelakeError)
-    issue = {
+    issue: dict[str, Any] = {
         "severity": "error" if ours else "fatal",
-        "code": _row(error).issue,
+        "code": _ISSUES.get(code_of(error)) or _row(error).issue,
         "details": {"text": error.code if isinstance(error, errors.CarelakeError) else "fault"},
         "diagnostics": message_of(error),
     }
+    where = error.facts.get("expression") if isinstance(error, errors.CarelakeError) else None
+    if isinstance(where, str) and where:
+        issue["expression"] = [where]
     return {"resourceType": "OperationOutcome", "issue": [issue]}
 
 

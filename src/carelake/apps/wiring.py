@@ -33,7 +33,9 @@ from carelake.core.permit import Permit
 from carelake.core.settings import Settings
 from carelake.events.outbox import Outbox
 from carelake.pipelines.recipe import recipes
+from carelake.pipelines.tables import unfinished
 from carelake.vault.disk import write_atomic
+from carelake.vault.forgotten import due
 from carelake.vault.formats import check_not_newer
 from carelake.vault.sql.postgres import without_password
 from carelake.vault.workspace import Vault
@@ -41,6 +43,7 @@ from carelake.vault.workspace import Vault
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from carelake.pipelines.erase import Erasures
     from carelake.pipelines.platform import Platform
     from carelake.serving.predictions import Prediction
     from carelake.store import Resources
@@ -58,6 +61,7 @@ _TABLES = (
     "lake.tables",
     "pipelines.tables",
     "serving.tables",
+    "store.jobs_tables",
     "store.tables",
     "vault.tables",
 )
@@ -204,6 +208,7 @@ class Workspace:
         if not upgrading:
             workspace.trail.recover()
             tell(vault)
+            workspace.replay()
             workspace.changed = workspace.declared.look(_plain_files(root))
         return workspace
 
@@ -213,6 +218,22 @@ class Workspace:
             self.trail.seal(self.gate.sealing(), closing=True)
         finally:
             self.vault.close()
+
+    def replay(self, *, finish: bool = False) -> int:
+        """Take out of a copy that was put back whoever was erased after it was made; answers how many erasures.
+
+        Args:
+            finish: bring to its end what was under way in the copy, too; without, `carelake erase` does.
+        """
+        accounts = set(due(self.vault))
+        if finish:
+            with self.vault.database.reading(self.gate.polling()) as connection:
+                accounts |= unfinished(connection)
+        count = 0
+        for account in sorted(accounts):
+            with self.gate.replaying(account) as permit:
+                count += len(self.erasures.replay(permit))
+        return count
 
     def accept(self, permit: Permit) -> list[Changed]:
         """Accept ``carelake.toml`` and the policies as they are now; answers what that changed."""
@@ -244,6 +265,13 @@ class Workspace:
         from carelake.store import Resources
 
         return Resources(self.vault)
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        """Erasures of patients."""
+        from carelake.pipelines.erase import Erasures
+
+        return Erasures(self.vault, self.nouns, self.outbox, self.resources)
 
     @cached_property
     def platform(self) -> Platform:

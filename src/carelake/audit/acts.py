@@ -15,17 +15,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
 from carelake.audit.counters import take
-from carelake.audit.tables import act, act_patient
 from carelake.core import canonical
 from carelake.core.clock import Clock, instant, iso
-from carelake.vault.database import scope_of
+from carelake.vault.database import bulk, scope_of
 
 __all__ = ["ActDraft", "ActHeader", "ActRow", "Phase", "append", "prepared", "write"]
 
 Phase = Literal["start", "page", "done", "failed", "refused", "interrupted"]
+
+_COLUMNS = ("correlation", "phase", "at", "principal", "account", "purpose", "action", "target")
+_INSERT = f"INSERT INTO act (seq, {', '.join(_COLUMNS)}, facts) VALUES ({', '.join('?' * (len(_COLUMNS) + 2))})"
 
 _LISTED = 50
 """Refs named one by one on an act; more than these are counted and digested."""
@@ -178,16 +180,16 @@ def append(connection: Connection, rows: Sequence[ActRow]) -> None:
     latest = max(row.at for row in rows)
     first, reached = take(connection, "act", len(rows), iso(latest))
     behind = instant(reached) - _BEHIND
-    written, people = [], []
+    written: list[tuple[Any, ...]] = []
+    people: list[tuple[int, bytes]] = []
     for seq, row in enumerate(rows, first):
         text = row.text
         if row.at < behind:
             text = canonical.dump({**row.facts, "after": reached}).decode()
-        written.append({**row.columns, "seq": seq, "facts": text})
-        people += [{"seq": seq, "patient": bytes.fromhex(one.partition(":")[2])} for one in row.patients]
-    connection.execute(insert(act), written)
-    if people:
-        connection.execute(insert(act_patient), people)
+        written.append((seq, *(row.columns[name] for name in _COLUMNS), text))
+        people += [(seq, bytes.fromhex(one.partition(":")[2])) for one in row.patients]
+    bulk(connection, _INSERT, written)
+    bulk(connection, "INSERT INTO act_patient (seq, patient) VALUES (?, ?)", people)
 
 
 def write(connection: Connection, header: ActHeader, phase: Phase, clock: Clock, facts: Mapping[str, Any]) -> None:

@@ -9,8 +9,10 @@ raises.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
+from threading import Lock, local
 
 from carelake.audit.acts import ActRow, append
 from carelake.core.errors import CarelakeError, Unavailable
@@ -24,7 +26,7 @@ _MOST = 500
 
 @dataclass(slots=True)
 class _Waiting:
-    row: ActRow
+    rows: Sequence[ActRow]
     done: bool = False
     led: bool = False
     error: BaseException | None = None
@@ -37,15 +39,37 @@ class Commits:
         self._database = database
         self._queue: deque[_Waiting] = deque()
         self._leading = Lock()
+        self._thread = local()
         self.groups = 0
 
+    @contextmanager
+    def gathering(self) -> Iterator[Callable[[], None]]:
+        """Keep the acts of this thread inside the block; what it gives commits them in one go, after the block.
+
+        For who does several readings one after another and answers none of them before that call has returned.
+        It raises as `commit` does, for all of them.
+        """
+        kept: list[ActRow] = []
+        self._thread.kept = kept
+        try:
+            yield lambda: self._commit(kept) if kept else None
+        finally:
+            self._thread.kept = None
+
     def commit(self, row: ActRow) -> None:
-        """Return once the act is committed; the caller must be in no write transaction of its thread.
+        """Return once the act is committed, or kept (`gathering`); not from inside a write transaction of the thread.
 
         Raises:
             Unavailable: ``vault.disk_full``, ``vault.busy``: the act is not kept, so what it tells of must not leave.
         """
-        mine = _Waiting(row)
+        kept: list[ActRow] | None = getattr(self._thread, "kept", None)
+        if kept is not None:
+            kept.append(row)
+        else:
+            self._commit((row,))
+
+    def _commit(self, rows: Sequence[ActRow]) -> None:
+        mine = _Waiting(rows)
         self._queue.append(mine)
         with self._leading:
             while not mine.done:
@@ -58,8 +82,8 @@ class Commits:
         # Only the leader takes from the queue, so an act whose thread has been waiting is in this group or was done.
         group = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST))]
         try:
-            with self._database.ledger() as connection:
-                append(connection, [one.row for one in group])
+            with self._database.ledger(keys=False) as connection:
+                append(connection, [row for one in group for row in one.rows])
         except BaseException as error:
             for one in group:
                 one.error = error

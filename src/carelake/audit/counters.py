@@ -8,33 +8,29 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, case, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from carelake.audit.tables import act, noun, trail_counter
+from carelake.vault.database import rows_of
 
 __all__ = ["take"]
 
-_T = trail_counter.c
 _TAKE = (
-    update(trail_counter)
-    .where(_T.name == bindparam("counter"))
-    .values(
-        last=_T.last + bindparam("many"),
-        at=case((_T.at < bindparam("moment"), bindparam("moment")), else_=_T.at),
-    )
-    .returning(_T.last, _T.at)
+    "UPDATE trail_counter SET last = last + ?, at = CASE WHEN at < ? THEN ? ELSE at END WHERE name = ? "
+    "RETURNING last, at"
 )
 _GIVEN: dict[str, Any] = {"act": act.c.seq, "noun": noun.c.number}
 
 
 def take(connection: Connection, name: Literal["act", "noun"], many: int, moment: str) -> tuple[int, str]:
     """The first of ``many`` new numbers, and the latest time that was ever taken with (this one included)."""
-    said = {"counter": name, "many": many, "moment": moment}
-    row = connection.execute(_TAKE, said).first()
-    if row is None:
+    said = (many, moment, moment, name)
+    rows = rows_of(connection, _TAKE, *said)
+    if not rows:
         _begin(connection, name, moment)
-        row = connection.execute(_TAKE, said).one()
+        rows = rows_of(connection, _TAKE, *said)
+    (row,) = rows
     return int(row[0]) - many + 1, str(row[1])
 
 

@@ -32,6 +32,7 @@ Kind = Literal[
     "prediction",
     "finding",
     "run",
+    "erasure",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 

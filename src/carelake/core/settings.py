@@ -15,6 +15,7 @@ __all__ = [
     "AccountSettings",
     "ApprovalSettings",
     "AuditSettings",
+    "BulkSettings",
     "DatabaseSettings",
     "EventSettings",
     "IngestSettings",
@@ -30,6 +31,7 @@ __all__ = [
     "ServeSettings",
     "Settings",
     "Sigv4Settings",
+    "SmartSettings",
     "ValidationSettings",
 ]
 
@@ -39,6 +41,9 @@ FORMAT = 2
 
 LEAST_RETENTION_DAYS = 2190
 _COPY = re.compile(r"[0-9a-f]{16}")
+_BASE_URL = re.compile(
+    r"(https://[A-Za-z0-9.-]{1,253}|http://(localhost|127\.0\.0\.1|\[::1\]))(:\d{1,5})?(/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?"
+)
 
 
 class IngestSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,6 +111,10 @@ class OidcIssuer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account: str = "production"
     max_seconds: int = 43_200
     once: bool = False
+    scope_claim: str = "scope"
+    patient_claim: str = "patient"
+    authorization_endpoint: str = ""
+    token_endpoint: str = ""
 
 
 class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,6 +138,27 @@ class Sigv4Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refuse_replay: bool = True
 
 
+class SmartSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The token endpoint for backend services (docs/smart.md).
+
+    Attributes:
+        base_url: this server's address as clients know it, without a slash at the end, for example
+            ``https://fhir.example.org``; assertions are made for it. "" answers on loopback addresses only.
+        token_seconds: how long its tokens last, at most five minutes.
+    """
+
+    base_url: str = ""
+    token_seconds: int = 300
+
+    def __post_init__(self) -> None:
+        if self.base_url and not _BASE_URL.fullmatch(self.base_url):
+            raise ValueError(
+                "access.smart.base_url is https://HOST[:PORT][/PATH] (http on loopback), no slash at the end"
+            )
+        if not 1 <= self.token_seconds <= 300:
+            raise ValueError("access.smart.token_seconds is 1 to 300")
+
+
 class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long rights live, in seconds; what else the doors ask of who calls (docs/access.md)."""
 
@@ -144,6 +174,7 @@ class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lockout: LockoutSettings = LockoutSettings()
     oidc: OidcSettings = OidcSettings()
     sigv4: Sigv4Settings = Sigv4Settings()
+    smart: SmartSettings = SmartSettings()
 
 
 class AccountSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -278,10 +309,60 @@ class SearchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds of the HTTP door."""
+    """The HTTP door and its bounds (docs/serving.md).
+
+    Attributes:
+        workers: processes that answer.
+        tls_certificate: PEM file of the certificate and those between it and its root; with it the door speaks TLS.
+        tls_key: PEM file of its private key, not encrypted.
+        hsts_seconds: for so long browsers shall come by TLS only; 0 says nothing of it.
+        principal_per_second: requests of one principal, over all workers; 0 counts none.
+        source_per_second: requests from one address (IPv6: one /64), over all workers; 0 counts none.
+        burst_seconds: how long one who was quiet may go on at any speed, in seconds' worth of requests.
+        answer_seconds: how long an answer may take to be made.
+        gzip: compress answers for those who take that.
+        max_bundle_entries: entries of one batch or transaction.
+    """
 
     max_body_bytes: int = 5 * MIB
     seal_seconds: float = 1.0
+    workers: int = 1
+    tls_certificate: str = ""
+    tls_key: str = ""
+    hsts_seconds: int = 31_536_000
+    principal_per_second: float = 5_000.0
+    source_per_second: float = 10_000.0
+    burst_seconds: float = 2.0
+    answer_seconds: float = 60.0
+    gzip: bool = True
+    max_bundle_entries: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= 64:
+            raise ValueError(f"serve.workers is {self.workers}; one to 64 processes answer")
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("serve.tls_certificate and serve.tls_key are given both or neither")
+        if min(self.principal_per_second, self.source_per_second, self.hsts_seconds) < 0:
+            raise ValueError("serve: rates and hsts_seconds are 0 or more")
+        if self.burst_seconds <= 0 or self.answer_seconds <= 0:
+            raise ValueError("serve.burst_seconds and serve.answer_seconds are more than 0")
+
+
+class BulkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bulk export and import (docs/bulk.md).
+
+    Attributes:
+        part_resources: resources in a file of an export; a job goes on with the file at which it was killed.
+        keep_seconds: how long files of an export stay after it is done.
+        most_jobs: of one principal that are not at their end.
+        import_folder: folder whose files may be imported over HTTP; "" for none.
+    """
+
+    part_resources: int = 50_000
+    keep_seconds: float = 86_400.0
+    most_jobs: int = 4
+    poll_seconds: float = 2.0
+    import_folder: str = ""
 
 
 class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -322,6 +403,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     access: AccessSettings = AccessSettings()
     accounts: dict[str, AccountSettings] = {}
     audit: AuditSettings = AuditSettings()
+    bulk: BulkSettings = BulkSettings()
     database: DatabaseSettings = DatabaseSettings()
     events: EventSettings = EventSettings()
     keys: KeysSettings = KeysSettings()

@@ -14,12 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carelake.audit.nouns import Nouns
-from carelake.core.errors import Corrupt, NotFound
+from carelake.core.errors import Corrupt, Gone, NotFound
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.vault.workspace import Vault
 
-__all__ = ["keep", "read"]
+__all__ = ["ERASED", "keep", "read"]
+
+ERASED = "erased"
+"""State of a table that somebody was in who was erased."""
 
 _ZONE = "features"
 
@@ -58,8 +61,11 @@ def read(permit: Permit, vault: Vault, noun: Noun) -> pa.Table:
     """The table of a noun, as it was kept; needs the grant ``features:read``.
 
     Raises:
+        Gone: ``features.erased``: somebody in it was erased; the rest is another noun, made from this one.
         Corrupt: ``features.altered``, when the object's bytes are not those that the noun names.
     """
+    if noun.state == ERASED:
+        raise Gone("features.erased", "Somebody in this table was erased; read the one that was made of the rest.")
     data = vault.objects.get(permit, _ZONE, noun.body["object"])
     if hashlib.sha256(data).hexdigest() != noun.body["sha256"]:
         raise Corrupt("features.altered", "A feature table's bytes are not those it was named by; build it again.")

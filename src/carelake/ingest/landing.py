@@ -28,10 +28,12 @@ from carelake.ingest.tables import quarantine
 from carelake.vault.objects import ObjectWriter
 from carelake.vault.workspace import Vault
 
-__all__ = ["ZONE", "Landing", "Landings"]
+__all__ = ["ERASED", "ZONE", "Landing", "Landings", "landing_of"]
 
 ZONE = "landing"
 DONE = "done"
+ERASED = "erased"
+"""Everything in it was erased, and its object is gone. The same content is known, and is not read again."""
 _LANDED = "landed"
 
 
@@ -147,7 +149,8 @@ class Landings:
 
     def unfinished(self, tx: Connection, account: str) -> list[str]:
         """Sources whose reading was broken off: reading them again goes on where it stopped."""
-        query = select(table.c.source).where(table.c.account == account, table.c.state != DONE).order_by(table.c.at)
+        row = table.c
+        query = select(row.source).where(row.account == account, row.state.not_in((DONE, ERASED))).order_by(row.at)
         return list(tx.execute(query).scalars())
 
     def _draft(self, permit: Permit, source: Source) -> Landing | _Draft:
@@ -160,8 +163,8 @@ class Landings:
         with stream:
             with self._vault.database.reading(permit) as tx:
                 known = self._known(permit, tx, table.c.packed == packed, table.c.fault == "")
-            if known is not None and known.rules == self._rules:
-                return _landing(known)
+            if known is not None and (known.rules == self._rules or known.state == ERASED):
+                return landing_of(known)
             content = Content(stream, self._vault.settings.ingest.max_ratio)
             name = self._vault.ids.new()
             out = self._vault.objects.create(permit, ZONE, name)
@@ -230,18 +233,19 @@ class Landings:
 
     def _reopened(self, permit: Permit, tx: Connection, row: Row[Any]) -> Landing:
         """A landing that is there; to be read from its start if it was read under other rules."""
-        if row.rules == self._rules:
-            return _landing(row)
+        if row.rules == self._rules or row.state == ERASED:
+            return landing_of(row)
         anew = {"rules": self._rules, "again": True, "state": _LANDED, **_START}
         tx.execute(update(table).where(table.c.id == row.id).values(anew))
         tx.execute(delete(quarantine).where(quarantine.c.account == permit.account, quarantine.c.landing == row.id))
-        return replace(_landing(row), finished=False, mark=Mark(), again=True, refused=0)
+        return replace(landing_of(row), finished=False, mark=Mark(), again=True, refused=0)
 
 
-def _landing(row: Row[Any]) -> Landing:
+def landing_of(row: Row[Any]) -> Landing:
+    """The landing of a row."""
     mark = Mark(row.entries, row.offset, row.line)
     told = (row.id, row.ref, row.sha256, row.source, row.object, row.size, row.format, row.fault)
-    return Landing(*told, row.state == DONE, mark, row.again, row.quarantined)
+    return Landing(*told, row.state in (DONE, ERASED), mark, row.again, row.quarantined)
 
 
 _START = {"entries": 0, "offset": 0, "line": 1, "stored": 0, "unchanged": 0, "quarantined": 0}

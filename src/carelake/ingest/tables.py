@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from carelake.vault.database import metadata
 
-__all__ = ["landing", "quarantine"]
+__all__ = ["landing", "landing_manifest", "quarantine"]
 
 _Big = BigInteger().with_variant(Integer, "sqlite")
 
@@ -59,3 +70,12 @@ quarantine = Table(
     sqlite_autoincrement=True,
 )
 Index("quarantine_landing", quarantine.c.account, quarantine.c.landing)
+
+landing_manifest = Table(
+    "landing_manifest",
+    metadata,
+    Column("landing", String(32), primary_key=True),
+    Column("digest", String(96), nullable=False, comment="HMAC of the ranges, as the proof of the erasure names it"),
+    Column("ranges", LargeBinary, nullable=False, comment="zstd, JSON: hashes of what stays, and what was blanked"),
+    comment="Decision D4: of a landing that somebody was taken out of, the rest still verifies.",
+)

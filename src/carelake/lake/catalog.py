@@ -28,6 +28,7 @@ from sqlalchemy import insert, select, update
 from carelake.core.errors import Unsupported
 from carelake.core.permit import Permit
 from carelake.lake.tables import lake_table
+from carelake.vault.database import scope_of
 from carelake.vault.filesystem import VaultFileSystem
 from carelake.vault.workspace import Vault
 
@@ -51,10 +52,16 @@ class VaultFileIO(FsspecFileIO):  # type: ignore[misc]
 
 
 class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
-    """The tables of the permit's account."""
+    """The tables of the permit's account.
 
-    def __init__(self, vault: Vault, permit: Permit) -> None:
+    Args:
+        epoch: of erasures, as it was when the rows were read that are to be committed: after one they are not, since
+            they may be whose who was erased.
+    """
+
+    def __init__(self, vault: Vault, permit: Permit, *, epoch: int | None = None) -> None:
         super().__init__("carelake")
+        self._epoch = epoch
         self._vault = vault
         self._permit = permit
         self._io = VaultFileIO(vault, permit)
@@ -114,6 +121,8 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
             .values(location=staged.metadata_location, previous=current.metadata_location)
         )
         with self._vault.database.transaction(self._permit) as tx:
+            if self._epoch is not None and scope_of(tx).epoch != self._epoch:
+                raise CommitFailedException("Somebody was erased since the rows were read.")
             if tx.execute(swap).rowcount != 1:
                 raise CommitFailedException("The table was changed by another writer meanwhile.")
         return CommitTableResponse(metadata=staged.metadata, metadata_location=staged.metadata_location)

@@ -10,7 +10,7 @@ from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo
 from sqlalchemy import Connection
 
 from carelake.audit.nouns import Nouns
-from carelake.core.errors import Invalid, NotFound, Refused
+from carelake.core.errors import Gone, Invalid, NotFound, Refused
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.lake.catalog import VaultCatalog
@@ -71,6 +71,8 @@ def current(
     if not told or not told["snapshot"]:
         return None
     table = VaultCatalog(vault, permit).load_table((permit.account, resource_type))
+    if table.snapshot_by_id(int(told["snapshot"])) is None:
+        raise Gone("lake.expired", "That snapshot was expired by an erasure; read the newest one.")
     have = table.scan(snapshot_id=int(told["snapshot"])).projection()
     wanted = [
         field.name for field in have.fields if columns is None or field.name in {*columns, "id", "seq", "deleted"}

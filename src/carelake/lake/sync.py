@@ -6,7 +6,8 @@ workspace's own position moves only after all tables of a flush; a sync that was
 out what a table already has. Updates and deletions are rows like any other: the current one is the greatest ``seq``
 of its id (`query`).
 
-Not yet: buckets by patient and compaction, which erasure and large records want (decisions D4, D11).
+Not yet: buckets by patient and compaction, which large records want (decisions D4, D11); an erasure (`erase`)
+rewrites the files that it finds somebody in.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import Table
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from carelake.audit.nouns import Nouns
 from carelake.core import canonical
@@ -34,11 +35,13 @@ from carelake.lake.schema import merge, of_arrow, table_schema
 from carelake.lake.tables import lake_position
 from carelake.store.feed import Change
 from carelake.store.scopes import owner_of
+from carelake.vault.database import scope_of
 from carelake.vault.workspace import Vault
 
-__all__ = ["Feed", "SyncReport", "position", "sync"]
+__all__ = ["SEQ", "Feed", "SyncReport", "moved", "position", "seq_of", "sync", "told_of"]
 
 SEQ = "carelake.seq"
+"""Property of an Iceberg snapshot: the last change that its table holds."""
 _BATCH_BYTES = 64 << 20
 _BATCH_ROWS = 150_000
 _PAGE = 5_000
@@ -117,7 +120,9 @@ class _Batch:
 
 class _Sync:
     def __init__(self, permit: Permit, vault: Vault, connection: duckdb.DuckDBPyConnection) -> None:
-        self.catalog = VaultCatalog(vault, permit)
+        with vault.database.reading(permit) as tx:
+            epoch = scope_of(tx).epoch
+        self.catalog = VaultCatalog(vault, permit, epoch=epoch)
         self.permit = permit
         self.connection = connection
         self.appended: dict[str, int] = {}
@@ -128,12 +133,13 @@ class _Sync:
                 self._append(name, batches[name])
             except CommitFailedException:
                 raise Conflict(
-                    "lake.concurrent", "Another process synced the lake meanwhile; sync again to go on from there."
+                    "lake.concurrent",
+                    "Another process synced the lake or erased somebody meanwhile; sync again to go on from there.",
                 ) from None
 
     def _append(self, name: str, batch: _Batch) -> None:
         table = self._load(name)
-        changes = batch.table(_seq_of(table))
+        changes = batch.table(seq_of(table))
         if not len(changes):
             return
         record = rows.occurs(self.connection, name, changes)
@@ -158,7 +164,7 @@ class _Sync:
             return None
 
 
-def _seq_of(table: Table | None) -> int:
+def seq_of(table: Table | None) -> int:
     """The last change that a table holds."""
     snapshot = table.current_snapshot() if table is not None else None
     said = snapshot.summary.additional_properties.get(SEQ) if snapshot and snapshot.summary else None
@@ -232,7 +238,7 @@ def _gathered(changes: Iterable[Change], limit: int) -> Iterator[tuple[dict[str,
 
 def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog, seq: int, sources: Sequence[str]) -> str:
     """Write the snapshot noun and the position, in one transaction."""
-    tables = {name: _told(catalog.load_table((account, name))) for account, name in catalog.list_tables()}
+    tables = {name: told_of(catalog.load_table((account, name))) for account, name in catalog.list_tables()}
     # Iceberg's snapshot ids are random: the name rests on what they hold, so the same record gives the same name.
     content = {
         "workspace": vault.settings.workspace,
@@ -245,18 +251,24 @@ def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog, seq
     with vault.database.transaction(permit) as tx:
         made_from = tuple(source for source in sources if source and source != name)
         nouns.write(tx, Noun(name, permit.account, "committed", permit.act, made_from, body))
-        tx.execute(delete(lake_position).where(lake_position.c.account == permit.account))
-        tx.execute(insert(lake_position).values(account=permit.account, seq=seq, snapshot=name))
+        moved(tx, permit.account, seq, name)
         permit.log.wrote(name)
     return name
 
 
-def _told(table: Table) -> dict[str, Any]:
+def moved(tx: Connection, account: str, seq: int, snapshot: str) -> None:
+    """From here on the lake of an account is at this position."""
+    tx.execute(delete(lake_position).where(lake_position.c.account == account))
+    tx.execute(insert(lake_position).values(account=account, seq=seq, snapshot=snapshot))
+
+
+def told_of(table: Table) -> dict[str, Any]:
+    """What a snapshot's noun tells of a table."""
     snapshot = table.current_snapshot()
     if snapshot is None or snapshot.summary is None:
         return {"snapshot": "", "rows": 0, "seq": 0}
     return {
         "snapshot": str(snapshot.snapshot_id),
         "rows": int(snapshot.summary.additional_properties.get("total-records", 0)),
-        "seq": _seq_of(table),
+        "seq": seq_of(table),
     }

@@ -5,6 +5,7 @@ A finding is written whatever comes of it: drift, none, or too few rows to tell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,8 +18,9 @@ from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
 from carelake.monitor.baseline import Baseline
 from carelake.monitor.drift import Bounds, Check, compare
-from carelake.serving import capture
+from carelake.serving import capture, feedback
 from carelake.serving.endpoint import Endpoint
+from carelake.serving.feedback import Rate
 from carelake.vault.workspace import Vault
 
 __all__ = ["STATES", "Checked", "Monitor", "report"]
@@ -33,11 +35,13 @@ class Checked:
 
     Attributes:
         erased: predictions that could not be read, since their patients were erased.
+        cards: how the endpoint's cards of that time were taken, by model version.
     """
 
     finding: Noun
     check: Check
     erased: int
+    cards: tuple[Rate, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """``constraint_violations.json`` with the finding's ref."""
@@ -46,6 +50,7 @@ class Checked:
             "state": self.finding.state,
             **self.check.as_json(),
             "erased": self.erased,
+            "cards": [one.as_json() for one in self.cards],
         }
 
 
@@ -74,14 +79,23 @@ class Monitor:
         end = until or self._vault.clock.now()
         with self._vault.database.reading(permit) as tx:
             seen = capture.replay(permit, tx, self._vault, endpoint.ref, since, end)
+            cards = tuple(feedback.rates(tx, permit.account, endpoint.name, since, end))
         baseline = Baseline.from_json(endpoint.files.baseline)
         patients = len(set(seen.owner.tolist()))
         found = compare(baseline, seen.x, seen.p, endpoint.files.scorer.names, patients=patients, bounds=bounds)
         permit.log.read(endpoint.ref)
         permit.log.count(predictions=len(seen.p))
-        return Checked(self._write(permit, endpoint, found, since, end), found, seen.erased)
+        return Checked(self._write(permit, endpoint, found, cards, since, end), found, seen.erased, cards)
 
-    def _write(self, permit: Permit, endpoint: Endpoint, found: Check, since: datetime, end: datetime) -> Noun:
+    def _write(
+        self,
+        permit: Permit,
+        endpoint: Endpoint,
+        found: Check,
+        cards: Sequence[Rate],
+        since: datetime,
+        end: datetime,
+    ) -> Noun:
         body: dict[str, Any] = {
             "endpoint": endpoint.ref,
             "model": endpoint.files.ref,
@@ -89,6 +103,7 @@ class Monitor:
             "since": iso(since),
             "until": iso(end),
             **found.as_json(),
+            **({"cards": [one.as_json() for one in cards]} if cards else {}),
         }
         ref = nouns.ref("finding", canonical.dump({"account": permit.account, **body}))
         noun = Noun(ref, permit.account, STATES[found.status], permit.act, (endpoint.ref, endpoint.files.ref), body)
@@ -101,14 +116,28 @@ class Monitor:
 
 
 def report(checked: Checked, most: int = 10) -> str:
-    """The check as a few lines of text, the furthest columns first."""
-    check = checked.check
+    """The check as a few lines of text, the furthest columns first, and how cards were taken."""
+    return "\n".join([*_drifted(checked.check, most), *map(_taken, checked.cards)])
+
+
+def _drifted(check: Check, most: int) -> list[str]:
     if check.reason:
-        return check.reason
+        return [check.reason]
     off = sorted((d for d in check.distances if d.kinds), key=lambda d: -d.linf)
     head = (
         f"{check.rows} predictions of {check.patients} patients: "
         f"{len(off)} of {len(check.distances)} columns differ from the baseline."
     )
-    lines = [f"  {d.name}: linf {d.linf:.2f}, PSI {d.psi:.2f} ({', '.join(d.kinds)})" for d in off[:most]]
-    return "\n".join([head, *lines])
+    return [head, *(f"  {d.name}: linf {d.linf:.2f}, PSI {d.psi:.2f} ({', '.join(d.kinds)})" for d in off[:most])]
+
+
+def _taken(rate: Rate) -> str:
+    answered = rate.accepted + rate.overridden
+    said = f"Cards of model version {rate.version}: {rate.cards} shown, "
+    if not answered:
+        return f"{said}no feedback yet."
+    why = ", ".join(f"{reason} {number}" for reason, number in rate.reasons.items())
+    return (
+        f"{said}{rate.accepted} accepted ({rate.accepted / answered:.0%}), {rate.overridden} overridden "
+        f"({rate.overridden / answered:.0%}{': ' + why if why else ''}), {rate.unanswered} without feedback."
+    )

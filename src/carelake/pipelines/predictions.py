@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from sqlalchemy import Connection
 
 from carelake.core.clock import instant
 from carelake.core.errors import Conflict, NotFound
@@ -13,10 +17,25 @@ from carelake.core.permit import Permit
 from carelake.features import readmission
 from carelake.lake import flat, query
 from carelake.pipelines.platform import Platform
-from carelake.serving import worklist
+from carelake.serving import feedback, worklist
+from carelake.serving.endpoint import Endpoint
 from carelake.serving.predictions import STILL_IN, Prediction
 
-__all__ = ["for_patient", "morning_list"]
+__all__ = ["Advice", "advise", "for_patient", "morning_list", "recorded"]
+
+Told = tuple[str, dict[str, Any]]
+"""Ref, "" for what is not in the record, and resource."""
+
+Sent = Callable[[], Sequence[Mapping[str, Any]]]
+Along = Callable[[Connection, Prediction, Endpoint], None]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A prediction with the endpoint that made it."""
+
+    prediction: Prediction
+    endpoint: Endpoint
 
 
 def for_patient(platform: Platform, permit: Permit, named: str, patient: str) -> Prediction:
@@ -29,12 +48,85 @@ def for_patient(platform: Platform, permit: Permit, named: str, patient: str) ->
         Conflict: ``pipelines.outside_cohort``: died in the stay, under age, age unknown, or transferred.
     """
     endpoint = platform.endpoints.load(permit, named)
+    return _answered(platform, permit, endpoint, patient, recorded(platform, permit, patient))
+
+
+def advise(
+    platform: Platform,
+    permit: Permit,
+    named: str,
+    patient: str,
+    *,
+    encounter: str = "",
+    sent: Sent = lambda: (),
+    along: Along = lambda tx, answer, endpoint: None,
+) -> Advice:
+    """As `for_patient`, with what the caller sent of a patient whom the record does not have.
+
+    Args:
+        encounter: what it must be about; "" for the last stay, whichever it is.
+        along: keeps more about the answer, in the transaction that captures it.
+        sent: gives valid resources, once it is known that they are needed; those of others are not looked at.
+
+    Raises:
+        NotFound, Conflict: as `for_patient`; ``pipelines.no_such_encounter``, ``pipelines.another_stay``.
+    """
+    if not feedback.reaches(permit, patient):
+        raise _no_patient()  # who sees a part of the record only would be advised by that part
+    endpoint = platform.endpoints.load(permit, named)
+    try:
+        told = recorded(platform, permit, patient)
+    except NotFound:
+        told = _sent(patient, sent())
+    if encounter and not any((one["resourceType"], one.get("id")) == ("Encounter", encounter) for _, one in told):
+        raise NotFound("pipelines.no_such_encounter", "The encounter is not among what is known of the patient.")
+
+    def keep(tx: Connection, answers: Sequence[Prediction]) -> None:
+        for answer in answers:
+            along(tx, answer, endpoint)
+
+    return Advice(_answered(platform, permit, endpoint, patient, told, encounter, keep), endpoint)
+
+
+def recorded(platform: Platform, permit: Permit, patient: str) -> list[Told]:
+    """Ref and resource of all in a patient's record that features are made of.
+
+    Raises:
+        NotFound: ``pipelines.no_such_patient``.
+    """
     record = platform.resources.resources_of(permit, patient)
     told = [(ref, resource) for ref, resource in record if resource["resourceType"] in flat.reads()]
     if not any(resource["resourceType"] == "Patient" for _, resource in told):
-        raise NotFound("pipelines.no_such_patient", "There is no such patient in this account's record.")
-    views = flat.flatten([resource for _, resource in told], limits=platform.vault.settings.lake)
-    row = readmission.latest(views, patient, platform.vault.clock.now(), limits=platform.vault.settings.lake)
+        raise _no_patient()
+    return told
+
+
+def _sent(patient: str, sent: Sequence[Mapping[str, Any]]) -> list[Told]:
+    known = [("", dict(one)) for one in sent if one["resourceType"] in flat.reads()]
+    there = any((one["resourceType"], one.get("id")) == ("Patient", patient) for _, one in known)
+    if not there:
+        raise _no_patient()
+    return known
+
+
+def _no_patient() -> NotFound:
+    return NotFound("pipelines.no_such_patient", "There is no such patient in this account's record.")
+
+
+def _answered(
+    platform: Platform,
+    permit: Permit,
+    endpoint: Endpoint,
+    patient: str,
+    told: list[Told],
+    encounter: str = "",
+    along: Callable[[Connection, Sequence[Prediction]], None] = lambda tx, answers: None,
+) -> Prediction:
+    limits = platform.vault.settings.lake
+    views = flat.flatten([resource for _, resource in told], limits=limits)
+    row = readmission.latest(views, patient, platform.vault.clock.now(), limits=limits)
+    if encounter and row.column("encounter_id").to_pylist() != [encounter]:
+        raise Conflict("pipelines.another_stay", "The encounter is not the patient's last inpatient stay.")
     reason = row.column("reason").to_pylist()[0]
     if reason not in (None, STILL_IN):
         raise Conflict(
@@ -42,7 +134,8 @@ def for_patient(platform: Platform, permit: Permit, named: str, patient: str) ->
             f"The patient's last stay is outside of what the model was made for ({reason}), so there is no answer.",
             reason=reason,
         )
-    [answer] = platform.endpoints.predict(permit, endpoint, row, made_from={patient: [ref for ref, _ in told]})
+    sources = {patient: [ref for ref, _ in told if ref]}
+    [answer] = platform.endpoints.predict(permit, endpoint, row, made_from=sources, along=along)
     return answer
 
 

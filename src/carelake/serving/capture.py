@@ -22,6 +22,7 @@ from carelake.core.errors import Gone
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.models.matrix import Floats
+from carelake.serving import feedback
 from carelake.serving.predictions import Prediction
 from carelake.serving.tables import prediction as table
 from carelake.vault.workspace import Vault
@@ -126,7 +127,9 @@ def capture(
 
 
 def forget(tx: Connection, account: str, owner: str) -> int:
-    """Delete the predictions of an erased patient; the nouns stay, and say no more than that there was one."""
+    """Delete the predictions of an erased patient and the cards that showed them; the nouns stay, and say no more
+    than that there was one."""
+    feedback.forget(tx, account, owner)
     return tx.execute(delete(table).where(table.c.account == account, table.c.owner == owner)).rowcount
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -116,6 +116,7 @@ class Endpoints:
         *,
         made_from: Mapping[str, Sequence[str]] | None = None,
         basis: Mapping[str, Sequence[str]] | None = None,
+        along: Callable[[Connection, Sequence[Prediction]], None] = lambda tx, answers: None,
     ) -> list[Prediction]:
         """Risks with reasons, in the order of ``rows``, captured before they are returned.
 
@@ -123,6 +124,7 @@ class Endpoints:
             rows: ``encounter_id``, ``subject_id``, ``prediction_time``, the model's features, and scores if known.
             made_from: refs of what informed it, by subject id: the resource versions, or the lake's snapshot.
             basis: relative references per encounter id that informed that one, for the RiskAssessment.
+            along: keeps more about the answers, in the transaction that captures them.
 
         Needs ``models:read``, ``clinical:write``, ``rows:read``, ``rows:write``.
 
@@ -150,6 +152,7 @@ class Endpoints:
                     for p, said in fresh.values()
                 ],
             )
+            along(tx, [prediction for prediction, _ in answers])
         return [prediction for prediction, _ in answers]
 
     def _approved(self, tx: Connection, permit: Permit, model: str) -> Noun:

@@ -5,5 +5,6 @@ from carelake.store.keep import Kept
 from carelake.store.reindex import ReindexReport
 from carelake.store.resources import Resources
 from carelake.store.search import SearchResult
+from carelake.store.write import Written
 
-__all__ = ["Change", "Kept", "ReindexReport", "Resources", "SearchResult"]
+__all__ = ["Change", "Kept", "ReindexReport", "Resources", "SearchResult", "Written"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select
 
@@ -20,6 +20,7 @@ from carelake.vault.workspace import Vault
 
 __all__ = ["Change", "Feed", "page_ref"]
 
+_CHUNK = 500
 _V = resource_version.c
 _PAGE = (
     select(*COLUMNS)
@@ -61,6 +62,20 @@ class Feed:
         kinds = list(self._symbols.everything(tx, kinds_of(permit.account)).values())
         query = _PAGE.where(version_scope(permit, tx, self._symbols))
         rows = tx.execute(query, {"after": after, "kinds": kinds, "at_most": limit}).all()
+        return self._told(permit, tx, rows)
+
+    def of(self, permit: Permit, tx: Connection, seqs: Sequence[int]) -> list[Change]:
+        """These versions, in the order of their seqs, as far as they are there."""
+        kinds = list(self._symbols.everything(tx, kinds_of(permit.account)).values())
+        scope = version_scope(permit, tx, self._symbols)
+        found: list[Change] = []
+        for start in range(0, len(seqs), _CHUNK):
+            page = _V.seq.in_(list(seqs[start : start + _CHUNK]))
+            query = select(*COLUMNS).where(page, _V.kind.in_(kinds), scope).order_by(_V.seq)
+            found += self._told(permit, tx, tx.execute(query).all())
+        return found
+
+    def _told(self, permit: Permit, tx: Connection, rows: Sequence[Any]) -> list[Change]:
         times: dict[int, str] = {}
         changes = []
         for one in open_rows(permit, tx, self._vault, self._symbols, rows):

@@ -35,19 +35,29 @@ _DISOWN = "DELETE FROM ix_owner WHERE owner = ? AND kind = ? AND seq = ?"
 
 
 class Displays:
-    """Which texts of codes are in ``display`` already; what a transaction writes joins on its commit."""
+    """Which texts of codes are in ``display`` already; what a transaction writes joins on its commit.
+
+    An erasure takes texts out, and raises the epoch: what was remembered before it is good no more.
+    """
 
     def __init__(self) -> None:
         self._seen: set[Row] = set()
+        self._epoch: int | None = None
 
     def write(self, tx: Connection, rows: Iterable[Row]) -> None:
         """Write those that were not seen before."""
+        scope = scope_of(tx)
+        epoch = scope.epoch
+        if epoch != self._epoch:
+            self._seen, self._epoch = set(), epoch
         new = sorted(set(rows) - self._seen)
         if new:
             bulk(tx, _DISPLAY, new)
-            scope_of(tx).after.append(lambda: self._remember(new))
+            scope.after.append(lambda: self._remember(new, epoch))
 
-    def _remember(self, rows: list[Row]) -> None:
+    def _remember(self, rows: list[Row], epoch: int | None) -> None:
+        if epoch is None or epoch != self._epoch:
+            return
         if len(self._seen) > _REMEMBERED:
             self._seen.clear()
         self._seen.update(rows)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select
 
 from carelake.audit.patients import note
 from carelake.core import canonical
@@ -19,11 +19,11 @@ from carelake.store import bodies
 from carelake.store.indexed import Indexed
 from carelake.store.indexing import Displays, IndexRows, remove
 from carelake.store.symbols import Symbols, kinds_of, origins_of, patients_of
-from carelake.store.tables import counter, origin_run, resource, resource_version
-from carelake.vault.database import bulk
+from carelake.store.tables import origin_run, resource, resource_version
+from carelake.vault.database import bulk, rows_of
 from carelake.vault.workspace import Vault
 
-__all__ = ["DIGEST_BYTES", "Kept", "Writer", "ref_of"]
+__all__ = ["DIGEST_BYTES", "Kept", "Writer", "digest_of", "ref_of"]
 
 DIGEST_BYTES = 24
 _CHUNK = 500
@@ -35,9 +35,10 @@ _CURRENT = select(resource.c.id, resource.c.seq, resource.c.version, resource.c.
     resource.c.kind == bindparam("k"), resource.c.id.in_(bindparam("ids", expanding=True))
 )
 
+_CURRENT_ONE = "SELECT seq, version, deleted, digest FROM resource WHERE kind = ? AND id = ?"
+
 _V = resource_version.c
 _CAME_FROM = select(_V.previous, _V.version, _V.origin, _V.offset, _V.digest).where(_V.seq == bindparam("of"))
-_COUNTED = update(counter).where(counter.c.name == "seq").values(last=bindparam("to"))
 
 _VERSION = (
     "INSERT INTO resource_version (seq, kind, id, version, previous, deleted, owner, updated, origin, "
@@ -53,6 +54,7 @@ class Kept(NamedTuple):
     Attributes:
         first, last: seqs of the new versions, 0 and 0 where there are none.
         refs: of the new versions, in order.
+        updated: when they were made, microseconds since 1970 UTC.
     """
 
     stored: int
@@ -60,6 +62,7 @@ class Kept(NamedTuple):
     first: int = 0
     last: int = 0
     refs: tuple[str, ...] = ()
+    updated: int = 0
 
 
 class _Current(NamedTuple):
@@ -77,6 +80,11 @@ def ref_of(seq: int, digest: bytes) -> str:
     asks for by ref. The number tells the order of arrival, nothing of a patient.
     """
     return f"resource:{seq:016x}{digest.hex()}"
+
+
+def digest_of(ref: str) -> bytes:
+    """The HMAC in a version's ref."""
+    return bytes.fromhex(ref[-2 * DIGEST_BYTES :])
 
 
 def _named(page: Sequence[Parsed]) -> set[str]:
@@ -109,6 +117,7 @@ class Writer:
         *,
         again: bool = False,
         registry: Registry = BASE,
+        current: bool = False,
     ) -> Kept:
         """Keep the page's resources in order; one that equals the current version of its id changes nothing.
 
@@ -117,12 +126,13 @@ class Writer:
             again: the landing is read another time; what a version came from before is unchanged even when it
                 is not the current one (decision D6).
             registry: what the index values were extracted by; where the account has others, they are made anew.
+            current: that is known to be the account's in this transaction.
         """
         if not page:
             return Kept(0, 0)
-        current = self._indexed.current(tx, permit.account)
-        if current is not registry and current.digest != registry.digest:
-            _extract(page, current)
+        known_by = registry if current else self._indexed.current(tx, permit.account)
+        if known_by is not registry and known_by.digest != registry.digest:
+            _extract(page, known_by)
         types = {one.type for one in page}
         known = self._symbols.find(tx, kinds_of(permit.account), types)
         if len(known) < len(types):
@@ -182,7 +192,8 @@ class _Work:
         if seq > before:
             self._write(seq, current, owners)
         refs = tuple(self._refs)
-        return Kept(seq - before, len(page) - (seq - before), before + 1 if refs else 0, seq if refs else 0, refs)
+        places = (before + 1, seq) if refs else (0, 0)
+        return Kept(seq - before, len(page) - (seq - before), *places, refs, self._updated)
 
     def _add(self, one: Parsed, key: _Key, owner: int, now: _Current, was: _Current | None) -> None:
         body = self._seal(one.owner, bodies.context(one.type, one.id, now.version), one.body)
@@ -218,18 +229,24 @@ class _Work:
         found = {}
         for kind, names in wanted.items():
             ids = list(names)
+            if len(ids) == 1:  # a list of ids is worked out anew for every statement
+                for row in rows_of(self._tx, _CURRENT_ONE, kind, ids[0]):
+                    found[(kind, ids[0])] = _Current(*row)
+                continue
             for start in range(0, len(ids), _CHUNK):
                 for row in self._tx.execute(_CURRENT, {"k": kind, "ids": ids[start : start + _CHUNK]}):
                     found[(kind, row[0])] = _Current(*row[1:])
         return found
 
     def _last(self) -> int:
-        self._tx.exec_driver_sql("INSERT INTO counter (name, last) VALUES ('seq', 0) ON CONFLICT DO NOTHING")
-        return int(self._tx.exec_driver_sql("SELECT last FROM counter WHERE name = 'seq'").scalar_one())
+        found = rows_of(self._tx, "SELECT last FROM counter WHERE name = 'seq'")
+        if not found:
+            self._tx.exec_driver_sql("INSERT INTO counter (name, last) VALUES ('seq', 0)")
+        return int(found[0][0]) if found else 0
 
     def _write(self, seq: int, current: dict[_Key, _Current], owners: dict[str, int]) -> None:
         tx = self._tx
-        tx.execute(_COUNTED, {"to": seq})
+        bulk(tx, "UPDATE counter SET last = ? WHERE name = 'seq'", [(seq,)])
         bulk(tx, _VERSION, self._versions)
         remove(tx, self._replaced)
         if self._origin:

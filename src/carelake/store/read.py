@@ -13,14 +13,19 @@ from carelake.core.permit import Permit
 from carelake.store import bodies
 from carelake.store.keep import ref_of
 from carelake.store.rows import COLUMNS, Version, open_rows, read_versions
-from carelake.store.scopes import scoped, version_scope
+from carelake.store.scopes import in_sight, scoped, version_scope
 from carelake.store.symbols import Symbols, kinds_of, patients_of
 from carelake.store.tables import ix_owner, resource, resource_version
+from carelake.vault.database import rows_of
 from carelake.vault.workspace import Vault
 
 __all__ = ["Readings"]
 
 _PATIENTS = 500
+_CURRENT = (
+    f"SELECT {', '.join(f'v.{column.name}' for column in COLUMNS)} FROM resource r "
+    "JOIN resource_version v ON v.seq = r.seq WHERE r.kind = ? AND r.id = ?"
+)
 
 
 class Readings:
@@ -39,10 +44,14 @@ class Readings:
         """
         return self._answer(permit, self._one(permit, tx, kind, key, None))
 
+    def shown(self, permit: Permit, tx: Connection, kind: str, key: str, version: str | None = None) -> bodies.Shown:
+        """The current version, or another one, as it is answered; errors as `read`."""
+        found = self._told(permit, self._one(permit, tx, kind, key, None if version is None else _number(version)))
+        return bodies.shown(found.text, found.version, found.updated)
+
     def vread(self, permit: Permit, tx: Connection, kind: str, key: str, version: str) -> dict[str, Any]:
         """One version; errors as `read`."""
-        number = int(version) if version.isascii() and version.isdigit() and len(version) < 10 else 0
-        return self._answer(permit, self._one(permit, tx, kind, key, number))
+        return self._answer(permit, self._one(permit, tx, kind, key, _number(version)))
 
     def ref(self, permit: Permit, tx: Connection, kind: str, key: str) -> str:
         """The ref of the current version; errors as `read`."""
@@ -100,15 +109,25 @@ class Readings:
         return tx.execute(query).first() is not None
 
     def _answer(self, permit: Permit, found: Version) -> dict[str, Any]:
+        self._told(permit, found)
+        return bodies.with_meta(found.text, found.version, found.updated)
+
+    @staticmethod
+    def _told(permit: Permit, found: Version) -> Version:
         permit.log.read(ref_of(found.seq, found.digest))
         if found.erased:
             raise Gone("vault.erased", "The patient's key is gone: the record was erased and cannot be read again.")
         if found.deleted:
             raise Gone("store.deleted", "The resource was deleted; an earlier version can still be read.")
-        return bodies.with_meta(found.text, found.version, found.updated)
+        return found
 
     def _one(self, permit: Permit, tx: Connection, kind: str, key: str, version: int | None) -> Version:
         symbol = self._symbols.key(tx, kinds_of(permit.account), kind)
+        if version is None:
+            current = rows_of(tx, _CURRENT, symbol, key)
+            if not current or not in_sight(permit, tx, self._symbols, kind, current[0][0], current[0][5]):
+                raise _missing()
+            return next(open_rows(permit, tx, self._vault, self._symbols, current))
         row = resource.c
         seq = tx.execute(select(row.seq).where(row.kind == symbol, row.id == key)).scalar()
         scope = version_scope(permit, tx, self._symbols)
@@ -118,10 +137,14 @@ class Readings:
             ).first()
             if found is None:
                 break
-            if version is None or found.version == version:
+            if found.version == version:
                 return next(open_rows(permit, tx, self._vault, self._symbols, [tuple(found)[:-1]]))
             seq = found.previous
         raise _missing()
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isascii() and version.isdigit() and len(version) < 10 else 0
 
 
 def _missing() -> CarelakeError:

@@ -17,8 +17,13 @@ TERM = "term"
 UNIT = "unit"
 """Space of units, small enough to be listed whole: a quantity is looked for in all that its unit converts to."""
 
+_PATIENTS = "patient:"
+_EPOCH = "@"
+_NOT_KEPT = "@-"
 _CACHED = 200_000
 _CHUNK = 500
+_FEW = 100
+"""Symbols that a write found are worth remembering; those of bulk work are not asked for again soon."""
 
 _FIND = select(symbol.c.text, symbol.c.key).where(
     symbol.c.space == bindparam("space"), symbol.c.text.in_(bindparam("texts", expanding=True))
@@ -39,12 +44,20 @@ def params_of(kind: int) -> str:
 
 def patients_of(account: str) -> str:
     """Space of an account's patients."""
-    return f"patient:{account}"
+    return f"{_PATIENTS}{account}"
 
 
 def origins_of(account: str) -> str:
     """Space of the landings' refs that an account's versions came from."""
     return f"origin:{account}"
+
+
+def _slot(tx: Connection, name: str) -> str:
+    """Where a space is remembered: patients' by the epoch of erasures, and not at all where one is under way."""
+    if not name.startswith(_PATIENTS):
+        return name
+    epoch = scope_of(tx).epoch
+    return f"{name}{_NOT_KEPT}" if epoch is None else f"{name}{_EPOCH}{epoch}"
 
 
 class Space(dict[str, int]):
@@ -74,7 +87,7 @@ class Symbols:
 
     def space(self, tx: Connection, name: str, *, find_only: bool = False) -> Space:
         """A small space as a mapping that makes what is missing."""
-        return Space(self, tx, name, self._known.get(name, {}), find_only=find_only)
+        return Space(self, tx, name, self._known.get(_slot(tx, name), {}), find_only=find_only)
 
     def make(self, tx: Connection, name: str, texts: Iterable[str]) -> dict[str, int]:
         """Symbols of texts, made where they are missing. "" is 0."""
@@ -85,12 +98,13 @@ class Symbols:
             bulk(tx, "INSERT INTO symbol (space, text) VALUES (?, ?)", [(name, text) for text in missing])
             made = self._select(tx, name, missing)
             found |= made
-            scope_of(tx).after.append(lambda: self._remember(name, made))
+            slot = _slot(tx, name)
+            scope_of(tx).after.append(lambda: self._remember(slot, made))
         return found
 
     def find(self, tx: Connection, name: str, texts: Iterable[str]) -> dict[str, int]:
         """Symbols of those texts that have one."""
-        known = self._known.get(name, {})
+        known = self._known.get(_slot(tx, name), {})
         found: dict[str, int] = {}
         missing = []
         for text in texts:
@@ -102,8 +116,12 @@ class Symbols:
         if missing:
             loaded = self._select(tx, name, missing)
             found |= loaded
-            if not scope_of(tx).writing:
-                self._remember(name, loaded)
+            scope, slot = scope_of(tx), _slot(tx, name)
+            if not scope.writing:
+                self._remember(slot, loaded)
+            elif len(loaded) <= _FEW:
+                # One that this transaction made itself is committed by then, too.
+                scope.after.append(lambda: self._remember(slot, loaded))
         return found
 
     def key(self, tx: Connection, name: str, text: str) -> int:
@@ -136,6 +154,13 @@ class Symbols:
         return found
 
     def _remember(self, name: str, made: dict[str, int]) -> None:
+        if name.endswith(_NOT_KEPT):
+            return
+        if name not in self._known:
+            # Of a patients' space another epoch's: who was erased lost the symbol, and it is never used again.
+            stem, mark, _ = name.rpartition(_EPOCH)
+            for old in [one for one in self._known if mark and one.startswith(stem + mark)]:
+                self._known.pop(old, None)
         known = self._known.setdefault(name, {})
         if len(known) > _CACHED:
             known.clear()

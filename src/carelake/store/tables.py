@@ -120,6 +120,8 @@ resource_version = Table(
     Column("body", LargeBinary, nullable=False, comment="sealed, zstd, canonical JSON"),
 )
 
+Index("version_updated", resource_version.c.kind, resource_version.c.updated, resource_version.c.seq)
+
 origin_run = Table(
     "origin_run",
     metadata,
@@ -182,6 +184,15 @@ ix_part = _index(
     _number("seq"),
     _number("item", comment="which of the repeating elements: conditions on one element meet in it"),
 )
+# Rows that begin before a number and end after it are found by these; nothing else bounds where such a row begins.
+for _table in (ix_quantity, ix_part):
+    Index(
+        f"{_table.name}_wide",
+        _table.c.param,
+        _table.c.low,
+        sqlite_where=_table.c.high > _table.c.low,
+        postgresql_where=_table.c.high > _table.c.low,
+    )
 display = _index("display", _number("param"), _text("value"), _number("system"), _text("code"))
 """Folded texts of codes, each once for a source, of whatever resource came first with it."""
 

@@ -11,11 +11,11 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy
 from sqlalchemy import event
@@ -25,6 +25,7 @@ from carelake.core.clock import Clock
 from carelake.core.errors import CarelakeError, Conflict, Corrupt, Invalid, Unavailable
 from carelake.core.permit import Permit, check
 from carelake.vault.formats import FORMAT, SCHEMA, check_format, check_not_newer, check_schema
+from carelake.vault.groups import Groups
 from carelake.vault.sql.driver import READ_ONLY, WRITE, Driver
 
 __all__ = [
@@ -34,10 +35,13 @@ __all__ = [
     "bounded",
     "bulk",
     "metadata",
+    "rows_of",
     "schema_version",
     "scope_of",
     "vault_workspace",
 ]
+
+Answer = TypeVar("Answer")
 
 metadata = sqlalchemy.MetaData()
 """Every room's ``tables.py`` hangs its tables here; `Database.create` makes them."""
@@ -80,6 +84,8 @@ class Scope:
         epoch: the erasure epoch that it sees; None once it has erased a key itself.
         fresh: patient keys made or read in a transaction; nobody else's until it has committed (`sealing`).
         generation: changes when keys that were given out are void: a savepoint undone, a key erased, the end.
+        shared: every reading of its thread takes part in it: it began after all of them were asked for (`together`).
+        memo: small things that were read in a snapshot, for who asks again in it; never in a write transaction.
         after: called after a successful commit, in order. One that fails is logged by its type: committed is
             committed, so whatever must happen has a row that the next open goes by.
         undo: called after a rollback, in order, likewise.
@@ -92,6 +98,8 @@ class Scope:
     fresh: dict[tuple[str, str], Any] = field(default_factory=dict)
     generation: int = 0
     closed: bool = False
+    shared: bool = False
+    memo: dict[Any, Any] = field(default_factory=dict)
     after: list[Callable[[], None]] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
 
@@ -149,6 +157,16 @@ def bounded(connection: sqlalchemy.Connection, seconds: float) -> Iterator[None]
         yield
 
 
+def rows_of(connection: sqlalchemy.Connection, sql: str, *parameters: Any) -> Sequence[tuple[Any, ...]]:
+    """What one statement gives, past SQLAlchemy's work for it: for the few that every request makes.
+
+    Args:
+        sql: with ``?`` placeholders, whatever the database.
+    """
+    driver: Driver = connection.info[_DRIVER]
+    return driver.rows(connection, sql, parameters)
+
+
 class Database:
     """The one database of an open workspace."""
 
@@ -157,6 +175,7 @@ class Database:
         self._driver = driver
         self._engine = _engine(driver)
         _forget_in_children(self._engine)
+        self._groups = Groups(lambda: self._scope(writing=True))
 
     @property
     def dialect(self) -> str:
@@ -178,6 +197,23 @@ class Database:
         with self.writing(permit) as connection:
             yield connection
 
+    def grouped(self, permit: Permit, work: Callable[[sqlalchemy.Connection], Answer]) -> Answer:
+        """What a small write answers, done in a transaction with those of others that wait now; see `vault.groups`.
+
+        ``work`` is called once, perhaps by another thread, and undone alone when it fails; the permit's acts are
+        flushed with it. Errors are its own, and those of `transaction`.
+        """
+        check(permit, "rows:write", now=self._clock.now())
+        if self._mine(writing=True):
+            raise _nested()
+
+        def part(connection: sqlalchemy.Connection) -> Answer:
+            answer = work(connection)
+            permit.log.flush(connection)
+            return answer
+
+        return self._groups.run(part)
+
     @contextmanager
     def reading(self, permit: Permit) -> Iterator[sqlalchemy.Connection]:
         """One consistent snapshot; inside a transaction or reading of this thread, that one's connection.
@@ -190,9 +226,13 @@ class Database:
             yield connection
 
     @contextmanager
-    def ledger(self) -> Iterator[sqlalchemy.Connection]:
-        """A write transaction without a permit, for `audit`, `events` and `access` alone (an architecture test)."""
-        with self._scope(writing=True) as scope:
+    def ledger(self, *, keys: bool = True) -> Iterator[sqlalchemy.Connection]:
+        """A write transaction without a permit, for `audit`, `events` and `access` alone (an architecture test).
+
+        Args:
+            keys: whether patients' keys may be needed in it.
+        """
+        with self._scope(writing=True, epoch=keys) as scope:
             yield scope.connection
 
     @contextmanager
@@ -200,6 +240,16 @@ class Database:
         """One consistent snapshot without a permit, for audit, events and access alone; no writer waits for it."""
         with self.snapshot() as connection:
             yield connection
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All readings of this thread inside the block, whoever's they are, see one snapshot that begins now.
+
+        For requests that were waiting already: each still shows its own permit to read anything.
+        """
+        with self._scope(writing=False) as scope:
+            scope.shared = True
+            yield
 
     def damage(self, permit: Permit) -> str:
         """What is wrong with the stored pages, in a sentence, or "": a query itself looks at those that it needs.
@@ -314,10 +364,8 @@ class Database:
             share: use this thread's open snapshot too, not only its open write transaction. Without, the newest
                 state is seen: a caller that reads at length must find the objects that it wrote meanwhile.
         """
-        outer = self._mine(writing=True)
-        if outer is None and share:
-            outer = self._mine(writing=False)
-        if outer:
+        outer = self._mine(writing=True) or self._mine(writing=False)
+        if outer and (outer.writing or outer.shared or share):
             yield outer.connection
             return
         with self._scope(writing=False) as scope:
@@ -333,14 +381,11 @@ class Database:
     @contextmanager
     def _scope(self, *, writing: bool, epoch: bool = True) -> Iterator[Scope]:
         if writing and self._mine(writing=True):
-            raise Conflict(
-                "vault.nested",
-                "This thread is in a write transaction already and would wait for itself; pass its connection on.",
-            )
+            raise _nested()
         scope = None
         try:
             with self._begun(writing=writing, epoch=epoch) as (connection, seen):
-                scope = Scope(connection, writing, seen)
+                scope = Scope(connection, writing, seen if epoch else None)
                 with _entered(id(self), scope):
                     yield scope
         except BaseException as error:
@@ -360,7 +405,7 @@ class Database:
     @contextmanager
     def _begun(self, *, writing: bool, epoch: bool) -> Iterator[tuple[sqlalchemy.Connection, int]]:
         """A connection in a transaction, which commits on a clean exit, and the erasure epoch that it sees."""
-        with ExitStack() as stack:
+        with self._driver.turn() if writing else nullcontext(), ExitStack() as stack:
             try:
                 connection = stack.enter_context(self._engine.connect())
                 begun = self._begin(connection, writing=writing, epoch=epoch)
@@ -382,8 +427,15 @@ class Database:
         connection.execution_options(**{WRITE: writing})
         transaction = connection.begin()
         # The first read pins the snapshot here rather than at the caller's first query.
-        seen = connection.exec_driver_sql("SELECT epoch FROM vault_epoch").scalar() if epoch else 0
-        return transaction, seen or 0
+        seen = rows_of(connection, "SELECT epoch FROM vault_epoch") if epoch else ()
+        return transaction, seen[0][0] if seen else 0
+
+
+def _nested() -> Conflict:
+    return Conflict(
+        "vault.nested",
+        "This thread is in a write transaction already and would wait for itself; pass its connection on.",
+    )
 
 
 def _call_all(calls: Sequence[Callable[[], None]]) -> None:

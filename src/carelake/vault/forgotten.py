@@ -33,7 +33,7 @@ from carelake.vault.disk import full_disk, private_folder, sync_folder
 from carelake.vault.locking import locked
 from carelake.vault.ring import Hold, KeyPolicy
 from carelake.vault.roots import outside_name
-from carelake.vault.tables import forgotten_patient, patient_key
+from carelake.vault.tables import forgotten_due, forgotten_patient, patient_key
 from carelake.vault.wrapping import bind
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from carelake.vault.workspace import Vault
 
-__all__ = ["Forgotten", "Line", "RingNote", "erase_listed", "forgotten_name", "raise_epoch", "replay"]
+__all__ = ["Forgotten", "Line", "RingNote", "due", "erase_listed", "forgotten_name", "raise_epoch", "replay"]
 
 _GENESIS = "0" * 64
 _MAX_BYTES = 256 << 20
@@ -316,15 +316,31 @@ def erase_listed(connection: Connection, forgotten: Forgotten) -> int:
         if erased is not None and created <= erased:
             own = (patient_key.c.account == account, patient_key.c.patient == patient)
             connection.execute(delete(patient_key).where(*own, patient_key.c.created <= erased))
+            _note_due(connection, account, patient)
     said = [{"id": line.id, "account": line.account, "name": line.name, "at": line.at} for line in missing]
     connection.execute(insert(forgotten_patient), said)
     raise_epoch(connection)
     return len(missing)
 
 
+def _note_due(connection: Connection, account: str, patient: str) -> None:
+    """Their rows and files are to go too, before anybody opens the copy. Who came back since has a key, and stays."""
+    due = (forgotten_due.c.account == account, forgotten_due.c.patient == patient)
+    own = (patient_key.c.account == account, patient_key.c.patient == patient)
+    back = connection.execute(select(patient_key.c.version).where(*own)).first()
+    if back is None and connection.execute(select(forgotten_due.c.patient).where(*due)).first() is None:
+        connection.execute(insert(forgotten_due).values(account=account, patient=patient))
+
+
 def _owners(connection: Connection) -> Iterator[tuple[str, str, str]]:
     columns = (patient_key.c.account, patient_key.c.patient, patient_key.c.created)
     yield from ((row.account, row.patient, row.created) for row in connection.execute(select(*columns)).all())
+
+
+def due(vault: Vault) -> list[str]:
+    """Accounts with patients whose rows and files a replay left to be taken out."""
+    with vault.database.snapshot() as connection:
+        return sorted(connection.scalars(select(forgotten_due.c.account).distinct()))
 
 
 def raise_epoch(connection: Connection) -> None:

@@ -41,6 +41,7 @@ from carelake.vault.unlocked import Key, Unlocked
 __all__ = ["Key", "Keyring", "Notice", "RootChooser", "genuine", "read_root_settings"]
 
 _NOTED_MAX = 65536
+_REFERRED_MAX = 20_000
 RootChooser = Callable[[RootSettings], Root]
 _Result = TypeVar("_Result")
 
@@ -94,6 +95,8 @@ class Keyring:
         self._clock = clock
         self._now = now
         self._noted: dict[tuple[bytes, str], None] = {}
+        self._begun: dict[tuple[str, str], HMAC] = {}
+        self._referred: dict[tuple[str, str, bytes], str] = {}
         self._lock = RLock()
         self.forgotten = Forgotten(key_dir, now.file.workspace, now.key("security/reference", 1).secret, copy)
         self.notices: list[Notice] = []
@@ -290,19 +293,35 @@ class Keyring:
 
     def reference(self, permit: Permit, kind: str, content: bytes) -> str:
         """``KIND:HEX64``, an HMAC-SHA256 under the account's reference key (D4); any genuine permit will do."""
-        return f"{kind}:{self.referrer(permit, kind)(content).hex()}"
+        genuine(permit, self._clock)
+        key = self._reference_key(permit)
+        known = self._referred.get((key.label, kind, content))
+        if known is None:
+            if len(self._referred) >= _REFERRED_MAX:
+                self._referred.clear()
+            known = self._referred[(key.label, kind, content)] = f"{kind}:{self._begin(key, kind)(content).hex()}"
+        return known
 
     def referrer(self, permit: Permit, kind: str) -> Callable[[bytes], bytes]:
         """As `reference`, for many in one go: checked once. Answers the bare HMAC; not to be kept beyond the page."""
         genuine(permit, self._clock)
+        return self._begin(self._reference_key(permit), kind)
+
+    def _reference_key(self, permit: Permit) -> Key:
+        name = f"{permit.account}/reference"
         ring = self.current()
-        ring.allow(permit, f"{permit.account}/reference")
-        key = ring.key(f"{permit.account}/reference")
+        ring.allow(permit, name)
+        key = ring.key(name)
         self._note(permit, key.label)
-        secret, head = key.secret, kind.encode() + b"\x1f"
+        return key
+
+    def _begin(self, key: Key, kind: str) -> Callable[[bytes], bytes]:
         # A copy of one that has read the key costs a third of a new one.
-        begun = HMAC(secret, hashes.SHA256())
-        begun.update(head)
+        begun = self._begun.get((key.label, kind))
+        if begun is None:
+            begun = HMAC(key.secret, hashes.SHA256())
+            begun.update(kind.encode() + b"\x1f")
+            self._begun[(key.label, kind)] = begun
 
         def mac(content: bytes) -> bytes:
             one = begun.copy()

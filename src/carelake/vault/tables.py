@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary,
 from carelake.vault.database import metadata
 
 __all__ = [
+    "forgotten_due",
     "forgotten_patient",
     "object_inline",
     "object_manifest",
@@ -38,6 +39,15 @@ forgotten_patient = Table(
     Column("name", String(64), nullable=False, comment="HMAC of the patient, as in the list outside (`forgotten`)"),
     Column("at", String(32), nullable=False),
     comment="Who was erased here: what the list outside tells beyond this is replayed.",
+)
+
+forgotten_due = Table(
+    "forgotten_due",
+    metadata,
+    Column("account", String(32), primary_key=True),
+    Column("patient", String(256), primary_key=True),
+    comment="Whose keys a replay ended in this copy: their rows, ranges and files go before anybody opens it.",
+    sqlite_with_rowid=False,
 )
 
 object_version = Table(

@@ -12,6 +12,8 @@ from carelake import __version__
 from carelake.apps.cli.arguments import hoist
 from carelake.apps.cli.commands import (
     backup,
+    bulk,
+    erase,
     events,
     indexing,
     keys,
@@ -67,7 +69,9 @@ for _shelf in (
     start,
     record,
     indexing,
+    bulk,
     validating,
+    erase,
     learn,
     use,
     prove,

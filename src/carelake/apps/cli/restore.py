@@ -168,6 +168,8 @@ def _opened(workspace: Workspace, work: Restoration, asked: _Asked, step: Step) 
     caller = _caller(workspace, asked.options)
     with workspace.enter(caller, "workspace:restore", f"backup:{point}") as permit:
         permit.log.count(**_lost(left, end), erased=erased, bound=int(bound))
+    # Before it is a workspace: what was erased is in none of its rows, ranges and files.
+    workspace.replay(finish=True)
     restores.go_on(workspace.trail.heads, original, restore=work.restore, point=point)
     seal_all(vault, workspace.trail, workspace.gate.sealing())
     verified = verify_workspace(workspace, caller)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from carelake.apps.cli.session import Session, answer, note
@@ -15,7 +13,7 @@ from carelake.monitor.check import Checked, report
 from carelake.serving.predictions import Prediction
 from carelake.serving.words import sentence
 
-__all__ = ["check", "endpoint_list", "monitor_check", "predict", "predict_all", "serve"]
+__all__ = ["check", "endpoint_list", "monitor_check", "predict", "predict_all"]
 
 
 def predict(session: Session, *, json_out: bool, endpoint: str, patient: str | None, days: float | None) -> None:
@@ -84,22 +82,3 @@ def check(session: Session, caller: Any, endpoint: str, since: datetime) -> Chec
     with workspace.enter(caller, "monitor:check", endpoint) as permit:
         loaded = workspace.platform.endpoints.load(permit, endpoint)
         return workspace.platform.monitor.check(permit, loaded, since)
-
-
-def serve(session: Session, *, json_out: bool, port: int, host: str) -> None:
-    """Serve over HTTP until it is ended."""
-    from carelake.apps.courier import Courier
-    from carelake.apps.http.server import serve as serve_http
-
-    caller = session.caller()
-    with session.workspace.enter(caller, "status:read", "serve"):
-        note(f"Serving as {caller.principal.name}'s workspace; end with Ctrl-C.")
-    # Learning's libraries take seconds to import: the first prediction should not wait for them.
-    threading.Thread(target=lambda: session.workspace.platform.endpoints, daemon=True).start()
-
-    def started(url: str) -> None:
-        note(f"Listening on {url}")
-
-    with Courier(session.workspace, caller) as courier:
-        deliver = partial(courier.round, patience=1.0)
-        serve_http(session.workspace, host=host, port=port, started=started, deliver=deliver)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from carelake.access.groups import Group, Groups
+from carelake.access.narrowed import checked_scopes
 from carelake.access.principals import Principal, Principals
 from carelake.access.standing import Register
 from carelake.apps.cli.session import Session, answer, note
@@ -197,8 +198,18 @@ def member(session: Session, *, json_out: bool, name: str, group: str, joins: bo
     _said(said, json_out, f"{name} {'joined' if joins else 'left'} {group}.")
 
 
-def token(session: Session, *, json_out: bool, role: str | None, seconds: int | None) -> None:
+def token(
+    session: Session,
+    *,
+    json_out: bool,
+    role: str | None,
+    seconds: int | None,
+    scope: str | None = None,
+    patient: str | None = None,
+) -> None:
     """Issue a token for the principal of ``--as``; the one who types must be allowed to issue it."""
+    if scope is not None or patient is not None:
+        scope = checked_scopes(scope or "", patient or "")
     workspace, caller = session.workspace, session.caller()
     speaker = workspace.identity.local_user()
     lifetime = seconds or workspace.settings.access.token_seconds
@@ -206,7 +217,13 @@ def token(session: Session, *, json_out: bool, role: str | None, seconds: int | 
         speaker, "token:issue", f"principal/{caller.principal.name}", caller.purpose, account=caller.account
     ) as permit:
         text, claims = workspace.identity.tokens.issue(
-            caller.principal, purpose=caller.purpose, account=caller.account, seconds=lifetime, role=role
+            caller.principal,
+            purpose=caller.purpose,
+            account=caller.account,
+            seconds=lifetime,
+            role=role,
+            scope=scope,
+            patient=patient or "",
         )
         permit.log.wrote(f"token:{claims.id}")
     if not json_out:
@@ -222,6 +239,7 @@ def token(session: Session, *, json_out: bool, role: str | None, seconds: int | 
             "account": caller.account,
             "seconds": lifetime,
             "expires": iso(claims.expires),
+            **({} if scope is None else {"scope": scope}),
         }
     )
 

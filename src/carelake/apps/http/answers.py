@@ -7,15 +7,37 @@ from typing import Any
 
 from starlette.responses import Response
 
+from carelake.access.narrowed import NOT_COVERED
 from carelake.apps.errors import outcome_of, problem_of, status_of
 from carelake.core import canonical
 from carelake.core.errors import CarelakeError, Refused, Unauthenticated
 
-__all__ = ["FHIR_JSON", "failure", "fhir", "fhir_text", "html", "is_fhir", "json", "text"]
+__all__ = ["FHIR_JSON", "failure", "fhir", "fhir_text", "html", "is_fhir", "json", "status_for", "text"]
 
 FHIR_JSON = "application/fhir+json"
 _FHIR_ROOT = "/fhir"
-_STATUSES = {"http.format": 406, "http.media_type": 415, "http.body_too_large": 413}
+_STATUSES = {
+    "fhir.patch_limit": 422,
+    "fhir.patch_path": 422,
+    "fhir.patch_test": 422,
+    "fhir.patch_value": 422,
+    "http.body_too_large": 413,
+    "http.cds_data": 412,
+    "http.content_encoding": 415,
+    "http.format": 406,
+    "http.head_too_large": 431,
+    "http.invalid_parameters": 422,
+    "http.invalid_resource": 422,
+    "http.media_type": 415,
+    "http.patch_identity": 422,
+    "http.unresolved": 412,
+    "http.precondition": 412,
+    "http.several_matches": 412,
+    "http.too_many_jobs": 429,
+    "http.too_many": 429,
+    "store.invalid_resource": 422,
+    "store.version_conflict": 412,
+}
 """Where HTTP has a word of its own for what went wrong (https://hl7.org/fhir/R4/http.html#mime-type)."""
 
 
@@ -52,20 +74,27 @@ def is_fhir(path: str) -> bool:
     return path == _FHIR_ROOT or path.startswith(_FHIR_ROOT + "/")
 
 
+def status_for(error: BaseException) -> int:
+    """The HTTP status of an error."""
+    code = error.code if isinstance(error, CarelakeError) else ""
+    return _STATUSES.get(code) or status_of(error)
+
+
 def _challenge(error: Unauthenticated) -> dict[str, str]:
     """What a client must do to be let in (RFC 6750 section 3); without credentials, nothing is wrong yet."""
     wrong = "" if error.code == "http.no_token" else ', error="invalid_token"'
-    headers = {"WWW-Authenticate": f'Bearer realm="carelake"{wrong}'}
-    wait = error.facts.get("retry_after")
-    return headers | {"Retry-After": str(wait)} if wait is not None else headers
+    return {"WWW-Authenticate": f'Bearer realm="carelake"{wrong}'}
 
 
 def failure(error: BaseException, path: str, status: int | None = None) -> Response:
     """An error as the caller's protocol says it: OperationOutcome below /fhir, RFC 9457 problem elsewhere."""
-    code = error.code if isinstance(error, CarelakeError) else ""
-    status = status or _STATUSES.get(code) or status_of(error)
+    status = status or status_for(error)
     headers = _challenge(error) if isinstance(error, Unauthenticated) else {}
+    if isinstance(error, CarelakeError) and "retry_after" in error.facts:
+        headers["Retry-After"] = str(error.facts["retry_after"])
     reasons = error.facts.get("reasons") if isinstance(error, Refused) else None
+    if reasons == [NOT_COVERED]:
+        headers["WWW-Authenticate"] = 'Bearer realm="carelake", error="insufficient_scope"'
     if is_fhir(path):
         outcome = outcome_of(error)
         if isinstance(reasons, list):

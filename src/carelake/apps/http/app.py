@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
@@ -15,8 +16,12 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from carelake.apps.http import answers
+from carelake.apps.http.app_packing import packed, unpacked
+from carelake.apps.http.asking import is_id
+from carelake.apps.http.bulk_running import keep_working
 from carelake.apps.http.calls import Call, has_credential
 from carelake.apps.http.delivering import Round, keep_delivering
 from carelake.apps.http.metrics import Metrics
@@ -25,10 +30,12 @@ from carelake.apps.http.ports import Door
 from carelake.apps.http.routes import Operation
 from carelake.apps.http.sealing import keep_sealed
 from carelake.apps.http.table import operations
-from carelake.apps.http.threshold import Threshold, stderr_log
-from carelake.apps.http.workers import Bodies, Workers
+from carelake.apps.http.threshold import Threshold, stderr_log, too_many
+from carelake.apps.http.threshold_rates import Rates, Table
+from carelake.apps.http.workers import Bodies, Lane, Workers
 from carelake.core.errors import CarelakeError, Invalid, NotFound, Unsupported
 from carelake.core.settings import MIB
+from carelake.fhir.definitions import is_resource
 
 __all__ = ["create_app"]
 
@@ -38,20 +45,29 @@ _MAX_FIELDS = 1000
 _BODIES_BYTES = 64 * MIB
 
 
-def create_app(workspace: Door, *, log: Any = None, deliver: Round | None = None) -> Starlette:
+def create_app(
+    workspace: Door, *, log: Any = None, deliver: Round | None = None, rates: Table | None = None
+) -> Starlette:
     """The application over one open workspace; whoever opened it closes it.
 
     Args:
-        log: a structlog logger for the one line per request; default: JSON on standard error.
+        log: told one line per request (``info``) and faults (``error``); default: JSON on standard error.
         deliver: one round of deliveries of events, made again and again while the server runs.
+        rates: the table of rates that workers share.
     """
     metrics = Metrics()
     table = operations(metrics)
     table = [*table, _described(table)]
     log = log or stderr_log()
     told = workspace.settings
-    workers = Workers()
+    workers = Workers(seconds=told.serve.answer_seconds)
+    lane = Lane(workspace.gate.together, told.serve.answer_seconds)
     bodies = Bodies(max(_BODIES_BYTES, told.serve.max_body_bytes))
+    serve = told.serve
+    memory = rates or Table()
+    sources = Rates(memory, "source", serve.source_per_second, serve.burst_seconds)
+    principals = Rates(memory, "principal", serve.principal_per_second, serve.burst_seconds)
+    edges = _Edges(workspace, metrics, principals, lane, workers, bodies)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -59,15 +75,30 @@ def create_app(workspace: Door, *, log: Any = None, deliver: Round | None = None
             keep_sealed(workspace, metrics, told.serve.seal_seconds),
             keep_delivering(deliver, told.events.poll_seconds, metrics, log),
             workers.until_done(),
+            keep_working(workspace, log),
+            lane.until_done(),
         ):
             yield
 
-    return Starlette(
-        routes=[_route(workspace, operation, workers, bodies) for operation in table],
-        middleware=[Middleware(Threshold, metrics=metrics, max_body_bytes=told.serve.max_body_bytes, log=log)],
+    made = {one.name: edges.of(one) for one in table}
+    app = Starlette(
+        routes=[Route(one.path, made[one.name], methods=[one.method]) for one in table],
+        middleware=[
+            Middleware(
+                Threshold,
+                metrics=metrics,
+                max_body_bytes=serve.max_body_bytes,
+                log=log,
+                wait=sources.wait,
+                hsts_seconds=serve.hsts_seconds,
+            ),
+            Middleware(_Shortcut, read=made["read"]),
+        ],
         exception_handlers={HTTPException: _no_such_route, CarelakeError: _known_error},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect answers no FHIR client; see _Shortcut
+    return app
 
 
 def _described(table: Sequence[Operation]) -> Operation:
@@ -83,50 +114,112 @@ def _described(table: Sequence[Operation]) -> Operation:
     return operation
 
 
-def _route(workspace: Door, operation: Operation, workers: Workers, bodies: Bodies) -> Route:
-    return Route(operation.path, _edge(workspace, operation, workers, bodies), methods=[operation.method])
+class _Shortcut:
+    """To the one address that is asked for most, past the other routes: ``GET /fhir/{type}/{id}``."""
+
+    def __init__(self, app: ASGIApp, *, read: _Edge) -> None:
+        self._app = app
+        self._read = read
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/fhir/") and scope["path"].endswith("/"):
+            scope = {**scope, "path": scope["path"][:-1]}  # clients write the base, and what follows it, both ways
+        if scope["type"] == "http" and scope["method"] == "GET":
+            parts = scope["path"].split("/")
+            if len(parts) == 4 and parts[1] == "fhir" and is_resource(parts[2]) and is_id(parts[3]):
+                scope["path_params"] = {"type": parts[2], "id": parts[3]}
+                try:
+                    answer = await self._read(Request(scope, receive))
+                except CarelakeError as error:
+                    answer = answers.failure(error, scope["path"])
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
-def _edge(
-    workspace: Door, operation: Operation, workers: Workers, bodies: Bodies
-) -> Callable[[Request], Awaitable[Response]]:
-    async def edge(request: Request) -> Response:
-        request.scope["state"]["route"] = operation.path
-        with bodies.share() as take:
-            call = await _call(workspace, operation, request, take)
-            try:
-                return await workers.run(partial(operation.handler, call))
-            finally:
-                request.scope["state"]["act"] = call.act
-
-    return edge
+_Edge = Callable[[Request], Awaitable[Response]]
 
 
-async def _call(workspace: Door, operation: Operation, request: Request, take: Callable[[int], None]) -> Call:
-    if operation.body is None and _has_body(request):
-        raise Invalid("http.body_not_taken", "This address takes no body; see /openapi.json.")
-    named = has_credential(request.headers, request.scope["query_string"])
-    # Of somebody unnamed nothing is read: the handler is about to refuse.
-    body = await _body(request, take) if operation.body is not None and named else b""
-    pairs = _pairs(request.scope["query_string"])
-    if any(name == "X-Amz-Signature" for name, _ in pairs):
-        pairs = [(name, value) for name, value in pairs if not name.startswith("X-Amz-")]  # read by `access.sigv4`
-    if operation.body_type == _FORM:
-        pairs += _form(request, body)
-    elif operation.body is not None and named and not _is_json(request):
-        raise Unsupported("http.media_type", "The body must be sent as application/json.")
-    return Call(
-        workspace,
-        operation.method,
-        operation.path,
-        request.scope["path"],
-        request.path_params,
-        pairs,
-        request.headers,
-        body,
-        request.client.host if request.client else "",
-        *_raw(request),
-    )
+@dataclass(frozen=True)
+class _Edges:
+    """What stands between the server and the handlers, made for each of them."""
+
+    workspace: Door
+    metrics: Metrics
+    principals: Rates
+    lane: Lane
+    workers: Workers
+    bodies: Bodies
+
+    def of(self, operation: Operation) -> _Edge:
+        """The asynchronous function that answers by the handler of an operation."""
+        gzip = self.workspace.settings.serve.gzip and operation.name != "start"
+
+        async def edge(request: Request) -> Response:
+            request.scope["state"]["route"] = operation.path
+            with self.bodies.share() as take:
+                call = await self._call(operation, request, take)
+                # A credential that is new here may be wrong, and is counted then: that is a write, and not quick.
+                quick = operation.quick and self.workspace.identity.remembers(call.token)
+                threads = self.lane if quick else self.workers
+                try:
+                    return await threads.run(partial(_answered, operation.handler, call, gzip))
+                finally:
+                    request.scope["state"]["act"] = call.act
+
+        return edge
+
+    def _count(self, name: str) -> None:
+        seconds = self.principals.wait(name)
+        if seconds:
+            self.metrics.limited("principal")
+            raise too_many(seconds, "of this principal")
+
+    async def _call(self, operation: Operation, request: Request, take: Callable[[int], None]) -> Call:
+        scope, headers = request.scope, request.headers
+        if operation.body is None and _has_body(request):
+            raise Invalid("http.body_not_taken", "This address takes no body; see /openapi.json.")
+        query = scope["query_string"]
+        sent = body = b""
+        pairs = _pairs(query) if query else []
+        if any(name == "X-Amz-Signature" for name, _ in pairs):
+            pairs = [(name, value) for name, value in pairs if not name.startswith("X-Amz-")]  # for `access.sigv4`
+        # Of somebody unnamed nothing is read: the handler is about to refuse. What is open has its credential inside.
+        if operation.body is not None and (named := operation.open or has_credential(headers, query)):
+            sent = await _body(request, take)
+            body = await self._unpacked(sent, headers.get("content-encoding", ""), take)
+            if operation.body_type != _FORM and named and not _is_json(request):
+                raise Unsupported("http.media_type", f"The body must be sent as {operation.body_type}.")
+        if operation.body_type == _FORM:
+            pairs += _form(request, body)
+        return Call(
+            self.workspace,
+            operation.method,
+            operation.path,
+            scope["path"],
+            scope["path_params"],
+            pairs,
+            headers,
+            body,
+            request.client.host if request.client else "",
+            *_raw(request),
+            sent=sent,
+            scheme=scope["scheme"],
+            count=self._count,
+        )
+
+    async def _unpacked(self, sent: bytes, encoding: str, take: Callable[[int], None]) -> bytes:
+        if not encoding:
+            return sent
+        most = self.workspace.settings.serve.max_body_bytes
+        body = await anyio.to_thread.run_sync(unpacked, sent, encoding, most)
+        take(len(body))
+        return body
+
+
+def _answered(handler: Callable[[Call], Response], call: Call, gzip: bool) -> Response:
+    answer = handler(call)
+    return packed(answer, call.headers.get("accept-encoding", "")) if gzip else answer
 
 
 def _raw(request: Request) -> tuple[str, str, list[tuple[str, str]]]:
@@ -191,6 +284,13 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     else:
         said = NotFound("http.no_route", "There is nothing at this address; see /openapi.json.")
     answer = answers.failure(said, request.scope["path"], status)
-    if isinstance(error, HTTPException) and error.headers:
-        answer.headers.update(error.headers)
+    if status == 405:
+        answer.headers["Allow"] = ", ".join(sorted(_methods(request)))
     return answer
+
+
+def _methods(request: Request) -> set[str]:
+    """What an address takes, of all routes that it is one of; the framework tells of the first alone."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    matching = (route for route in routes if route.path_regex.match(request.scope["path"]))
+    return {method for route in matching for method in route.methods or ()}

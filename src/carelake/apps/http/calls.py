@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,6 +42,9 @@ class Call:
         path: the parameters that the route took out of the path.
         pairs: the query, and a form's fields after it, in the order given.
         raw_path, raw_query, raw_headers: as they were received, names of headers in lower case.
+        sent: the body as it was received, where ``body`` is what it unpacks to.
+        scheme: ``http`` or ``https``.
+        count: counts a request of a principal; raises ``http.too_many`` over the rate.
         act: id of the act under which the answer is accounted; "" until the gate was entered.
     """
 
@@ -57,6 +60,9 @@ class Call:
     raw_path: str = ""
     raw_query: str = ""
     raw_headers: Sequence[tuple[str, str]] = ()
+    sent: bytes | None = None
+    scheme: str = "http"
+    count: Callable[[str], None] = lambda _name: None
     act: str = field(default="")
 
     @property
@@ -83,19 +89,29 @@ class Call:
 
     @cached_property
     def _recognised(self) -> Caller:
+        caller = self._found()
+        self.count(caller.principal.name)
+        return caller
+
+    @cached_property
+    def token(self) -> str:
+        """The bearer token, "" where there is none, or more than one credential."""
+        told = [value for name, value in self.raw_headers if name == "authorization"]
+        scheme, _, token = told[0].partition(" ") if len(told) == 1 else ("", "", "")
+        return token.strip() if scheme.lower() == "bearer" and "X-Amz-Signature=" not in self.raw_query else ""
+
+    def _found(self) -> Caller:
+        if self.token:
+            return self.door.identity.bearer(self.token, self.client)
         if is_signed(self.request):
             return self.door.identity.signed(self.request, self.door.gate.vouching(), self.client)
-        if len(self.request.all("authorization")) > 1:
-            raise Unauthenticated("http.no_token", _UNNAMED)
-        scheme, _, token = self.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Unauthenticated("http.no_token", _UNNAMED)
-        return self.door.identity.bearer(token.strip(), self.client)
+        raise Unauthenticated("http.no_token", _UNNAMED)
 
     @cached_property
     def request(self) -> SignedRequest:
         """The request as it was received, for those who signed it."""
-        return SignedRequest(self.method, self.raw_path, self.raw_query, self.raw_headers, self.body)
+        body = self.body if self.sent is None else self.sent
+        return SignedRequest(self.method, self.raw_path, self.raw_query, self.raw_headers, body)
 
     @contextmanager
     def enter(self, action: str, target: str) -> Iterator[Permit]:
@@ -114,7 +130,7 @@ class Call:
     def base(self) -> str:
         """The server's address as the caller wrote it, without a slash; "" when that is none."""
         host = self.headers.get("host", "")
-        return f"http://{host}" if _HOST.fullmatch(host) else ""
+        return f"{self.scheme}://{host}" if _HOST.fullmatch(host) else ""
 
     def json(self, shape: type[Shape]) -> Shape:
         """The body as JSON of this shape.

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from carelake import __version__
+from carelake.apps.http import capability_operations
 from carelake.core import canonical
 from carelake.fhir.compartment import COMPARTMENTS
 from carelake.fhir.definitions import resource_types
@@ -29,8 +30,18 @@ _COLUMNS = {
     "_list": ("special", ""),
 }
 _EVERYWHERE = ("_id", "_lastUpdated", "_tag", "_profile", "_security", "_source", "_text", "_content")
-_INTERACTIONS = ("read", "vread", "search-type")
-_VALIDATE = {"name": "validate", "definition": "http://hl7.org/fhir/OperationDefinition/Resource-validate"}
+_INTERACTIONS = (
+    "read",
+    "vread",
+    "update",
+    "patch",
+    "delete",
+    "history-instance",
+    "history-type",
+    "create",
+    "search-type",
+)
+_SYSTEM = ("transaction", "batch", "search-system", "history-system")
 _DOCUMENTATION = (
     "Search with all modifiers and prefixes of R4, chains and _has of any depth, _include and _revinclude with "
     ":iterate, _sort, _count, _total, _summary, _elements; by GET and by POST (_search), in compartments "
@@ -42,20 +53,27 @@ Parameters = Mapping[str, SearchParameter]
 Codes = frozenset[tuple[str, str]]
 """Resource types and codes of search parameters."""
 
-_kept: dict[tuple[str, Codes, bool], bytes] = {}
+_kept: dict[tuple[str, Codes, bool, str], bytes] = {}
 _MOST_KEPT = 16
 
 
-def rendered(registry: Registry, unbuilt: Codes = frozenset(), *, pretty: bool = False) -> bytes:
+def rendered(
+    registry: Registry,
+    unbuilt: Codes = frozenset(),
+    *,
+    security: Mapping[str, Any] | None = None,
+    pretty: bool = False,
+) -> bytes:
     """The statement as JSON, made once for each set of definitions.
 
     Args:
         unbuilt: parameters that cannot be asked for yet.
+        security: how callers are let in, `carelake.apps.http.smart.security`.
     """
-    key = (registry.digest, unbuilt, pretty)
+    key = (registry.digest, unbuilt, pretty, repr(security))
     found = _kept.get(key)
     if found is None:
-        found = canonical.dump_as_given(statement(registry, unbuilt))
+        found = canonical.dump_as_given(statement(registry, unbuilt, security))
         found = msgspec.json.format(found, indent=2) if pretty else found
         if len(_kept) >= _MOST_KEPT:
             _kept.clear()
@@ -63,7 +81,9 @@ def rendered(registry: Registry, unbuilt: Codes = frozenset(), *, pretty: bool =
     return found
 
 
-def statement(registry: Registry, unbuilt: Codes = frozenset()) -> dict[str, Any]:
+def statement(
+    registry: Registry, unbuilt: Codes = frozenset(), security: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The statement: read and search of every resource type, and nothing that is not there."""
     names = sorted(resource_types())
     offered = {
@@ -80,17 +100,16 @@ def statement(registry: Registry, unbuilt: Codes = frozenset()) -> dict[str, Any
         "implementation": {"description": "carelake"},
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json"],
+        "patchFormat": ["application/json-patch+json", "application/fhir+json", "application/merge-patch+json"],
         "rest": [
             {
                 "mode": "server",
                 "documentation": _DOCUMENTATION,
-                "security": {
-                    "description": "A bearer token that says who, for what purpose and in which account; "
-                    "every access is decided by policy and recorded."
-                },
+                **({"security": dict(security)} if security else {}),
                 "resource": [_resource(name, offered[name], includes[name], reverse[name]) for name in names],
-                "interaction": [{"code": "search-system"}],
+                "interaction": [{"code": code} for code in _SYSTEM],
                 "searchParam": _everywhere(offered["Basic"]),
+                "operation": capability_operations.of_server(),
                 "compartment": [
                     f"http://hl7.org/fhir/CompartmentDefinition/{one[0].lower()}{one[1:]}" for one in COMPARTMENTS
                 ],
@@ -119,10 +138,15 @@ def _resource(name: str, parameters: Parameters, includes: list[str], reverse: l
         "interaction": [{"code": code} for code in _INTERACTIONS],
         "versioning": "versioned",
         "readHistory": True,
+        "updateCreate": True,
+        "conditionalCreate": True,
+        "conditionalRead": "full-support",
+        "conditionalUpdate": True,
+        "conditionalDelete": "single",
         "searchInclude": includes,
         "searchRevInclude": reverse,
         "searchParam": [_parameter(code, *told) for code, told in sorted(offered.items())],
-        "operation": [_VALIDATE],
+        "operation": capability_operations.of_type(name),
     }
 
 

@@ -15,6 +15,7 @@ from carelake.core.settings import Settings
 from carelake.vault.workspace import Vault
 
 if TYPE_CHECKING:
+    from carelake.pipelines.erase import Erasures
     from carelake.pipelines.platform import Platform
     from carelake.serving.predictions import Prediction
     from carelake.store.resources import Resources
@@ -34,6 +35,11 @@ class Door(Protocol):
 
     def enter(self, caller: Caller, action: str, target: str, *, job: bool = False) -> AbstractContextManager[Permit]:
         """Enter the gate as a caller; the act is committed when the block is left."""
+        ...
+
+    @property
+    def erasures(self) -> Erasures:
+        """Erasures of patients."""
         ...
 
     @property

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from email.utils import format_datetime
-from typing import Any
+from collections.abc import Callable
 
+import msgspec
 from starlette.responses import Response
 
 from carelake.apps.http import answers
 from carelake.apps.http.asking import is_id, json_only, pretty, resource_type
 from carelake.apps.http.calls import Call
 from carelake.apps.http.capability import Codes, rendered
+from carelake.apps.http.conditional_tags import unchanged, validators
 from carelake.apps.http.routes import Handler
-from carelake.core.clock import instant
+from carelake.apps.http.smart import security
+from carelake.apps.http.terminology_capabilities import terminology_capabilities
 from carelake.core.errors import NotFound, Unsupported
 from carelake.core.permit import Permit
 from carelake.fhir.search.registry import BASE, Registry
+from carelake.store.bodies import Shown
 
 __all__ = ["Handler", "absent", "capabilities", "read", "vread"]
 
@@ -26,9 +27,13 @@ def capabilities(call: Call) -> Response:
     """What this server does. https://hl7.org/fhir/R4/http.html#capabilities"""
     json_only(call)
     call.only("_format", "_pretty", "mode")
-    if call.one("mode") not in (None, "full"):
-        raise Unsupported("http.mode", "Only mode=full is offered.")
-    return answers.fhir_text(rendered(*_parameters(call), pretty=pretty(call)))
+    mode = call.one("mode")
+    if mode == "terminology":
+        return answers.fhir(terminology_capabilities(), pretty=pretty(call))
+    if mode not in (None, "full"):
+        raise Unsupported("http.mode", "Only mode=full and mode=terminology are offered.")
+    let_in = security(call.door.settings, call.base)
+    return answers.fhir_text(rendered(*_parameters(call), security=let_in, pretty=pretty(call)))
 
 
 def _parameters(call: Call) -> tuple[Registry, Codes]:
@@ -47,11 +52,7 @@ def _parameters(call: Call) -> tuple[Registry, Codes]:
 
 def read(call: Call) -> Response:
     """The current version. https://hl7.org/fhir/R4/http.html#read"""
-    resource = _one(call, lambda permit, kind, key: call.door.resources.read(permit, kind, key))
-    headers = _validators(resource)
-    if _unchanged(call.headers.get("if-none-match", ""), headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    return answers.fhir(resource, headers=headers, pretty=pretty(call))
+    return _shown(call, _one(call, lambda permit, kind, key: call.door.resources.shown(permit, kind, key)))
 
 
 def vread(call: Call) -> Response:
@@ -59,11 +60,10 @@ def vread(call: Call) -> Response:
     version = call.path["version"]
     if not is_id(version):
         raise absent()
-    resource = _one(call, lambda permit, kind, key: call.door.resources.vread(permit, kind, key, version))
-    return answers.fhir(resource, headers=_validators(resource), pretty=pretty(call))
+    return _shown(call, _one(call, lambda permit, kind, key: call.door.resources.shown(permit, kind, key, version)))
 
 
-def _one(call: Call, reading: Callable[[Permit, str, str], dict[str, Any]]) -> dict[str, Any]:
+def _one(call: Call, reading: Callable[[Permit, str, str], Shown]) -> Shown:
     kind, key = resource_type(call.path["type"]), call.path["id"]
     json_only(call)
     call.only("_format", "_pretty")
@@ -78,13 +78,11 @@ def absent() -> NotFound:
     return NotFound("http.no_such_resource", "There is no such resource; an id is 1 to 64 letters, digits, - and .")
 
 
-def _validators(resource: Mapping[str, Any]) -> dict[str, str]:
-    meta = resource.get("meta", {})
-    headers = {"ETag": f'W/"{meta["versionId"]}"'}
-    moment: datetime = instant(str(meta["lastUpdated"]))
-    headers["Last-Modified"] = format_datetime(moment, usegmt=True)
-    return headers
-
-
-def _unchanged(asked: str, etag: str) -> bool:
-    return etag in {one.strip() for one in asked.split(",")}
+def _shown(call: Call, found: Shown) -> Response:
+    """A version, or that the caller has it (https://hl7.org/fhir/R4/http.html#cread)."""
+    headers = validators(found.version, found.updated)
+    if unchanged(call.headers, headers):
+        return Response(status_code=304, headers=headers)
+    return answers.fhir_text(
+        msgspec.json.format(found.text, indent=2) if pretty(call) else found.text, headers=headers
+    )

@@ -23,6 +23,7 @@ class Operation:
         path: with ``{name}`` for what varies.
         summary: one line for people.
         handler: plain synchronous code; it runs in a thread.
+        quick: it reads a little and waits for nothing; many are answered by one snapshot and one commit of acts.
         open: whether it is answered without a token.
         body: JSON Schema of the request's body, None where it takes none.
         body_type: media type of the body.
@@ -37,6 +38,7 @@ class Operation:
     summary: str
     handler: Handler
     tag: str
+    quick: bool = False
     open: bool = False
     body: Mapping[str, Any] | None = None
     body_type: str = "application/json"

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 from functools import partial
 
-from carelake.apps.http import predict, probes, record, searches, validating
+from carelake.apps.http import (
+    bulk,
+    bulk_import,
+    bundles,
+    cds,
+    erasing,
+    history,
+    patching,
+    predict,
+    probes,
+    record,
+    searches,
+    smart,
+    terminology,
+    validating,
+    writing,
+)
 from carelake.apps.http.answers import FHIR_JSON
 from carelake.apps.http.metrics import Metrics
+from carelake.apps.http.operations import operations as on_resources
 from carelake.apps.http.page import StartPage
 from carelake.apps.http.routes import Operation
 
@@ -20,18 +37,27 @@ _ABSENT = {"404": "There is none", "410": "It was deleted or erased"}
 
 def operations(metrics: Metrics) -> list[Operation]:
     """All of them but ``/openapi.json``, which describes them."""
-    return [*_fhir(), *_predictions(), *_service(metrics)]
+    return [*_fhir(), *_predictions(), *cds.operations(), *_service(metrics)]
 
 
 def _fhir() -> list[Operation]:
     def of(method: str, path: str, name: str, summary: str, handler: record.Handler, **more: object) -> Operation:
         return Operation(method, path, name, summary, handler, "fhir", media_type=FHIR_JSON, **more)  # type: ignore[arg-type]
 
-    return [
+    found = [
         of("GET", "/fhir/metadata", "capabilities", "What this server does", record.capabilities, open=True),
+        *smart.operations(),
+        *bulk.operations(),
+        *erasing.operations(),
+        *bulk_import.operations(),
+        *terminology.operations(),
         *validating.operations(),
+        *on_resources(),
+        *history.operations(),
         *searches.operations(),
-        of("GET", "/fhir/{type}/{id}", "read", "Read", record.read, parameters=_ONE, answers=_ABSENT),
+        *writing.operations(),
+        *patching.operations(),
+        of("GET", "/fhir/{type}/{id}", "read", "Read", record.read, parameters=_ONE, answers=_ABSENT, quick=True),
         of(
             "GET",
             "/fhir/{type}/{id}/_history/{version}",
@@ -40,8 +66,10 @@ def _fhir() -> list[Operation]:
             record.vread,
             parameters=_VERSION,
             answers=_ABSENT,
+            quick=True,
         ),
     ]
+    return [*bundles.operations(found), *found]
 
 
 def _predictions() -> list[Operation]:

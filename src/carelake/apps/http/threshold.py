@@ -9,51 +9,92 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
-import structlog
-from starlette.datastructures import MutableHeaders
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carelake.apps.http.answers import failure
+from carelake.apps.http.connections import HEAD_BYTES
 from carelake.apps.http.metrics import Metrics, known_method
-from carelake.core.errors import CarelakeError, Invalid
+from carelake.apps.http.threshold_rates import source_of
+from carelake.core.clock import SystemClock, iso
+from carelake.core.errors import CarelakeError, Invalid, Unavailable
 from carelake.core.ids import Ids, RandomIds
 
-__all__ = ["NO_ROUTE", "Threshold", "TooLarge", "stderr_log"]
+__all__ = ["NO_ROUTE", "Threshold", "TooLarge", "stderr_log", "too_many"]
 
 NO_ROUTE = "(none)"
 
 _SECURITY = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Cache-Control": "no-store",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
+    b"cache-control": b"no-store",
 }
-_NO_CONTENT = "default-src 'none'; frame-ancestors 'none'"
+_OURS = frozenset({*_SECURITY, b"x-request-id"})
+_CSP = b"content-security-policy"
+_NO_CONTENT = (_CSP, b"default-src 'none'; frame-ancestors 'none'")
 
 
 class TooLarge(Invalid):
     """The body is larger than ``serve.max_body_bytes``."""
 
 
+class _Lines:
+    """One JSON object a line, in one write."""
+
+    def __init__(self) -> None:
+        self._encode = msgspec.json.Encoder().encode
+        self._clock = SystemClock()
+
+    def info(self, event: str, **facts: Any) -> None:
+        """Say it."""
+        line = self._encode({**facts, "event": event, "timestamp": iso(self._clock.now())})
+        sys.stderr.write(line.decode() + "\n")
+        sys.stderr.flush()
+
+    error = info
+
+
 def stderr_log() -> Any:
     """A logger that writes one JSON object a line to standard error."""
-    processors: list[Any] = [structlog.processors.TimeStamper(fmt="iso"), structlog.processors.JSONRenderer()]
-    return structlog.wrap_logger(structlog.PrintLogger(sys.stderr), processors=processors)
+    return _Lines()
+
+
+def too_many(seconds: float, what: str) -> Unavailable:
+    """What is answered over a rate: 429, with the time to wait."""
+    wait = int(seconds) + 1
+    return Unavailable("http.too_many", f"Too many requests {what}; try again in {wait} s.", retry_after=wait)
 
 
 class Threshold:
     """Wraps the routes of the application."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int, log: Any = None, ids: Ids | None = None
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_body_bytes: int,
+        log: Any = None,
+        ids: Ids | None = None,
+        wait: Callable[[str], float] = lambda _source: 0.0,
+        hsts_seconds: int = 0,
     ) -> None:
+        """Wrap ``app``.
+
+        Args:
+            wait: counts a request from an address; how long it has to wait, 0 for not at all.
+            hsts_seconds: for so long browsers shall come by TLS only, where they came by it.
+        """
         self._app = app
+        self._wait = wait
+        self._hsts = (b"strict-transport-security", b"max-age=%d" % hsts_seconds) if hsts_seconds else None
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._log = log or stderr_log()
@@ -64,9 +105,12 @@ class Threshold:
             await self._app(scope, receive, send)
             return
         crossing = _Crossing(scope, send, self._max_body_bytes, self._ids)
+        if self._hsts and scope["scheme"] == "https":
+            crossing.more.append(self._hsts)
         started = time.perf_counter()
         self._metrics.running.inc()
         try:
+            self._count(scope)
             _refuse_fragment(scope)
             crossing.refuse_long(scope)
             await self._app(scope, crossing.bounded(receive), crossing.send)
@@ -87,6 +131,13 @@ class Threshold:
                 ms=round(seconds * 1000, 2),
                 act=crossing.act,
             )
+
+    def _count(self, scope: Scope) -> None:
+        client = scope.get("client")
+        seconds = self._wait(source_of(client[0])) if client else 0.0
+        if seconds:
+            self._metrics.limited("source")
+            raise too_many(seconds, "from this address")
 
     async def _fault(self, crossing: _Crossing, scope: Scope, error: Exception) -> None:
         if not isinstance(error, CarelakeError):
@@ -112,6 +163,7 @@ class _Crossing:
         self._ids = ids
         self.status = 500
         self.begun = False
+        self.more: list[tuple[bytes, bytes]] = []
 
     @property
     def act(self) -> str:
@@ -121,10 +173,14 @@ class _Crossing:
         return str(self.state["act"])
 
     def refuse_long(self, scope: Scope) -> None:
-        """Do not even begin with a body that says it is too long."""
+        """Do not even begin with a head that is too long (a parser may bound its parts alone), or such a body."""
+        taken = 0
         for name, value in scope["headers"]:
+            taken += len(name) + len(value)
             if name == b"content-length" and (not value.isdigit() or int(value) > self._max):
                 raise self._too_large()
+        if taken > HEAD_BYTES:
+            raise Invalid("http.head_too_large", f"The headers are larger than {HEAD_BYTES} bytes; send fewer.")
 
     def bounded(self, receive: Receive) -> Receive:
         """``receive`` that stops a body which turns out too long."""
@@ -146,11 +202,12 @@ class _Crossing:
         if message["type"] == "http.response.start":
             self.begun = True
             self.status = int(message["status"])
-            headers = MutableHeaders(raw=message["headers"])
-            headers["X-Request-Id"] = self.act
-            for name, value in _SECURITY.items():
-                headers[name] = value
-            headers.setdefault("Content-Security-Policy", _NO_CONTENT)
+            given = message["headers"]
+            headers = [header for header in given if header[0] not in _OURS]
+            if all(name != _CSP for name, _ in headers):
+                headers.append(_NO_CONTENT)
+            headers += (*_SECURITY.items(), (b"x-request-id", self.act.encode()), *self.more)
+            message["headers"] = headers
         await self._send(message)
 
     def _too_large(self) -> TooLarge:

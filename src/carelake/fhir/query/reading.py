@@ -90,6 +90,14 @@ def parse(
     return _Reader(Conditions(registry, base), lenient, compartment).read(asked, pairs)
 
 
+def _total(told: dict[str, str]) -> str:
+    if told.get("_totalMethod", "count") != "count":
+        raise bad_value("_totalMethod", "count, as _total=accurate has it")
+    if "_total" in told:
+        return read_total(told["_total"])
+    return "accurate" if "_totalMethod" in told else ""
+
+
 def _unknown_type() -> Invalid:
     return Invalid("search.unknown_type", "FHIR R4 has no such resource type; expected for example Patient.")
 
@@ -142,7 +150,7 @@ class _Reader:
             () if parts else conditions[0],
             () if parts else sorts[0],
             count or None,
-            read_total(told["_total"]) if "_total" in told else "",
+            _total(told),
             "count" if count == 0 else read_summary(told.get("_summary", "false")),
             read_elements(types, told["_elements"]) if "_elements" in told else (),
             tuple([one for name, one in includes if one and not name.startswith("_rev")]),

@@ -25,8 +25,10 @@ __all__ = [
 ]
 
 MAX_COUNT = 10_000
-SETTINGS = frozenset({"_count", "_sort", "_total", "_summary", "_elements", "_format", "_pretty", "_contained"})
-"""Given once each, without modifier."""
+SETTINGS = frozenset(
+    {"_count", "_sort", "_total", "_totalMethod", "_summary", "_elements", "_format", "_pretty", "_contained"}
+)
+"""Given once each, without modifier. ``_totalMethod=count`` is how fhirpy asks for ``_total=accurate``."""
 _JSON = frozenset({"json", "application/json", "application/fhir+json", "text/json"})
 _UNSORTED = frozenset({"composite", "special", "words", "list", "has"})
 

@@ -5,15 +5,19 @@ https://hl7.org/fhir/R4/valueset.html#compositions, https://hl7.org/fhir/R4/code
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
-from typing import Protocol
+from typing import Any, Protocol
 
 from carelake.core.errors import Invalid, Unsupported
-from carelake.fhir.terminology.model import CodeSystem, Filter, Part, ValueSet
+from carelake.fhir.terminology.filters import filtered
+from carelake.fhir.terminology.hierarchy import Hierarchy
+from carelake.fhir.terminology.lexicon import Lexicon
+from carelake.fhir.terminology.maps import ConceptMap
+from carelake.fhir.terminology.model import CodeSystem, Part, ValueSet
 from carelake.fhir.terminology.shipped import SHIPPED
 
-__all__ = ["MAX_CODES", "Coded", "Library", "LocalTerminology", "Terminology"]
+__all__ = ["MAX_CODES", "Coded", "Library", "LocalTerminology", "Terminology", "shown"]
 
 Coded = tuple[str, str | None]
 """A system and a code; code None for every code of the system."""
@@ -21,6 +25,10 @@ Coded = tuple[str, str | None]
 MAX_CODES = 100_000
 MAX_LISTED = 1000
 MAX_NESTED = 20
+MAX_WORK = 3_000_000
+"""Codes that are looked at for one question, however its value sets are made of others."""
+MAX_NAMED = 1000
+"""Systems, sets and maps that are looked for to answer one question."""
 _WELL_KNOWN = frozenset(
     {
         "http://snomed.info/sct",
@@ -58,17 +66,29 @@ class Terminology(Protocol):
 
 
 class Library(Protocol):
-    """Where code systems and value sets come from."""
+    """Where code systems, value sets and concept maps come from; each is named by ``url`` or ``url|version``."""
 
     def code_system(self, url: str) -> CodeSystem | None:
         """The code system of a url."""
 
+    def lexicon(self, url: str) -> Lexicon | None:
+        """The texts of a code system."""
+
     def value_set(self, url: str) -> ValueSet | None:
         """The value set of a url."""
 
+    def concept_map(self, url: str) -> ConceptMap | None:
+        """The concept map of a url."""
+
+    def maps(self, system: str, *, to: bool = False) -> Iterable[ConceptMap]:
+        """The concept maps from a code system, or to it."""
+
 
 class LocalTerminology:
-    """Answers from libraries; the first that knows a url is asked.
+    """Answers from libraries; the first that knows a url is asked. Made for one question: its work is bounded.
+
+    Args:
+        most_listed: a whole system is listed code by code up to this size, and a bare ``(system, None)`` beyond it.
 
     Raises of all methods:
         Unsupported: ``terminology.unknown_value_set``, ``terminology.unknown_code_system``,
@@ -76,9 +96,17 @@ class LocalTerminology:
         Invalid: ``terminology.unknown_code``, ``terminology.too_many``.
     """
 
-    def __init__(self, *libraries: Library) -> None:
+    def __init__(self, *libraries: Library, most_listed: int = MAX_LISTED) -> None:
         self._libraries = libraries
-        self._children: dict[str, list[list[int]]] = {}
+        self._most_listed = most_listed
+        self._trees: dict[str, Hierarchy] = {}
+        self._expanded: dict[str, frozenset[Coded]] = {}
+        self._work = 0
+        self._named: set[tuple[str, str]] = set()
+
+    def beside(self, library: Library) -> LocalTerminology:
+        """The same with another library before the others: with what a question brings itself."""
+        return LocalTerminology(library, *self._libraries, most_listed=self._most_listed)
 
     def expand(self, url: str) -> tuple[Coded, ...]:
         """The codes of a value set, sorted."""
@@ -87,43 +115,57 @@ class LocalTerminology:
 
     def below(self, system: str, code: str) -> tuple[Coded, ...]:
         """The code itself and all that it subsumes."""
-        known = self._known(system)
-        if system not in self._children:
-            self._children[system] = _children(known)
-        return tuple((system, one) for one in _walk(known, code, self._children[system]))
+        tree = self._known(system)
+        self._spend(len(tree.system.codes))
+        return tuple((system, one) for one in _started(tree, code, tree.below))
 
     def above(self, system: str, code: str) -> tuple[Coded, ...]:
         """The code itself and all that subsume it."""
-        return tuple((system, one) for one in _above(self._known(system), code))
+        tree = self._known(system)
+        self._spend(len(tree.system.codes))
+        return tuple((system, one) for one in _started(tree, code, tree.above))
 
-    def _known(self, url: str) -> CodeSystem:
-        found = self._system(url)
-        if found is None or not found.codes:
-            raise _no_system(url)
+    def tree(self, url: str) -> Hierarchy | None:
+        """The codes of a system (``url``, ``url|version``), None where it is not known."""
+        if url not in self._trees:
+            found = self._first("code_system", url)
+            if found is None:
+                return None
+            self._trees[url] = Hierarchy(found)
+        return self._trees[url]
+
+    def lexicon(self, url: str) -> Lexicon | None:
+        """The texts of a system (``url``, ``url|version``)."""
+        found: Lexicon | None = self._first("lexicon", url)
         return found
 
-    def _system(self, url: str) -> CodeSystem | None:
-        each = (library.code_system(url) for library in self._libraries)
-        return next((one for one in each if one is not None), None)
+    def concept_map(self, url: str) -> ConceptMap | None:
+        """A concept map (``url``, ``url|version``)."""
+        found: ConceptMap | None = self._first("concept_map", url)
+        return found
 
-    def _value_set(self, url: str) -> ValueSet:
-        name, _, version = url.partition("|")
+    def maps(self, system: str, *, to: bool = False) -> list[ConceptMap]:
+        """The concept maps from a code system, or to it; one that is stored hides one of its url that ships."""
+        found: dict[str, ConceptMap] = {}
         for library in self._libraries:
-            found = library.value_set(name)
-            if found is not None and version in ("", found.version):
-                return found
-        raise Unsupported(
-            "terminology.unknown_value_set",
-            f"{_shown('The value set', name)} is not known here; store its ValueSet resource, then search again.",
-        )
+            for one in library.maps(system, to=to):
+                found.setdefault(one.url, one)
+        return list(found.values())
 
-    def _expand(self, url: str, within: tuple[str, ...]) -> frozenset[Coded]:
-        if url in within or len(within) >= MAX_NESTED:
-            raise Unsupported("terminology.too_deep", "A value set is made of itself, or of too many one in another.")
-        found = self._value_set(url)
-        within = (*within, url)
-        taken = self._union(found.include, within)
-        left = self._union(found.exclude, within)
+    def value_set(self, url: str) -> ValueSet:
+        """A value set (``url``, ``url|version``)."""
+        found: ValueSet | None = self._first("value_set", url)
+        if found is None:
+            raise Unsupported(
+                "terminology.unknown_value_set",
+                f"{shown('The value set', url)} is not known here; store its ValueSet resource, then ask again.",
+            )
+        return found
+
+    def members(self, told: ValueSet, within: tuple[str, ...] = ()) -> frozenset[Coded]:
+        """The codes of a value set that need not be in a library."""
+        taken = self._union(told.include, within)
+        left = self._union(told.exclude, within)
         if not left:
             return taken
         whole = {system for system, code in taken if code is None}
@@ -132,26 +174,62 @@ class LocalTerminology:
         left_whole = {system for system, code in left if code is None}
         return frozenset(one for one in taken - left if one[0] not in left_whole)
 
+    def _first(self, what: str, canonical: str) -> Any:
+        """What the first library has under a canonical; a version that is not its newest is asked for by name."""
+        self._named.add((what, canonical))
+        if len(self._named) > MAX_NAMED:
+            raise Invalid("terminology.too_many", f"More than {MAX_NAMED} code systems and value sets are needed.")
+        url, _, version = canonical.partition("|")
+        for library in self._libraries:
+            ask = getattr(library, what)
+            found = ask(url)
+            if found is not None and version not in ("", found.version):
+                found = ask(canonical)
+            if found is not None and version in ("", found.version):
+                return found
+        return None
+
+    def _known(self, url: str) -> Hierarchy:
+        found = self.tree(url)
+        if found is None or not found.system.codes:
+            raise _no_system(url)
+        return found
+
+    def _expand(self, url: str, within: tuple[str, ...]) -> frozenset[Coded]:
+        if url in within or len(within) >= MAX_NESTED:
+            raise Unsupported("terminology.too_deep", "A value set is made of itself, or of too many one in another.")
+        if url not in self._expanded:
+            self._expanded[url] = self.members(self.value_set(url), (*within, url))
+        return self._expanded[url]
+
     def _union(self, parts: Sequence[Part], within: tuple[str, ...]) -> frozenset[Coded]:
         found: set[Coded] = set()
         for part in parts:
-            found |= self._part(part, within)
+            taken = self._part(part, within)
+            self._spend(len(taken) + 10)
+            found |= taken
             if len(found) > MAX_CODES:
                 raise Invalid("terminology.too_many", f"A value set has more than {MAX_CODES} codes.")
         return frozenset(found)
 
+    def _spend(self, work: int) -> None:
+        self._work += work
+        if self._work > MAX_WORK:
+            raise Invalid("terminology.too_many", "A value set is made of too many parts to be worked out here.")
+
     def _part(self, part: Part, within: tuple[str, ...]) -> frozenset[Coded]:
         sets = [self._expand(url, within) for url in part.value_sets]
+        self._spend(sum(map(len, sets)))
         if part.system:
             sets.insert(0, self._of_system(part))
         return reduce(_both, sets) if sets else frozenset()
 
-    def _whole(self, url: str) -> frozenset[Coded]:
+    def _whole(self, part: Part) -> frozenset[Coded]:
         """A system code by code where that is known and short, so that codes without a system can be found too."""
-        system = self._system(url)
-        if system is None or not system.complete or not 0 < len(system.codes) <= MAX_LISTED:
-            return frozenset({(url, None)})
-        return frozenset((url, code) for code in system.codes)
+        tree = self.tree(_versioned(part))
+        if tree is None or not tree.system.complete or not 0 < len(tree.system.codes) <= self._most_listed:
+            return frozenset({(part.system, None)})
+        return frozenset((part.system, code) for code in tree.system.codes)
 
     def _of_system(self, part: Part) -> frozenset[Coded]:
         if part.withheld:
@@ -159,14 +237,33 @@ class LocalTerminology:
         if part.codes is not None:
             return frozenset((part.system, code) for code in part.codes)
         if not part.filters:
-            return self._whole(part.system)
-        system = self._known(part.system)
+            return self._whole(part)
+        return frozenset((part.system, code) for code in self.chosen(part))
+
+    def chosen(self, part: Part) -> set[str]:
+        """The codes that a part takes from its system by filters."""
+        tree = self._known(_versioned(part))
+        system = tree.system
         if not system.complete:
             raise _no_system(part.system)
         chosen = set(system.codes)
         for one in part.filters:
-            chosen &= _filtered(system, one)
-        return frozenset((part.system, code) for code in chosen)
+            self._spend(len(system.codes))
+            try:
+                met = filtered(tree, one, lambda: self.lexicon(_versioned(part)))
+            except KeyError:
+                raise _no_code(system) from None
+            if met is None:
+                raise Unsupported(
+                    "terminology.filter",
+                    f"{shown('The code system', part.system)} is filtered in a way that is not offered.",
+                )
+            chosen &= met
+        return chosen
+
+
+def _versioned(part: Part) -> str:
+    return f"{part.system}|{part.version}" if part.version else part.system
 
 
 def _both(left: frozenset[Coded], right: frozenset[Coded]) -> frozenset[Coded]:
@@ -178,61 +275,22 @@ def _both(left: frozenset[Coded], right: frozenset[Coded]) -> frozenset[Coded]:
     return frozenset(of_left | of_right)
 
 
-def _filtered(system: CodeSystem, told: Filter) -> set[str]:
-    if told.property in ("concept", "code"):
-        match told.op:
-            case "is-a":
-                return set(_below(system, told.value))
-            case "descendent-of":
-                return set(_below(system, told.value)) - {told.value}
-            case "is-not-a":
-                return set(system.codes).difference(_below(system, told.value))
-            case "generalizes":
-                return set(_above(system, told.value))
-            case "=":
-                return {told.value}
-            case "in" | "not-in":
-                listed = {code.strip() for code in told.value.split(",")}
-                return listed if told.op == "in" else set(system.codes) - listed
-    raise Unsupported(
-        "terminology.filter", f"{_shown('The code system', system.url)} is filtered in a way that is not offered."
+def _started(tree: Hierarchy, code: str, walk: Callable[[str], list[str]]) -> list[str]:
+    try:
+        return walk(code)
+    except KeyError:
+        raise _no_code(tree.system) from None
+
+
+def _no_code(system: CodeSystem) -> Invalid:
+    return Invalid(
+        "terminology.unknown_code", f"{shown('The code system', system.url)} has no such code to start from."
     )
 
 
-def _below(system: CodeSystem, code: str) -> list[str]:
-    return _walk(system, code, _children(system))
-
-
-def _children(system: CodeSystem) -> list[list[int]]:
-    children: list[list[int]] = [[] for _ in system.codes]
-    for place, parents in enumerate(system.parents):
-        for parent in parents:
-            children[parent].append(place)
-    return children
-
-
-def _above(system: CodeSystem, code: str) -> list[str]:
-    return _walk(system, code, system.parents)
-
-
-def _walk(system: CodeSystem, code: str, edges: Sequence[Sequence[int]]) -> list[str]:
-    try:
-        todo = [system.codes.index(code)]
-    except ValueError:
-        raise Invalid(
-            "terminology.unknown_code", f"{_shown('The code system', system.url)} has no such code to start from."
-        ) from None
-    found = dict.fromkeys(todo)
-    while todo:
-        for place in edges[todo.pop()]:
-            if place not in found:
-                found[place] = None
-                todo.append(place)
-    return [system.codes[place] for place in found]
-
-
-def _shown(what: str, url: str) -> str:
+def shown(what: str, url: str) -> str:
     """With the url where it is one that ships or is widely known: others may be a caller's value."""
+    url = url.partition("|")[0]
     known = url in _WELL_KNOWN or SHIPPED.code_system(url) is not None or SHIPPED.value_set(url) is not None
     return f"{what} {url}" if known else what
 
@@ -240,5 +298,5 @@ def _shown(what: str, url: str) -> str:
 def _no_system(url: str) -> Unsupported:
     return Unsupported(
         "terminology.unknown_code_system",
-        f"{_shown('The code system', url)} is needed for this and is not known here; store its CodeSystem resource.",
+        f"{shown('The code system', url)} is needed for this and is not known here; store its CodeSystem resource.",
     )

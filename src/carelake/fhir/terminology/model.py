@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from carelake.core.errors import Unsupported
 
-__all__ = ["CodeSystem", "Filter", "Part", "ValueSet", "code_system", "value_set"]
+__all__ = ["CodeSystem", "Filter", "Part", "ValueSet", "code_system", "concepts", "value_set"]
 
 MAX_DEPTH = 50
 
@@ -45,6 +45,8 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
         system: "" where only other value sets are named.
         codes: None for all of the system that meet the filters.
         withheld: codes are listed, but may not be shipped (decision D16).
+        version: of the system, "" for whichever is here.
+        displays: for each of `codes` the display that the value set gives it, "" for none; empty where it gives none.
     """
 
     system: str
@@ -52,15 +54,25 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     filters: tuple[Filter, ...] = ()
     value_sets: tuple[str, ...] = ()
     withheld: bool = False
+    version: str = ""
+    displays: tuple[str, ...] = ()
 
 
 class ValueSet(msgspec.Struct, frozen=True, array_like=True):
-    """What is in and what is out (https://hl7.org/fhir/R4/valueset.html)."""
+    """What is in and what is out (https://hl7.org/fhir/R4/valueset.html).
+
+    Attributes:
+        inactive: whether codes that are not used any more are in; None where it does not say.
+    """
 
     url: str
     version: str
     include: tuple[Part, ...]
     exclude: tuple[Part, ...] = ()
+    name: str = ""
+    title: str = ""
+    status: str = ""
+    inactive: bool | None = None
 
 
 def code_system(resource: Mapping[str, Any]) -> CodeSystem:
@@ -71,7 +83,7 @@ def code_system(resource: Mapping[str, Any]) -> CodeSystem:
     """
     codes: dict[str, int] = {}
     edges: list[tuple[str, str]] = []
-    for code, parent, concept in _concepts(resource.get("concept", ()), "", 0):
+    for code, parent, concept in concepts(resource):
         codes.setdefault(code, len(codes))
         if parent:
             edges.append((code, parent))
@@ -94,46 +106,79 @@ def code_system(resource: Mapping[str, Any]) -> CodeSystem:
     )
 
 
+def concepts(resource: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Each code of a valid CodeSystem resource with the one that it stands under, "" for none, and what it is.
+
+    Raises:
+        Unsupported: ``terminology.too_deep``.
+    """
+    return _concepts(resource.get("concept", ()), "", 0)
+
+
 def _concepts(
     concepts: Iterator[Any] | list[Any], parent: str, depth: int
 ) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     if depth > MAX_DEPTH:
         raise Unsupported("terminology.too_deep", f"A code system is nested more than {MAX_DEPTH} deep.")
     for concept in concepts:
-        yield concept["code"], parent, concept
-        yield from _concepts(concept.get("concept", ()), concept["code"], depth + 1)
+        code = concept.get("code", "")  # valid without, where extensions stand in for it
+        if code:
+            yield code, parent, concept
+        yield from _concepts(concept.get("concept", ()), code or parent, depth + 1)
 
 
 def value_set(resource: Mapping[str, Any]) -> ValueSet:
     """The contents of a valid ValueSet resource: its ``compose``, or without one its ``expansion``."""
     compose = resource.get("compose")
+    exclude = tuple(map(_part, (compose or {}).get("exclude", ())))
     if compose is None:
-        listed: dict[str, list[str]] = {}
-        for system, code in _contains(resource.get("expansion", {}).get("contains", ()), 0):
-            listed.setdefault(system, []).append(code)
-        include = tuple(Part(system, tuple(codes)) for system, codes in listed.items())
-        return ValueSet(resource.get("url", ""), resource.get("version", ""), include)
+        include = _listed(resource.get("expansion", {}))
+    else:
+        include = tuple(map(_part, compose.get("include", ())))
     return ValueSet(
         resource.get("url", ""),
         resource.get("version", ""),
-        tuple(map(_part, compose.get("include", ()))),
-        tuple(map(_part, compose.get("exclude", ()))),
+        include,
+        exclude,
+        resource.get("name", ""),
+        resource.get("title", ""),
+        resource.get("status", ""),
+        (compose or {}).get("inactive"),
     )
 
 
-def _contains(entries: Any, depth: int) -> Iterator[tuple[str, str]]:
+def _listed(expansion: Mapping[str, Any]) -> tuple[Part, ...]:
+    listed: dict[str, dict[str, str]] = {}
+    for system, code, display in _contains(expansion.get("contains", ()), 0):
+        listed.setdefault(system, {}).setdefault(code, display)
+    return tuple(Part(system, tuple(codes), displays=_displays(codes.values())) for system, codes in listed.items())
+
+
+def _displays(told: Iterable[str]) -> tuple[str, ...]:
+    found = tuple(told)
+    return found if any(found) else ()
+
+
+def _contains(entries: Any, depth: int) -> Iterator[tuple[str, str, str]]:
     if depth > MAX_DEPTH:
         raise Unsupported("terminology.too_deep", f"An expansion is nested more than {MAX_DEPTH} deep.")
     for entry in entries:
         if "code" in entry and not entry.get("abstract"):
-            yield entry.get("system", ""), entry["code"]
+            yield entry.get("system", ""), entry["code"], entry.get("display", "")
         yield from _contains(entry.get("contains", ()), depth + 1)
 
 
 def _part(told: Mapping[str, Any]) -> Part:
+    listed = [concept for concept in told.get("concept", ()) if "code" in concept]
     return Part(
         told.get("system", ""),
-        tuple(concept["code"] for concept in told["concept"]) if "concept" in told else None,
-        tuple(Filter(one["property"], one["op"], one["value"]) for one in told.get("filter", ())),
-        tuple(told.get("valueSet", ())),
+        tuple(concept["code"] for concept in listed) if "concept" in told else None,
+        tuple(map(_filter, told.get("filter", ()))),
+        tuple(url or "" for url in told.get("valueSet", ())),
+        version=told.get("version", ""),
+        displays=_displays(concept.get("display", "") for concept in listed),
     )
+
+
+def _filter(told: Mapping[str, Any]) -> Filter:
+    return Filter(told.get("property", ""), told.get("op", ""), told.get("value", ""))

@@ -25,16 +25,17 @@ from carelake.fhir.query import (
 from carelake.fhir.search import SearchParameter, Source, Use, parameters
 from carelake.fhir.search.sources import SPANS
 from carelake.fhir.terminology import Terminology
-from carelake.store.scopes import owner_of
 from carelake.store.search import lookups, ranges
 from carelake.store.search.canonicals import ByUrl, HasByUrl
-from carelake.store.search.columns import Ids, Owned, Seqs, Updated
+from carelake.store.search.columns import Ids, Seqs, Updated
 from carelake.store.search.links import Chain, Has, Listed
 from carelake.store.search.nodes import All, Arm, Every, Node, Not, Nothing, any_of, rows_of
 from carelake.store.search.parts import Parts
+from carelake.store.search.scoping import scope_nodes
 from carelake.store.search.units import Units
 from carelake.store.search.windows import of_class, windows
-from carelake.store.symbols import TERM, Symbols, kinds_of, params_of, patients_of
+from carelake.store.sights import sight_of
+from carelake.store.symbols import TERM, Symbols, kinds_of, params_of
 
 __all__ = ["Compiler"]
 
@@ -55,7 +56,8 @@ class Compiler:
     def __init__(self, permit: Permit, tx: Connection, symbols: Symbols, terminology: Terminology) -> None:
         self.permit, self.tx, self.symbols = permit, tx, symbols
         self._terminology = terminology
-        self._owner = owner_of(permit)
+        self._bounded = sight_of(permit).bounded
+        self._scopes: dict[int, tuple[Node, ...]] = {}
         self._units = Units(tx, symbols)
         self._kinds: dict[str, int] = {}
         self._terms: dict[str, int] = {}
@@ -88,9 +90,12 @@ class Compiler:
 
     def scope(self, kind: int) -> tuple[Node, ...]:
         """What the permit's scope asks of resources of a type."""
-        if self._owner is None:
+        if not self._bounded:
             return ()
-        return (Owned(kind, self.symbols.key(self.tx, patients_of(self.permit.account), self._owner)),)
+        found = self._scopes.get(kind)
+        if found is None:
+            found = self._scopes[kind] = scope_nodes(self, kind)
+        return found
 
     # -- conditions -----------------------------------------------------------------------------------------------
 
@@ -98,12 +103,16 @@ class Compiler:
         """The tree of a search of one type."""
         kind = self.kind(query.type)
         # All of it is read, also where nothing can match: an error must not depend on what is there.
-        dates, others = windows(query)
-        parts = [self._dates(kind, uses, values) for uses, values in dates]
-        parts += [self.condition(query.type, kind, one) for one in others]
+        parts = self.conditions(query, kind)
         if kind < 0:
             return All(Every(kind), (Nothing(),))
         return All(Every(kind), (*self.scope(kind), *parts))
+
+    def conditions(self, query: Query, kind: int) -> list[Node]:
+        """The nodes of a search's own conditions, without the scope."""
+        dates, others = windows(query)
+        parts = [self._dates(kind, uses, values) for uses, values in dates]
+        return parts + [self.condition(query.type, kind, one) for one in others]
 
     def condition(self, name: str, kind: int, one: Condition) -> Node:
         """The node of a condition on resources of a type."""

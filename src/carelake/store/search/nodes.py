@@ -97,6 +97,7 @@ class Arm:
         key: what it was made of, equal for equal ranges.
         ordered: the whole key before ``seq`` is fixed.
         gap: the one column that is not fixed before ``seq``, where the others are; "" otherwise.
+        index: what it is read by when it leads, "" for the table's own order.
     """
 
     table: str
@@ -105,6 +106,7 @@ class Arm:
     key: tuple[Any, ...] = field(compare=False)
     ordered: bool = False
     gap: str = ""
+    index: str = ""
 
     def range(self, build: Build, alias: str) -> str:
         """All tests of the range."""
@@ -119,18 +121,22 @@ class Arm:
 
         return replace(self, where=filled, key=(*self.key, value), ordered=True, gap="")
 
+    def rows(self, build: Build, alias: str) -> str:
+        """Its table under an alias, read by its index."""
+        return f"{self.table} {alias}{build.by(self.index) if self.index else ''}"
+
     def select(self, build: Build, tail: Tail) -> str:
         """Its rows."""
         alias = build.alias()
         tests = every((self.range(build, alias), tail(Row(f"{alias}.seq"))))
-        return f"SELECT {alias}.seq AS seq FROM {self.table} {alias} WHERE {tests}"
+        return f"SELECT {alias}.seq AS seq FROM {self.rows(build, alias)} WHERE {tests}"
 
     def count(self, build: Build, most: int) -> str:
         """SQL of the number of its rows, counted up to a bound."""
         alias = build.alias()
         # In the order of the index: it ends when enough are counted.
         order = f" ORDER BY {alias}.seq" if self.ordered and not build.sqlite else ""
-        inner = f"SELECT 1 FROM {self.table} {alias} WHERE {self.range(build, alias)}{order} LIMIT {build(most)}"
+        inner = f"SELECT 1 FROM {self.rows(build, alias)} WHERE {self.range(build, alias)}{order} LIMIT {build(most)}"
         return f"(SELECT count(*) FROM ({inner}) c)"
 
 
@@ -169,7 +175,7 @@ def _united(arms: Sequence[Arm]) -> Arm:
     def where(build: Build, alias: str) -> str:
         return some([arm.where(build, alias) or "1 = 1" for arm in arms])
 
-    return replace(arms[0], where=where, ordered=False, gap="")
+    return replace(arms[0], where=where, ordered=False, gap="", index="")
 
 
 def _probe(build: Build, row: Row, table: str, arms: Sequence[Arm]) -> str:

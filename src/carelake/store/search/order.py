@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from carelake.store.search.building import Build, Row, every, some
-from carelake.store.search.nodes import Stream, Tail, union
+from carelake.store.search.nodes import Arm, Stream, Tail, union
 from carelake.store.tables import HEAD
 
 __all__ = ["COLUMNS", "Key", "Last", "ended", "gathered", "walked"]
@@ -26,9 +26,13 @@ COLUMNS = {
     "ix_quantity": ("low", "high", "system", "code"),
     "ix_reference": ("target", "type"),
     "ix_uri": ("value",),
+    "ix_part": ("text", "low", "high", "system", "unit"),
 }
 """What rows of a table are sorted by: their whole key, so that an index has the order."""
 _TEXTS = frozenset({("ix_token", "code"), ("ix_string", "value"), ("ix_reference", "target"), ("ix_uri", "value")})
+_TEXTS |= {("ix_part", "text")}
+_PARTS = "ix_part"
+"""Of its rows several may be equal but for the element that they are of."""
 
 Last = tuple[tuple[tuple[Any, ...] | None, ...], int]
 """Where a page ended: the values of each key, None for a match that has none, and the seq."""
@@ -43,6 +47,7 @@ class Key:
         params: symbols of the sources; of ``resource`` the symbol of the type.
         columns: what is compared, in order.
         target: symbol of the type that references must point to, 0 for any.
+        arms: ranges that the rows are in, instead of all of the sources.
     """
 
     table: str
@@ -50,6 +55,13 @@ class Key:
     columns: tuple[str, ...]
     descending: bool = False
     target: int = 0
+    arms: tuple[Arm, ...] = ()
+
+    @staticmethod
+    def of(arms: Sequence[Arm]) -> Key:
+        """The rows of ranges of one table, in its order."""
+        table = arms[0].table
+        return Key(table, tuple(sorted({arm.param for arm in arms})), COLUMNS[table], arms=tuple(arms))
 
     @property
     def always(self) -> bool:
@@ -78,20 +90,15 @@ class Key:
         """
         sign = "<=" if self.descending else ">="
         arms = []
-        for param in self.params:
+        for one in self.arms or self.params:
             me = build.alias()
             values = self.values(build, me)
-            own = (
-                f"{me}.kind = {build(param)} AND NOT {me}.deleted" if self.always else f"{me}.param = {build(param)}"
-            )
-            pointed = f"{me}.type = {build(self.target)}" if self.target else ""
             begun = f"{_row(values)} {sign} {start}" if start else ""
             heads = [f"{value} AS {column}" for value, column in zip(values, self._names(build), strict=True)]
-            shown = ", ".join(
-                [f"{me}.seq AS seq", f"{me}.{'id AS key' if self.always else 'param AS param'}", *heads]
-            )
-            index = build.by("resource_updated") if self.columns == ("updated",) else ""
-            arms.append(f"SELECT {shown} FROM {self.table} {me}{index} WHERE {every((own, pointed, begun))}")
+            shown = [f"{me}.seq AS seq", f"{me}.{'id AS key' if self.always else 'param AS param'}", *heads]
+            if self.table == _PARTS:
+                shown.append(f"{me}.item AS item")
+            arms.append(f"SELECT {', '.join(shown)} FROM {self._leading(build, me, one, begun)}")
         down = " DESC" if self.descending else ""
         order = ", ".join([*(f"{place + 3}{down}" for place in range(len(self._names(build)))), "1"])
         tail = f" ORDER BY {order}" + (f" LIMIT {build(most)}" if most is not None else "")
@@ -99,7 +106,17 @@ class Key:
             arms = [
                 f"({arm}{tail})" for arm in arms
             ]  # PostgreSQL merges what comes in order; SQLite does so by itself
-        return " UNION ALL ".join(arms) + tail
+        # Ranges may overlap, sources do not.
+        return (" UNION " if self.arms else " UNION ALL ").join(arms) + tail
+
+    def _leading(self, build: Build, me: str, one: Arm | int, begun: str) -> str:
+        """The table and the tests of a range, or of all rows of a source."""
+        if isinstance(one, Arm):
+            return f"{one.rows(build, me)} WHERE {every((one.range(build, me), begun))}"
+        own = f"{me}.kind = {build(one)} AND NOT {me}.deleted" if self.always else f"{me}.param = {build(one)}"
+        pointed = f"{me}.type = {build(self.target)}" if self.target else ""
+        index = build.by("resource_updated") if self.columns == ("updated",) else ""
+        return f"{self.table} {me}{index} WHERE {every((own, pointed, begun))}"
 
     def _names(self, build: Build) -> list[str]:
         return [value.partition(".")[2] for value in self.values(build, "x", derived=True)]
@@ -108,6 +125,8 @@ class Key:
         """The rows are this key's."""
         if self.always:
             return f"{at}.kind = {build(self.params[0])}"
+        if self.arms:
+            return some([arm.range(build, at) for arm in self.arms])
         pointed = f"{at}.type = {build(self.target)}" if self.target else ""
         return every((build.numbers(f"{at}.param", self.params), pointed))
 
@@ -117,7 +136,7 @@ class Key:
             return ""
         other = build.alias()
         sign = ">" if self.descending else "<"
-        columns = (*self.columns, "param")
+        columns = (*self.columns, "param", *(("item",) if self.table == _PARTS else ()))
         theirs, ours = (", ".join(f"{name}.{column}" for column in columns) for name in (other, at))
         tests = every(
             (f"{other}.seq = {build.hidden(f'{at}.seq')}", self.mine(build, other), f"({theirs}) {sign} ({ours})")

@@ -31,12 +31,14 @@ class Place(msgspec.Struct, array_like=True, frozen=True):
         keys: values of each sort key of the last match; None for one that it has no value of.
         seq: of the last match.
         seen: matches on this page and those before it.
+        led: which condition's order the matches are in (`plan.Plan.page`), -1 for the order asked for.
     """
 
     part: int
     keys: tuple[tuple[Any, ...] | None, ...]
     seq: int
     seen: int
+    led: int = -1
 
 
 class Tokens:

@@ -20,22 +20,36 @@ from carelake.store.search.compiling import Compiler
 from carelake.store.search.costs import FEW, Counts
 from carelake.store.search.nodes import All, AnyOf, Arm, Node, Not, Rows, Stream, union
 from carelake.store.search.order import COLUMNS, Key, Last, ended, gathered, walked
+from carelake.store.search.pages import Place
+from carelake.store.search.parts import Parts
 
 __all__ = ["Hit", "Plan"]
 
 _LEAST_ROOM = 1000
 _LUCK = 8
 """A walk that has read so many times what it was thought to is given up."""
+_SURE = 4
+"""So many times what is expected is walked first, and counted to be sure."""
+_TRIED, _TRIES = 1000, 2
+"""Rows of a condition that are read at the least, and conditions, before a page in such an order is given up."""
+_COMPONENTS = 8
+_ARMS = 12
 _GAPS = 20
 """Systems of a code that are read side by side; a code of more is gathered."""
 
 
 class Hit(NamedTuple):
-    """A match: its seq and the values of the sort keys, None for a key that it has none of."""
+    """A match: its seq and the values of the sort keys, None for a key that it has none of.
+
+    Attributes:
+        part: number of the type, of a search of several.
+        led: see `Plan.page`; the one key is that of the condition then.
+    """
 
     seq: int
     keys: tuple[tuple[Any, ...] | None, ...] = ()
     part: int = 0
+    led: int = -1
 
 
 class Plan:
@@ -48,6 +62,23 @@ class Plan:
         self._walked = False
 
     # -- pages ----------------------------------------------------------------------------------------------------
+
+    def page(self, place: Place | None, limit: int) -> list[Hit]:
+        """Matches after a place in an order of ours: by seq, or as an index has the rows of one condition.
+
+        A condition with many rows that are not in the order of ``seq`` (numbers above a bound, texts with a
+        beginning) fills a page at once in its own order, while by ``seq`` all of its rows are read, or those of the
+        type. The first page chooses, others go on as it did: ``led`` is the place of the condition in the tree, and
+        which of a composite's components leads.
+        """
+        if place is not None and place.led >= 0:
+            return self._led(place.led, (place.keys, place.seq), limit, None)
+        if place is None:
+            for led in self._leads(limit):
+                found = self._led(led, None, limit, max(_TRIED, _LUCK * limit))
+                if len(found) == limit:
+                    return found
+        return self.by_seq(place.seq if place is not None else 0, limit)
 
     def by_seq(self, after: int, limit: int) -> list[Hit]:
         """Matches after a seq, in its order."""
@@ -90,6 +121,30 @@ class Plan:
             found = f"SELECT DISTINCT u.seq FROM ({found}) u"
         limit = f" LIMIT {build(most)}" if most is not None else ""
         return int(build.run(self._tx, f"SELECT count(*) FROM ({found}{limit}) c")[0][0])
+
+    def _led(self, led: int, last: Last | None, limit: int, budget: int | None) -> list[Hit]:
+        number, component = divmod(led, _COMPONENTS)
+        arms = _arms(self._tree.parts[number], component) if number < len(self._tree.parts) else []
+        if not arms or limit < 1:
+            return []
+        return [hit._replace(led=led) for hit in self._walk([Key.of(arms)], last, limit, budget)]
+
+    def _leads(self, limit: int) -> list[int]:
+        """Conditions in whose order a page may be read sooner than by seq, the rarest first."""
+        tree, least = self._tree, _LUCK * limit
+        able = self._able(tree) if tree.kind >= 0 and limit > 0 else []
+        # What is in the order of seq streams as well, and what is rare is gathered sooner.
+        if not able or self._weigh(tree, FEW) < FEW or any(_ordered(part.streams(self._costs)) for part in able):
+            return []
+        if self._weigh(tree, max(least, self._room(limit))) < least:
+            return []
+        found = []
+        for number, part in enumerate(tree.parts):
+            for component in range(_COMPONENTS):
+                arms = _arms(part, component)
+                if arms:
+                    found.append((sum(map(self._costs.rows, arms)), -component, number * _COMPONENTS + component))
+        return [led for _, _, led in sorted(found)[:_TRIES]]
 
     # -- choosing -------------------------------------------------------------------------------------------------
 
@@ -173,21 +228,38 @@ class Plan:
 
     def _ordered(self, keys: Sequence[Key], last: Last | None, limit: int) -> list[Hit]:
         tree, first = self._tree, keys[0]
-        # With several keys a walk has to end where the first one changes, so it must be worth more.
-        room = self._room(limit) * (1 if len(keys) == 1 else _LUCK)
-        if self._weigh(tree, room) < room:
+        # A match that is gathered has its keys looked up: that is dearer than a test on the way.
+        room = self._room(limit) // 2
+        reads = self._weigh(tree, _SURE * room)
+        if reads < room:
             return self._gather(tree, keys, last, limit)
         found: list[Hit] = []
         rest = last
         if last is None or last[0][0] is not None:
-            budget = self._budget(room)
-            found = self._walk(keys, last, limit, budget)
-            if budget is not None and (len(found) < limit or self._torn(keys, last, found[-1], budget)):
+            walked = self._within_budgets(keys, last, limit, reads, room)
+            if walked is None:
                 return self._gather(tree, keys, last, limit)
-            rest = None
+            found, rest = walked, None
         if len(found) < limit and not first.always:
             found += self._without(keys, rest, limit - len(found))
         return found
+
+    def _within_budgets(
+        self, keys: Sequence[Key], last: Last | None, limit: int, reads: float, room: int
+    ) -> list[Hit] | None:
+        """A page by a walk of as many rows as it should take, then of what it may take; None when neither is enough.
+
+        With several keys a page must not end among equals of the first one, so that all of the walk is read.
+        """
+        most = self._budget(room)
+        likely = round(_SURE * limit * self._costs.size(self._tree.kind) / max(1.0, reads))
+        for budget in [likely, most] if most is not None and likely < most else [most]:
+            found = self._walk(keys, last, limit, budget)
+            if budget is None:
+                return found
+            if len(found) == limit and not self._torn(keys, last, found[-1], budget):
+                return found
+        return None
 
     def _without(self, keys: Sequence[Key], last: Last | None, limit: int) -> list[Hit]:
         """Matches without a value of the first key."""
@@ -227,6 +299,22 @@ class Plan:
         sql = walked(build, tests, keys, last, limit, budget)
         widths = [len(key.values(build, "x")) for key in keys]
         return [_hit(row, widths) for row in build.run(self._tx, sql)]
+
+
+def _arms(node: Node, component: int) -> list[Arm]:
+    """The ranges of one index, which all that meet the node are in; [] where that is not so."""
+    match node:
+        case Rows():
+            found = list(node.ranges) if component == 0 else []
+        case Parts():
+            found = list(node.ranges[component : component + 1])
+        case AnyOf():
+            each = [_arms(part, component) for part in node.parts]
+            found = list(dict.fromkeys(arm for arms in each for arm in arms)) if all(each) else []
+        case _:
+            found = []
+    good = len(found) <= _ARMS and len({arm.table for arm in found}) == 1 and found[0].table in COLUMNS
+    return found if good else []
 
 
 def _having(key: Key) -> Rows:

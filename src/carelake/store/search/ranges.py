@@ -15,7 +15,7 @@ __all__ = [
     "date",
     "everything",
     "inside",
-    "number_test",
+    "part_quantity",
     "quantity",
     "reference",
     "string",
@@ -24,6 +24,8 @@ __all__ = [
     "uri",
     "word",
 ]
+
+Test = Callable[[Build, str], str]
 
 TABLES = {
     "token": "ix_token",
@@ -208,7 +210,7 @@ def date(param: int, values: Sequence[DateValue], longest: int | None) -> Arm:
     return Arm("ix_date", param, where, ("ix_date", param, told))
 
 
-def number_test(value: NumberValue, low: float, high: float, number: float) -> Callable[[Build, str], str]:
+def _number_test(value: NumberValue, low: float, high: float, number: float) -> Test:
     """The tests of a row, whose low and high are the same unless it is a Range; the value's are in the row's unit."""
 
     def within(build: Build, at: str) -> str:
@@ -238,31 +240,85 @@ def number_test(value: NumberValue, low: float, high: float, number: float) -> C
     return where
 
 
+def _split(value: NumberValue, low: float, high: float, number: float) -> list[tuple[Test, bool]]:
+    """As `_number_test`, in ranges that an index bounds, and whether each is of rows that reach over a width.
+
+    What reaches past a number begins past it, or is one of the few rows that begin before it and end after it: those
+    with a width have an index of their own. Nothing else bounds where such a row begins.
+    """
+    sign, bound = {"gt": (">", number), "ge": (">=", number), "ap": (">=", low)}.get(value.prefix, ("", 0.0))
+    if not sign:
+        return [(_number_test(value, low, high, number), False)]
+
+    def past(build: Build, at: str) -> str:
+        top = f"{at}.low <= {build(high)}" if value.prefix == "ap" else ""
+        return every((f"{at}.low {sign} {build(bound)}", top))
+
+    def across(build: Build, at: str) -> str:
+        begun = f"{at}.low {'<=' if sign == '>' else '<'} {build(bound)}"
+        return every((begun, f"{at}.high {sign} {build(bound)}", f"{at}.high > {at}.low"))
+
+    return [(past, False), (across, True)]
+
+
 def quantity(
     param: int,
     value: NumberValue,
     bounds: tuple[float, float, float],
     system: int | None,
     unit: int | None,
-) -> Arm:
+    *,
+    split: bool = True,
+) -> list[Arm]:
     """A number, or a quantity in one unit.
 
     Args:
         bounds: low, high and number of the value, in that unit.
         system, unit: symbols, None for any.
+        split: in ranges that an index bounds, which is two where one would do for tests.
     """
-    test = number_test(value, *bounds)
+    return _numbers("ix_quantity", "code", param, value, bounds, system, unit, split)
 
-    def where(build: Build, at: str) -> str:
-        return every(
-            (
-                test(build, at),
-                "" if system is None else f"{at}.system = {build(system)}",
-                "" if unit is None else f"{at}.code = {build(unit)}",
+
+def part_quantity(
+    param: int,
+    value: NumberValue,
+    bounds: tuple[float, float, float],
+    system: int | None,
+    unit: int | None,
+    *,
+    split: bool = True,
+) -> list[Arm]:
+    """As `quantity`, of a component."""
+    return _numbers("ix_part", "unit", param, value, bounds, system, unit, split)
+
+
+def _numbers(
+    table: str,
+    column: str,
+    param: int,
+    value: NumberValue,
+    bounds: tuple[float, float, float],
+    system: int | None,
+    unit: int | None,
+    split: bool,
+) -> list[Arm]:
+    def arm(test: Test, wide: bool) -> Arm:
+        def where(build: Build, at: str) -> str:
+            return every(
+                (
+                    build.same(f"{at}.text", "") if table == "ix_part" else "",
+                    test(build, at),
+                    "" if system is None else f"{at}.system = {build(system)}",
+                    "" if unit is None else f"{at}.{column} = {build(unit)}",
+                )
             )
-        )
 
-    return Arm("ix_quantity", param, where, ("ix_quantity", param, value.prefix, *bounds, system, unit))
+        key = (table, param, value.prefix, *bounds, system, unit, wide)
+        return Arm(table, param, where, key, index=f"{table}_wide" if wide else "")
+
+    tests = _split(value, *bounds) if split else [(_number_test(value, *bounds), False)]
+    return [arm(test, wide) for test, wide in tests]
 
 
 def pointing(param: int, kind: int) -> Arm:

@@ -1,7 +1,8 @@
 """Search: one or two statements for a page, planned by bounded counts (https://hl7.org/fhir/R4/search.html).
 
 The permit's account and scope are part of every statement, for each resource on the way: nothing is filtered
-afterwards. Order without ``_sort`` is by ``seq``.
+afterwards. Order without ``_sort`` is ours: by ``seq``, or as an index has the rows of a condition; it is the same on
+all pages of a search.
 """
 
 from __future__ import annotations
@@ -109,12 +110,25 @@ class Searches:
         seqs = [hit.seq for hit in hits]
         joined = Includes(compiler, parameters_of, visible, self._included)
         along = joined.find(query, seqs)
-        opened = self._open(permit, tx, [*seqs, *along], query)
+        opened = self.opened(permit, tx, [*seqs, *along], query)
         total = _total(query, plans, place, None if more else len(hits))
         found = tuple(opened[seq] for seq in seqs if seq in opened)
         return SearchResult(total, found, tuple(opened[s] for s in along if s in opened), following, joined.cut)
 
-    def _open(self, permit: Permit, tx: Connection, seqs: Sequence[int], query: Query) -> dict[int, Shown]:
+    def matching(
+        self, permit: Permit, tx: Connection, query: Query, limit: int, terminology: Terminology | None = None
+    ) -> tuple[Compiler, list[int]]:
+        """``seq`` of all matches of a search of one type, up to a limit, and what it was compiled with.
+
+        For what is computed of a whole answer; nothing is opened. The caller calls `building.prepare` before.
+        """
+        compiler = Compiler(permit, tx, self._symbols, terminology or LocalTerminology(SHIPPED))
+        compiler.prime(query.kinds())
+        plan = Plan(compiler, Counts(tx, self._known), compiler.query(query), ())
+        return compiler, [hit.seq for hit in plan.by_seq(0, limit)]
+
+    def opened(self, permit: Permit, tx: Connection, seqs: Sequence[int], query: Query) -> dict[int, Shown]:
+        """Versions by seq, shown as a query asks; what was erased is not among them."""
         there: list[Version] = []
         for start in range(0, len(seqs), _CHUNK):
             build = Build(tx.dialect.name)
@@ -127,12 +141,12 @@ class Searches:
 
 
 def _in_turn(plans: Sequence[Plan], place: Place | None, limit: int) -> list[Hit]:
-    """Matches by type, and within one by seq."""
+    """Matches by type, and within one in the order that is quickest."""
     found: list[Hit] = []
     start = place.part if place is not None else 0
     for part in range(start, len(plans)):
-        after = place.seq if place is not None and part == start else 0
-        found += [hit._replace(part=part) for hit in plans[part].by_seq(after, limit - len(found))]
+        here = place if part == start else None
+        found += [hit._replace(part=part) for hit in plans[part].page(here, limit - len(found))]
         if len(found) >= limit:
             break
     return found
@@ -163,7 +177,7 @@ def _compared(one: Hit, other: Hit, down: Sequence[bool]) -> int:
 
 
 def _ended(hit: Hit, place: Place | None, found: int) -> Place:
-    return Place(hit.part, hit.keys, hit.seq, found + (place.seen if place is not None else 0))
+    return Place(hit.part, hit.keys, hit.seq, found + (place.seen if place is not None else 0), hit.led)
 
 
 def _total(query: Query, plans: Sequence[Plan], place: Place | None, rest: int | None) -> int | None:

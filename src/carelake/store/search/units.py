@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 from carelake.fhir.path.ucum import unit
 from carelake.fhir.query import NumberValue
 from carelake.store.search import ranges
-from carelake.store.search.building import Build, every
 from carelake.store.search.nodes import Arm
 from carelake.store.symbols import UNIT, Symbols
 
@@ -21,6 +20,7 @@ __all__ = ["UCUM", "Units"]
 UCUM = "http://unitsofmeasure.org"
 
 _SLACK = 1e-12
+_FEW = 16
 
 _Place = tuple[NumberValue, tuple[float, float, float], int | None, int | None]
 
@@ -31,14 +31,22 @@ class Units:
     def __init__(self, tx: Connection, symbols: Symbols) -> None:
         self._tx, self._symbols = tx, symbols
         self._found: dict[str, list[tuple[int, float]]] = {}
+        self._asked = 0
 
     def arms(self, param: int, value: NumberValue, term: Callable[[str], int]) -> list[Arm]:
         """Ranges of ``ix_quantity``."""
-        return [ranges.quantity(param, *place) for place in self._places(value, term)]
+        places = self._places(value, term)
+        return [arm for place in places for arm in ranges.quantity(param, *place, split=self._few())]
 
     def parts(self, param: int, value: NumberValue, term: Callable[[str], int]) -> list[Arm]:
         """Ranges of ``ix_part``."""
-        return [_part(param, place) for place in self._places(value, term)]
+        places = self._places(value, term)
+        return [arm for place in places for arm in ranges.part_quantity(param, *place, split=self._few())]
+
+    def _few(self) -> bool:
+        """Whether a search has asked for few ranges so far: many are united into one, which no bound helps."""
+        self._asked += 1
+        return self._asked <= _FEW
 
     def _places(self, value: NumberValue, term: Callable[[str], int]) -> Iterator[_Place]:
         """The value in each unit: its bounds there, and the symbols of system and unit."""
@@ -77,20 +85,3 @@ def _converted(value: NumberValue, factor: float) -> tuple[float, float, float]:
     elif value.prefix in ("lt", "eb", "ge"):
         number -= slack
     return low - slack, high - slack, number
-
-
-def _part(param: int, place: _Place) -> Arm:
-    value, bounds, system, code = place
-    test = ranges.number_test(value, *bounds)
-
-    def where(build: Build, at: str) -> str:
-        return every(
-            (
-                build.same(f"{at}.text", ""),
-                test(build, at),
-                "" if system is None else f"{at}.system = {build(system)}",
-                "" if code is None else f"{at}.unit = {build(code)}",
-            )
-        )
-
-    return Arm("ix_part", param, where, ("ix_part", param, value.prefix, *bounds, system, code))

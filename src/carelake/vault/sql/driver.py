@@ -29,6 +29,14 @@ class Driver(Protocol):
         """A new engine with a pool; its address holds no secret."""
         ...
 
+    def turn(self) -> AbstractContextManager[None]:
+        """Surrounds a write transaction, where writers of this process have to wait for each other in order.
+
+        Raises:
+            Unavailable: ``vault.busy``.
+        """
+        ...
+
     def begin(self, connection: sqlalchemy.Connection) -> None:
         """Start the kind of transaction that the execution option `WRITE` says.
 
@@ -51,6 +59,12 @@ class Driver(Protocol):
 
     def bounded(self, connection: sqlalchemy.Connection, seconds: float) -> AbstractContextManager[None]:
         """End reading statements inside the block that take longer: ``Unavailable`` ``vault.too_long``."""
+        ...
+
+    def rows(
+        self, connection: sqlalchemy.Connection, sql: str, parameters: Sequence[Any]
+    ) -> Sequence[tuple[Any, ...]]:
+        """What one statement with ``?`` placeholders gives."""
         ...
 
     def damage(self, connection: sqlalchemy.Connection) -> str:

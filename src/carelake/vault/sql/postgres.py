@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,9 @@ class Postgres:
             )
         return _gone()
 
+    def turn(self) -> AbstractContextManager[None]:
+        return nullcontext()  # its lock serves writers in the order of their coming
+
     def begin(self, connection: sqlalchemy.Connection) -> None:
         write = connection.get_execution_options().get(WRITE)
         connection.info[READ_ONLY] = write is False
@@ -157,6 +160,18 @@ class Postgres:
         yield
         # After an error the transaction is undone, and with it what was set.
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
+    def rows(
+        self, connection: sqlalchemy.Connection, sql: str, parameters: Sequence[Any]
+    ) -> Sequence[tuple[Any, ...]]:
+        driver: Any = connection.connection.driver_connection
+        try:
+            found: list[tuple[Any, ...]] = driver.execute(_percent(sql), parameters).fetchall()
+        except self._psycopg.Error as error:
+            if driver.closed:
+                connection.invalidate()
+            raise self.translate(error, reads_only=bool(connection.info.get(READ_ONLY))) or error from None
+        return found
 
     def damage(self, connection: sqlalchemy.Connection) -> str:
         failed = connection.exec_driver_sql(

@@ -7,10 +7,12 @@ ever written in the clear: pages, WAL and rollback data are encrypted, temporary
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
+from threading import Lock
+from time import monotonic, sleep
 from typing import Any
 
 import sqlalchemy
@@ -26,6 +28,9 @@ _BUSY_SECONDS = 30.0
 
 _BULK = 1000
 """Rows of one statement that make bulk work, of which a connection gets room once and for all."""
+
+_LOOK_AGAIN = 0.0005
+"""Seconds between tries to begin to write while another process does."""
 
 _LOOK = 100_000
 """Steps of SQLite's machine between looks at the clock: some milliseconds."""
@@ -52,6 +57,8 @@ class Sqlcipher:
         self._path = path
         self._key = key
         self._busy_seconds = busy_seconds
+        self._turn = Lock()
+        _anew_in_children(self)
 
     @staticmethod
     def make(path: Path) -> None:
@@ -90,6 +97,7 @@ class Sqlcipher:
                 "foreign_keys = ON",
                 "secure_delete = ON",
                 "cache_size = -32768",
+                "wal_autocheckpoint = 4000",
             ):
                 connection.execute(f"PRAGMA {pragma}").close()
         except dbapi2.Error as error:
@@ -97,13 +105,52 @@ class Sqlcipher:
             raise _translated(error) or error from None
         return connection
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        # SQLite's own waiting is by sleeps that grow to 100 ms and knows no order: with many threads some starve.
+        turn = self._turn
+        if not turn.acquire(timeout=self._busy_seconds):
+            raise _busy()
+        try:
+            yield
+        finally:
+            turn.release()
+
     def begin(self, connection: sqlalchemy.Connection) -> None:
         write = connection.get_execution_options().get(WRITE)
         read_only = write is False
-        if connection.info.get(READ_ONLY, False) != read_only:
-            connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
-            connection.info[READ_ONLY] = read_only
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        driver: Any = connection.connection.driver_connection
+        # Past SQLAlchemy, which would spend more on these than SQLite does.
+        try:
+            if connection.info.get(READ_ONLY, False) != read_only:
+                driver.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}").close()
+                connection.info[READ_ONLY] = read_only
+            if write:
+                self._begin_immediate(driver)
+            else:
+                driver.execute("BEGIN").close()
+        except dbapi2.Error as error:
+            raise self.translate(error, reads_only=read_only) or error from None
+
+    def anew(self) -> None:
+        """In a child: whoever had the turn in the parent does not end it here."""
+        self._turn = Lock()
+
+    def _begin_immediate(self, driver: Any) -> None:
+        """Wait for another process by short sleeps: it writes for a millisecond, mostly."""
+        end = monotonic() + self._busy_seconds
+        driver.execute("PRAGMA busy_timeout = 0").close()
+        try:
+            while True:
+                try:
+                    driver.execute("BEGIN IMMEDIATE").close()
+                    return
+                except dbapi2.OperationalError as error:
+                    if not str(error).startswith("database is locked") or monotonic() > end:
+                        raise
+                sleep(_LOOK_AGAIN)
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {round(self._busy_seconds * 1000)}").close()
 
     def translate(self, error: BaseException, *, reads_only: bool) -> BaseException | None:
         ours = _translated(error)
@@ -119,7 +166,24 @@ class Sqlcipher:
             for pragma in _ROOM:
                 connection.exec_driver_sql(f"PRAGMA {pragma}")
             connection.info[_ROOMY] = True
-        connection.exec_driver_sql(sql, list(rows))
+        driver: Any = connection.connection.driver_connection
+        try:
+            driver.executemany(sql, rows).close()  # past SQLAlchemy: a single write has ten of these
+        except dbapi2.IntegrityError as error:
+            raise sqlalchemy.exc.IntegrityError(sql, None, error) from None
+        except dbapi2.Error as error:
+            raise self.translate(error, reads_only=bool(connection.info.get(READ_ONLY))) or error from None
+
+    def rows(
+        self, connection: sqlalchemy.Connection, sql: str, parameters: Sequence[Any]
+    ) -> Sequence[tuple[Any, ...]]:
+        driver: Any = connection.connection.driver_connection
+        try:
+            found: list[tuple[Any, ...]] = driver.execute(sql, parameters).fetchall()
+        except dbapi2.Error as error:
+            reads_only = bool(connection.info.get(READ_ONLY))
+            raise self.translate(error, reads_only=reads_only) or error from None
+        return found
 
     @contextmanager
     def bounded(self, connection: sqlalchemy.Connection, seconds: float) -> Iterator[None]:
@@ -143,9 +207,7 @@ def _translated(error: BaseException) -> CarelakeError | None:
     """Our error for a driver's, or None when it is not about the state of the database file."""
     text = str(error) if isinstance(error, dbapi2.Error) else ""
     if text.startswith(("database is locked", "database table is locked")):
-        return Unavailable(
-            "vault.busy", "The database was held by another writer for 30 s; try again when it is done."
-        )
+        return _busy()
     if text.startswith(("file is not a database", "database disk image is malformed")):
         return Corrupt(
             "vault.database",
@@ -162,6 +224,21 @@ def _translated(error: BaseException) -> CarelakeError | None:
     if text.startswith("attempt to write a readonly"):
         return Invalid("vault.read_only", "A write was tried in a reading; use Database.transaction.")
     return None
+
+
+def _anew_in_children(driver: Sqlcipher) -> None:
+    known = weakref.ref(driver)
+
+    def in_child() -> None:
+        alive = known()
+        if alive is not None:
+            alive.anew()
+
+    os.register_at_fork(after_in_child=in_child)
+
+
+def _busy() -> Unavailable:
+    return Unavailable("vault.busy", "The database was held by another writer for 30 s; try again when it is done.")
 
 
 def _missing() -> Unavailable:

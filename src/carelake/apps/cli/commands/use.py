@@ -57,7 +57,12 @@ def monitor_check(
 def serve(
     context: typer.Context,
     port: Annotated[int, typer.Option(help="Port; 0 picks a free one.", min=0, max=65535)] = 8080,
-    host: Annotated[str, typer.Option(help="Address to listen on; only loopback until TLS is here.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; another one than loopback needs TLS (serve.tls_certificate).")
+    ] = "127.0.0.1",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer; default: serve.workers, 1.", min=1, max=64)
+    ] = None,
 ) -> None:
     """Serve FHIR, predictions, health, metrics and a start page over HTTP."""
-    run("use:serve", options_of(context), port=port, host=host)
+    run("serving:serve", options_of(context), opens=False, port=port, host=host, workers=workers)

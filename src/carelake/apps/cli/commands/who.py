@@ -149,6 +149,34 @@ def key_disable(context: typer.Context, key: str, json: JsonOut = False) -> None
     run("credentials:key_disable", options_of(context), json_out=json, key=key)
 
 
+client_group = group(principal_group, "client", "Clients that sign for tokens (SMART Backend Services).", _PANEL)
+
+
+@client_group.command("add")
+def client_add(
+    context: typer.Context,
+    name: str,
+    jwks: Annotated[str, typer.Option(help="Its JSON Web Key Set: a file, - for standard input, or an address.")],
+    scope: Annotated[str, typer.Option(help="System scopes that it may ask for.")] = "system/*.rs",
+    id_: Annotated[str | None, typer.Option("--id", help="Its client id; made up without.")] = None,
+    json: JsonOut = False,
+) -> None:
+    """Register a client of the service principal NAME, for --purpose in --account."""
+    run("clients:add", options_of(context), json_out=json, name=name, jwks=jwks, scope=scope, client=id_)
+
+
+@client_group.command("list")
+def client_list(context: typer.Context, json: JsonOut = False) -> None:
+    """List clients, the oldest first."""
+    run("clients:listed", options_of(context), json_out=json)
+
+
+@client_group.command("disable")
+def client_disable(context: typer.Context, client: str, json: JsonOut = False) -> None:
+    """End a client; it gets no token from now on."""
+    run("clients:disable", options_of(context), json_out=json, client=client)
+
+
 token_group = typer.Typer(
     help="Issue an access token for the HTTP door: carelake token --as NAME --role ROLE --purpose TREAT.",
     invoke_without_command=True,
@@ -162,11 +190,14 @@ def token(
     context: typer.Context,
     role: Role = None,
     seconds: Annotated[int | None, typer.Option(help="How long it is valid.", min=1, max=315_360_000)] = None,
+    scope: Annotated[str | None, typer.Option(help="SMART scopes that narrow it, a space between two.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Id of the patient that patient/ scopes are about.")] = None,
     json: JsonOut = False,
 ) -> None:
     """Issue an access token for the HTTP door: carelake token --as NAME --role ROLE --purpose TREAT."""
     if context.invoked_subcommand is None:
-        run("who:token", options_of(context), json_out=json, role=role, seconds=seconds)
+        told = {"role": role, "seconds": seconds, "scope": scope, "patient": patient}
+        run("who:token", options_of(context), json_out=json, **told)
 
 
 @token_group.command("revoke")

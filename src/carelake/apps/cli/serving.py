@@ -1,0 +1,92 @@
+"""``serve``: one process, or a parent and its workers.
+
+A worker is ``python -m carelake.apps.cli.serving JSON DESCRIPTOR NUMBER FOLDER``; people have no use for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from carelake.apps.cli.session import Options, Session, note, run
+from carelake.apps.wiring import read_settings
+
+__all__ = ["serve", "worker"]
+
+
+def serve(options: Options, *, json_out: bool, port: int, host: str, workers: int | None) -> None:
+    """Serve over HTTP until it is ended."""
+    from carelake.apps.http.server import check_host
+    from carelake.apps.http.tls import context_of
+
+    told = read_settings(Session.root(options), os.environ).serve
+    check_host(host, told)
+    context_of(told)
+    if (many := workers or told.workers) == 1:
+        session = Session(options)
+        try:
+            _serve(session, host=host, port=port)
+        finally:
+            session.close()
+        return
+    from carelake.apps.http.server_crew import Crew
+
+    said = {"workspace": str(Session.root(options)), "as": options.as_, "purpose": options.purpose}
+    asked = json.dumps({**said, "account": options.account, "host": host})
+    # Safe path (-P): nothing is imported from the folder that somebody happens to stand in.
+    command = [sys.executable, "-P", "-m", "carelake.apps.cli.serving", asked]
+    Crew(command, many, bool(told.tls_certificate), note).run(host, port, _listening)
+
+
+def worker(options: Options, *, json_out: bool, host: str, channel: int, number: int, folder: str) -> None:
+    """One worker of several; the first one delivers events."""
+    from carelake.apps.http.server_crew import RATES
+    from carelake.apps.http.threshold_rates import Table
+
+    session = Session(options)
+    try:
+        with socket.socket(fileno=channel) as line:
+            table = Table(Path(folder) / RATES)
+            _serve(session, host=host, port=0, channel=line, table=table, delivers=number == 0)
+    finally:
+        session.close()
+
+
+def _serve(session: Session, *, delivers: bool = True, **told: Any) -> None:
+    from carelake.apps.courier import Courier
+    from carelake.apps.http.server import serve as serve_http
+
+    caller = session.caller()
+    if delivers:  # once for all workers
+        with session.workspace.enter(caller, "status:read", "serve"):
+            note(f"Serving as {caller.principal.name}'s workspace; end with Ctrl-C.")
+    # Learning's libraries take seconds to import: the first prediction should not wait for them.
+    threading.Thread(target=lambda: session.workspace.platform.endpoints, daemon=True).start()
+    if not delivers:
+        serve_http(session.workspace, started=_listening, **told)
+        return
+    with Courier(session.workspace, caller) as courier:
+        deliver = partial(courier.round, patience=1.0)
+        serve_http(session.workspace, started=_listening, deliver=deliver, **told)
+
+
+def _listening(url: str) -> None:
+    note(f"Listening on {url}")
+
+
+def _main() -> None:
+    asked, channel, number, folder = sys.argv[1:]
+    said = json.loads(asked)
+    options = Options(Path(said["workspace"]), said["as"], said["purpose"], said["account"])
+    told = {"host": said["host"], "channel": int(channel), "number": int(number), "folder": folder}
+    run("serving:worker", options, opens=False, **told)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,111 @@
+"""What is being erased, and where a text names it: resources by type and id, and identifiers of patients.
+
+A text names a resource by ``Type/id``, whatever stands around it, or by its id alone where that is so long that it
+can be nobody else's (a uuid). Identifiers count where a Reference says them
+(https://hl7.org/fhir/R4/references.html#logical).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+__all__ = ["LONG", "Gone"]
+
+LONG = 16
+"""Characters from which on an id names its resource without the type."""
+
+_TOKEN = re.compile(rb"[A-Z][A-Za-z]{2,30}/[A-Za-z0-9.\-]{1,64}|[A-Za-z0-9][A-Za-z0-9.\-]{15,63}")
+_LONG_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9.\-]{15,63}")
+_QUOTED = re.compile(rb'"([A-Z][A-Za-z]{2,30}/[A-Za-z0-9.\-]{1,64})(?:/_history/[A-Za-z0-9.\-]{1,64})?"')
+_VALUE = re.compile(rb'"value"\s*:\s*"([^"\\]{1,256})"')
+_TEXT = re.compile(_TOKEN.pattern.decode())
+_REFERENCE = re.compile(r"([A-Z][A-Za-z]{2,30})/([A-Za-z0-9.\-]{1,64})(/_history/[A-Za-z0-9.\-]{1,64})?")
+
+
+class Gone:
+    """Resources that are erased.
+
+    Args:
+        resources: ``Type/id`` of each.
+        identifiers: (system, value) of the patients among them.
+    """
+
+    def __init__(self, resources: Iterable[str] = (), identifiers: Iterable[tuple[str, str]] = ()) -> None:
+        self.resources: set[str] = set()
+        self.identifiers: set[tuple[str, str]] = set()
+        self._tokens: set[bytes] = set()
+        self._long_ids: set[bytes] = set()
+        self._values: set[bytes] = set()
+        self.short_ids: set[bytes] = set()
+        self.add(resources, identifiers)
+
+    def add(self, resources: Iterable[str], identifiers: Iterable[tuple[str, str]] = ()) -> None:
+        """Count more among them."""
+        for name in resources:
+            self.resources.add(name)
+            self._tokens.add(name.encode())
+            key = name.partition("/")[2]
+            if len(key) >= LONG:
+                self._tokens.add(key.encode())
+                self._long_ids.add(key.encode())
+            else:
+                self.short_ids.add(key.encode())
+        for system, value in identifiers:
+            if value:
+                self.identifiers.add((system, value))
+                self._values.add(value.encode())
+
+    def named_in(self, text: bytes) -> bool:
+        """Whether the text names any of them by type and id, or by a long id."""
+        return not self._tokens.isdisjoint(_TOKEN.findall(text))
+
+    def told_in(self, text: bytes) -> bool:
+        """Whether JSON, or any text, names one so that nobody else can be meant: by a long id, or quoted."""
+        if not self._long_ids.isdisjoint(_LONG_ID.findall(text)):
+            return True
+        return not self._tokens.isdisjoint(_QUOTED.findall(text))
+
+    def may_be_in(self, text: bytes) -> bool:
+        """As `named_in`, or whether it holds the value of an identifier: then it is worth to be parsed."""
+        if self.named_in(text):
+            return True
+        return b'"identifier"' in text and not self._values.isdisjoint(_VALUE.findall(text))
+
+    def places(self, text: bytes) -> Iterator[tuple[int, int]]:
+        """Where the text names one: start and end of the id."""
+        for found in _TOKEN.finditer(text):
+            token = found[0]
+            if token in self._tokens:
+                yield found.start() + token.rfind(b"/") + 1, found.end()
+
+    def masked(self, text: str, instead: str = "erased") -> str:
+        """The text with each of them replaced; one of a short id only where it is the whole text."""
+        if len(text) < LONG and "/" not in text:
+            return text
+        whole = _REFERENCE.fullmatch(text)
+        if whole is not None and f"{whole[1]}/{whole[2]}" in self.resources:
+            return instead
+        return _TEXT.sub(lambda found: instead if self._sure(found[0]) else found[0], text)
+
+    def _sure(self, token: str) -> bool:
+        return token.encode() in self._tokens and len(token.rpartition("/")[2]) >= LONG
+
+    def refers(self, reference: Any) -> bool:
+        """Whether a Reference points to one of them, by its text or by an identifier."""
+        text = reference.get("reference")
+        if isinstance(text, str):
+            match = _REFERENCE.fullmatch(text)
+            if match:
+                return f"{match[1]}/{match[2]}" in self.resources
+            if self.named_in(text.encode()) and self._long(text):
+                return True
+        told = reference.get("identifier")
+        if not isinstance(told, dict):
+            return False
+        return (str(told.get("system", "")), str(told.get("value", ""))) in self.identifiers
+
+    def _long(self, text: str) -> bool:
+        """Whether an address names one by a long id: a short one may be another server's."""
+        return any(len(found[0].rpartition("/")[2]) >= LONG for found in _TEXT.finditer(text))

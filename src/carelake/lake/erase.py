@@ -1,0 +1,275 @@
+"""Taking rows out of the lake: data files without them, then no snapshot and no file that still has them.
+
+A table is changed in one commit: rows of erased patients and resources are left out (copy on write: files that have
+none of them stay), rows of versions that were rewritten are put in anew, by the same numbers. Then every older
+snapshot is expired, and what the table does not use any more is removed: also files that a killed writer left.
+
+The commit is what makes the removal safe. A sync that was at work has read the metadata before it, so its own commit
+fails (``lake.concurrent``), and what it wrote is nobody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.expressions import AlwaysFalse, BooleanExpression, In, Or
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.table import Table
+from pyiceberg.table.update.snapshot import ExpireSnapshots
+from sqlalchemy import update
+
+from carelake.audit.nouns import Nouns
+from carelake.core import canonical
+from carelake.core.errors import Conflict, NotFound
+from carelake.core.nouns import Noun, ref
+from carelake.core.permit import Permit
+from carelake.fhir.gone import Gone
+from carelake.lake import rows
+from carelake.lake.catalog import VaultCatalog
+from carelake.lake.engine import connect
+from carelake.lake.schema import of_arrow
+from carelake.lake.sync import SEQ, moved, position, seq_of, told_of
+from carelake.lake.tables import lake_table
+from carelake.store.feed import Change
+from carelake.vault.workspace import Vault
+
+__all__ = ["Leaving", "erase", "held", "residue"]
+
+_ZONE = "lake"
+_MARK = "carelake.erased"
+
+
+class Feed(Protocol):
+    """Versions as the feed tells them, by their numbers."""
+
+    def changes_of(self, permit: Permit, seqs: Sequence[int]) -> Sequence[Change]:
+        """Those that there are, in order."""
+        ...
+
+
+@dataclass(slots=True)
+class Leaving:
+    """What is to leave the lake.
+
+    Attributes:
+        patients: ids. seqs: versions by type. rewritten: versions by type whose rows are made anew.
+    """
+
+    patients: set[str]
+    seqs: dict[str, set[int]] = field(default_factory=dict)
+    rewritten: dict[str, set[int]] = field(default_factory=dict)
+
+
+def held(permit: Permit, vault: Vault) -> int:
+    """How many files of the lake are under a legal hold."""
+    return sum(one.held for one in vault.objects.list(permit, _ZONE))
+
+
+def erase(
+    permit: Permit,
+    vault: Vault,
+    nouns: Nouns,
+    feed: Feed,
+    leaving: Leaving,
+    *,
+    mark: str,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, int]:
+    """Take it out of every table of the account; a new snapshot names what is left.
+
+    Args:
+        mark: of the erasure: what is named by its content is named otherwise after it.
+
+    Raises:
+        Conflict: ``lake.concurrent``: a sync came in between; erase again.
+    """
+    catalog = VaultCatalog(vault, permit)
+    told = {"lake_tables": 0, "lake_rows": 0, "lake_rewritten": 0, "lake_files_removed": 0}
+    names = [name for _, name in catalog.list_tables()]
+    for number, name in enumerate(names, 1):
+        try:
+            _table(permit, vault, catalog, feed, name, leaving, told, mark)
+        except CommitFailedException:
+            raise Conflict(
+                "lake.concurrent", "Another process synced the lake meanwhile; erase again to go on from there."
+            ) from None
+        progress(number, len(names))
+    seq, before = position(permit, vault)
+    if before:
+        _note(permit, vault, nouns, catalog, seq, before, mark)
+    return told
+
+
+def _table(
+    permit: Permit,
+    vault: Vault,
+    catalog: VaultCatalog,
+    feed: Feed,
+    name: str,
+    leaving: Leaving,
+    told: dict[str, int],
+    mark: str,
+) -> None:
+    table = catalog.load_table((permit.account, name))
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        return
+    again = sorted(leaving.rewritten.get(name, ()))
+    out = _matching(table, _condition(leaving, name))
+    anew = _matching(table, _in("seq", again))
+    if out or anew:
+        told["lake_tables"] += 1
+        told["lake_rows"] += len(out)
+        told["lake_rewritten"] += len(anew)
+        _change(permit, vault, table, feed, out, anew)
+        table = catalog.load_table((permit.account, name))
+    told["lake_files_removed"] += _sweep(permit, vault, catalog, table, mark)
+
+
+def _condition(leaving: Leaving, name: str) -> BooleanExpression:
+    return Or(_in("patient", sorted(leaving.patients)), _in("seq", sorted(leaving.seqs.get(name, ()))))
+
+
+def _in(column: str, values: Sequence[Any]) -> BooleanExpression:
+    return In(column, values) if values else AlwaysFalse()
+
+
+def _matching(table: Table, condition: BooleanExpression) -> list[int]:
+    """Numbers of the rows that a condition finds."""
+    found: list[int] = table.scan(condition, ("seq",)).to_arrow().column("seq").to_pylist()
+    return found
+
+
+def _change(permit: Permit, vault: Vault, table: Table, feed: Feed, out: Sequence[int], again: Sequence[int]) -> None:
+    kept = {SEQ: str(seq_of(table))}
+    with table.transaction() as tx:
+        # By their numbers alone: a deletion by several columns keeps every row in which one of them is null.
+        tx.delete(In("seq", sorted({*out, *again})), snapshot_properties=kept)
+        made = _rows(permit, vault, table, feed.changes_of(permit, again)) if again else None
+        if made is not None and len(made):
+            tx.append(made, snapshot_properties=kept)
+
+
+def _rows(permit: Permit, vault: Vault, table: Table, changes: Sequence[Change]) -> pa.Table:
+    name = str(table.name()[-1])
+    batch = pa.table(
+        {
+            "seq": pa.array([one.seq for one in changes], pa.int64()),
+            "id": pa.array([one.id for one in changes], pa.string()),
+            "version": pa.array([one.version for one in changes], pa.int32()),
+            "last_updated": pa.array([one.last_updated for one in changes]).cast(pa.timestamp("us", "UTC")),
+            "patient": pa.array([one.owner or None for one in changes], pa.string()),
+            "deleted": pa.array([one.deleted for one in changes], pa.bool_()),
+            "body": pa.array([None if one.deleted else one.body.decode() for one in changes], pa.string()),
+        },
+        schema=rows.CHANGES,
+    )
+    record = of_arrow(name, schema_to_pyarrow(table.schema(), include_field_ids=False))
+    with connect(vault.settings.lake) as connection:
+        return rows.rows(connection, record, batch)
+
+
+def _sweep(permit: Permit, vault: Vault, catalog: VaultCatalog, table: Table, mark: str) -> int:
+    """Expire older snapshots, then remove what is not used; `mark` is a commit after which nobody else can use it."""
+    snapshot = table.current_snapshot()
+    old = [one.snapshot_id for one in table.snapshots() if snapshot and one.snapshot_id != snapshot.snapshot_id]
+    there = {one.name for one in vault.objects.list(permit, _ZONE, _prefix(str(table.name()[-1])))}
+    if not old and there == _used(table):
+        return 0
+    with table.transaction() as change:
+        change.set_properties({_MARK: mark})
+        if old:
+            ExpireSnapshots(change).by_ids(old).commit()
+    unused = sorted(there - _used(catalog.load_table(table.name())))
+    with vault.database.transaction(permit) as tx:
+        where = (lake_table.c.account == permit.account, lake_table.c.name == table.name()[-1])
+        tx.execute(update(lake_table).where(*where).values(previous=None))
+        for one in unused:
+            with suppress(NotFound):  # what is old goes by itself at some commits
+                vault.objects.remove(permit, _ZONE, one)
+        permit.log.count(lake_files_removed=len(unused))
+    return len(unused)
+
+
+def _prefix(name: str) -> str:
+    return f"iceberg/{name}/"
+
+
+def _used(table: Table) -> set[str]:
+    """Names of the files that a table is made of now."""
+    files = {str(table.metadata_location)}
+    for snapshot in table.snapshots():
+        files.add(snapshot.manifest_list)
+        for manifest in snapshot.manifests(table.io):
+            files.add(manifest.manifest_path)
+            files.update(one.data_file.file_path for one in manifest.fetch_manifest_entry(table.io))
+    return {name.partition("://")[2].partition("/")[2] for name in files}
+
+
+def _note(
+    permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog, seq: int, before: str, mark: str
+) -> None:
+    """The snapshot of what is left, at the same position of the feed."""
+    tables = {name: told_of(catalog.load_table((account, name))) for account, name in catalog.list_tables()}
+    content: Mapping[str, Any] = {
+        "workspace": vault.settings.workspace,
+        "account": permit.account,
+        "seq": seq,
+        "tables": {name: told["rows"] for name, told in tables.items()},
+        "erasure": mark,
+    }
+    name = ref("snapshot", canonical.dump(content))
+    if name == before:
+        return
+    made = Noun(name, permit.account, "committed", permit.act, (before,), {"seq": seq, "tables": tables})
+    with vault.database.transaction(permit) as tx:
+        nouns.write(tx, made)
+        moved(tx, permit.account, seq, name)
+        permit.log.wrote(name)
+
+
+def residue(permit: Permit, vault: Vault, leaving: Leaving, gone: Gone) -> int:
+    """Rows that still are theirs, columns of batches that name them, and files that no table uses."""
+    catalog = VaultCatalog(vault, permit)
+    count = 0
+    for _, name in catalog.list_tables():
+        table = catalog.load_table((permit.account, name))
+        if table.current_snapshot() is None:
+            continue
+        count += len(_matching(table, _condition(leaving, name)))
+        count += len({one.name for one in vault.objects.list(permit, _ZONE, _prefix(name))} - _used(table))
+        names = pa.array(sorted(gone.resources), pa.string())
+        for batch in table.scan().to_arrow_batch_reader():
+            count += sum(_named(text, names, gone) for text in _texts(batch))
+    return count
+
+
+def _named(array: pa.Array, names: pa.Array, gone: Gone) -> bool:
+    if pc.any(pc.is_in(array, names)).as_py():
+        return True
+    offsets, data = array.buffers()[1:3]
+    return data is not None and offsets is not None and gone.told_in(data.to_pybytes())
+
+
+def _texts(batch: pa.RecordBatch) -> Iterable[pa.Array]:
+    """All texts of a batch, column by column: nested ones too."""
+    for column in batch.columns:
+        yield from _leaves(column)
+
+
+def _leaves(array: pa.Array) -> Iterable[pa.Array]:
+    if pa.types.is_struct(array.type):
+        for at in range(array.type.num_fields):
+            yield from _leaves(array.field(at))
+    elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        yield from _leaves(array.values)
+    elif pa.types.is_string(array.type):
+        yield array
+    elif pa.types.is_large_string(array.type):
+        yield array.cast(pa.string())
