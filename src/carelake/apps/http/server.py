@@ -26,6 +26,8 @@ from carelake.core.settings import ServeSettings
 __all__ = ["check_host", "make_server", "serve", "url_of"]
 
 GRACE_SECONDS = 10
+_SWITCH_SECONDS = 0.001
+"""How long a thread may keep the interpreter from the event loop; with Python's own 5 ms the slowest wait longer."""
 
 
 class _Server(uvicorn.Server):
@@ -174,6 +176,7 @@ def serve(
     server = make_server(
         workspace, host=host, port=port, started=started, deliver=deliver, channel=channel, table=table
     )
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         server.run()
     except SystemExit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -196,8 +196,8 @@ def token(
 ) -> None:
     """Issue an access token for the HTTP door: carelake token --as NAME --role ROLE --purpose TREAT."""
     if context.invoked_subcommand is None:
-        told = {"role": role, "seconds": seconds, "scope": scope, "patient": patient}
-        run("who:token", options_of(context), json_out=json, **told)
+        carried: dict[str, Any] = {"role": role, "seconds": seconds, "scope": scope, "patient": patient}
+        run("who:token", options_of(context), json_out=json, **carried)
 
 
 @token_group.command("revoke")
