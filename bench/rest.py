@@ -44,7 +44,7 @@ class Line(asyncio.Protocol):
     """One connection: asks, waits for the whole answer, asks again until the time is over."""
 
     def __init__(self, load: Load) -> None:
-        self._load, self._buffer, self._need = load, b"", 0
+        self._load, self._buffer, self._need, self._over = load, b"", 0, False
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -53,6 +53,7 @@ class Line(asyncio.Protocol):
     def _ask(self) -> None:
         self._began = time.perf_counter()
         if self._began >= self._load.end:
+            self._over = True
             self._load.over(self._transport)
             return
         self._transport.write(self._load.draw())
@@ -71,7 +72,10 @@ class Line(asyncio.Protocol):
             self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._load.lost += exc is not None
+        # One that the server ended before its time: it is told of, and waited for no more.
+        if not self._over:
+            self._load.lost += 1
+            self._load.over(self._transport)
 
 
 class Load:

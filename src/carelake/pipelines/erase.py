@@ -14,8 +14,10 @@ on at the step where it stood, under another act. Many patients share one walk o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -24,14 +26,14 @@ from carelake.audit.nouns import Nouns
 from carelake.audit.processes import alive, elsewhere, this_process
 from carelake.core import canonical
 from carelake.core.clock import instant, iso
-from carelake.core.errors import Conflict, Invalid, NotFound, Refused
+from carelake.core.errors import Conflict, NotFound, Refused
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
 from carelake.features import erase as features
 from carelake.ingest.erase import LandingEraser
 from carelake.lake import erase as lake
 from carelake.pipelines.erase_proof import Prover, leaving
-from carelake.pipelines.erase_targets import Target, Targets
+from carelake.pipelines.erase_targets import Target, Targets, checked_patients, checked_reason, reason_context
 from carelake.pipelines.export import drop_copies
 from carelake.pipelines.tables import erasure as table
 from carelake.serving import capture
@@ -40,7 +42,7 @@ from carelake.store.erase import Survey, Taken
 from carelake.vault.tables import forgotten_due, patient_key
 from carelake.vault.workspace import Vault
 
-__all__ = ["HOOKS", "Erasures", "Hook", "reason_context"]
+__all__ = ["HOOKS", "Erasures", "Hook"]
 
 Hook = Callable[[Vault, Permit, frozenset[str]], Mapping[str, int]]
 """Removes copies that another part made; given ids of patients, answers what was done, by a word for each."""
@@ -54,8 +56,6 @@ REPLAYED = "erased before this copy was made"
 
 _PATIENTS = 25
 _VERSIONS = 200
-_LONGEST_REASON = 2000
-_LONGEST_ID = 64
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,6 +82,7 @@ class Erasures:
         self._nouns = nouns
         self._outbox = outbox
         self._resources = resources
+        self._turn = Lock()
         self._landings = LandingEraser(vault, nouns)
         self._prover = Prover(vault, nouns, resources, self._landings)
 
@@ -103,18 +104,30 @@ class Erasures:
             Conflict: ``pipelines.erasing``: another process erases; ``lake.concurrent``.
             Invalid: ``pipelines.erase_reason``, ``pipelines.erase_patients``.
         """
-        wanted = _checked(patients)
-        told = _reason(reason)
-        for job in self._open_jobs(permit):
-            asked = self._load(permit, job).asked
-            proof = self._carry_out(permit, job, progress)
-            if set(wanted) <= set(asked):
-                return proof
-        return self._carry_out(permit, self._begin(permit, wanted, told), progress)
+        wanted = checked_patients(patients)
+        told = checked_reason(reason)
+        with self._alone():
+            for job in self._open_jobs(permit):
+                asked = self._load(permit, job).asked
+                proof = self._carry_out(permit, job, progress)
+                if set(wanted) <= set(asked):
+                    return proof
+            return self._carry_out(permit, self._begin(permit, wanted, told), progress)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread of this process at a time; `_check_free` tells of other processes."""
+        if not self._turn.acquire(blocking=False):
+            raise _busy()
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def resume(self, permit: Permit, *, progress: Progress = lambda step, done, of: None) -> list[dict[str, Any]]:
         """Bring to its end what was broken off; the proofs."""
-        return [self._carry_out(permit, job, progress) for job in self._open_jobs(permit)]
+        with self._alone():
+            return [self._carry_out(permit, job, progress) for job in self._open_jobs(permit)]
 
     def replay(self, permit: Permit, *, progress: Progress = lambda step, done, of: None) -> list[dict[str, Any]]:
         """Take out of a copy whoever was erased after it was made, and finish what was under way in it."""
@@ -222,7 +235,7 @@ class Erasures:
         if elsewhere(holder):
             busy = self._vault.clock.now() < instant(holder.get("until", "1970-01-01T00:00:00Z"))
         if busy:
-            raise Conflict("pipelines.erasing", "Another process is erasing in this account; wait for it to end.")
+            raise _busy()
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
@@ -371,25 +384,8 @@ class Erasures:
         return {"ref": noun.ref, "state": noun.state, **report, **signed}
 
 
-def reason_context(name: str) -> bytes:
-    """What the reason of an erasure is sealed with."""
-    return b"erasure-reason\x1f" + name.encode()
-
-
-def _checked(patients: Sequence[str]) -> list[str]:
-    wanted = list(dict.fromkeys(one.removeprefix("Patient/") for one in patients))
-    if not wanted or any(not 0 < len(one) <= _LONGEST_ID for one in wanted):
-        raise Invalid("pipelines.erase_patients", "Name at least one patient, by the id that the record has.")
-    return wanted
-
-
-def _reason(text: str) -> str:
-    told = " ".join(text.split())
-    if not 0 < len(told) <= _LONGEST_REASON:
-        raise Invalid(
-            "pipelines.erase_reason", f"A reason has 1 to {_LONGEST_REASON} characters; say why it is done."
-        )
-    return told
+def _busy() -> Conflict:
+    return Conflict("pipelines.erasing", "Another erasure is under way in this account; wait for it to end.")
 
 
 def _holder(permit: Permit) -> str:

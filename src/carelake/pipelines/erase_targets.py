@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import zstandard
 from sqlalchemy import Connection, delete, func, insert, select
 
+from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
 from carelake.fhir.gone import Gone
 from carelake.pipelines.tables import erasure_target as table
 from carelake.store.erase import Taken
 from carelake.vault.workspace import Vault
 
-__all__ = ["Target", "Targets"]
+__all__ = ["Target", "Targets", "checked_patients", "checked_reason", "reason_context"]
 
 _MOST = 1 << 30
+_LONGEST_REASON = 2000
+_LONGEST_ID = 64
 
 
 class Target(msgspec.Struct, array_like=True):
@@ -99,3 +102,26 @@ class Targets:
 
     def _context(self, number: int) -> bytes:
         return f"erasure-target\x1f{self._name}\x1f{number}".encode()
+
+
+def reason_context(name: str) -> bytes:
+    """What the reason of an erasure is sealed with."""
+    return b"erasure-reason\x1f" + name.encode()
+
+
+def checked_patients(patients: Sequence[str]) -> list[str]:
+    """Ids, each once; `Invalid` ``pipelines.erase_patients``."""
+    wanted = list(dict.fromkeys(one.removeprefix("Patient/") for one in patients))
+    if not wanted or any(not 0 < len(one) <= _LONGEST_ID for one in wanted):
+        raise Invalid("pipelines.erase_patients", "Name at least one patient, by the id that the record has.")
+    return wanted
+
+
+def checked_reason(text: str) -> str:
+    """A reason in one line; `Invalid` ``pipelines.erase_reason``."""
+    told = " ".join(text.split())
+    if not 0 < len(told) <= _LONGEST_REASON:
+        raise Invalid(
+            "pipelines.erase_reason", f"A reason has 1 to {_LONGEST_REASON} characters; say why it is done."
+        )
+    return told

@@ -30,6 +30,7 @@ from carelake.core.errors import Unavailable
 __all__ = ["RATES", "Crew"]
 
 RATES = "rates"
+_FOLDER = "carelake-serve-"
 _BACKLOG = 1024
 _START_SECONDS = 120.0
 _END_SECONDS = GRACE_SECONDS + 20.0
@@ -81,7 +82,8 @@ class Crew:
             Unavailable: ``http.port``; ``http.workers``, when they do not begin.
         """
         listener = _listening(host, port)
-        self._folder = Path(tempfile.mkdtemp(prefix="carelake-serve-"))
+        _sweep()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
         Table.make(self._folder / RATES)
         waker, wakened = socket.socketpair()
         waker.setblocking(False)
@@ -241,3 +243,23 @@ def _listening(host: str, port: int) -> socket.socket:
         raise no_port() from None
     listener.setblocking(False)
     return listener
+
+
+def _sweep() -> None:
+    """Remove the folders of parents that were killed; they hold numbers only."""
+    for one in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+        pid = one.name.removeprefix(_FOLDER).partition("-")[0]
+        with suppress(OSError, ValueError):
+            if one.lstat().st_uid == os.getuid() and not _alive(int(pid)):
+                shutil.rmtree(one, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
