@@ -659,7 +659,7 @@ class Fuzzer:
             body = rng.choice((body[:at], body[:at] + b"\xff" + body[at:], b"\xef\xbb\xbf" + body, body + body, b""))
         headers = {"Content-Type": "application/fhir+json"}
         if rng.random() < 0.03:
-            body, headers = gzip.compress(body), {**headers, "Content-Encoding": "gzip"}
+            body, headers = gzip.compress(body, mtime=0), {**headers, "Content-Encoding": "gzip"}
         return Sent(method, path, body, headers, query)
 
     def _mutate_headers(self, rng: Random, sent: Sent) -> None:

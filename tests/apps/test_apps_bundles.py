@@ -382,3 +382,22 @@ def test_many_at_once_make_one_and_lose_nothing(client: httpx.Client) -> None:
     assert {one["value"] for one in whole.json()["identifier"][1:]} == {str(at) for at in range(16)}
     assert whole.headers["etag"] == 'W/"17"'
     assert client.get(f"/Observation?subject={url[1:]}&_summary=count").json()["total"] == 16
+
+
+def test_an_entry_that_asks_for_nothing_known_is_refused_alone_in_a_batch(client: httpx.Client) -> None:
+    wrong = [
+        {"request": {"method": "FETCH", "url": "Patient"}},
+        {"request": {"method": "POST", "url": "Patient"}},
+        {"resource": patient()},
+        {"request": {"method": "GET", "url": "http://elsewhere.test/fhir/Patient"}},
+        "no entry",
+    ]
+    good = {"request": {"method": "POST", "url": "Patient"}, "resource": patient()}
+    body = {"resourceType": "Bundle", "type": "batch", "entry": [*wrong, good]}
+    answer = client.post("", json=body, headers=FHIR)
+    assert (answer.status_code, answer.json()["type"]) == (200, "batch-response"), answer.text
+    told = [entry["response"] for entry in answer.json()["entry"]]
+    assert [one["status"] for one in told] == ["400 Bad Request"] * len(wrong) + ["201 Created"]
+    assert told[1]["outcome"]["issue"][0]["expression"] == ["Bundle.entry[1]"]
+    answer = client.post("", json={**body, "type": "transaction"}, headers=FHIR)
+    assert (answer.status_code, answer.json()["resourceType"]) == (400, "OperationOutcome")

@@ -148,7 +148,7 @@ def test_one_type(client: httpx.Client, address: str) -> None:
     meta = bundle["entry"][0]["resource"]["meta"]
     assert (meta["versionId"], meta["lastUpdated"][-1]) == ("1", "Z")
     assert '"value":72.10' in answer.text
-    assert answer.headers["Content-Type"] == "application/fhir+json"
+    assert answer.headers["Content-Type"] == "application/fhir+json; charset=utf-8"
 
 
 def test_several_types_and_all(client: httpx.Client) -> None:

@@ -97,7 +97,7 @@ Ask = Callable[..., httpx.Response]
 def told(answer: httpx.Response) -> list[tuple[str, list[str], int]]:
     """Severity, expression and line of each issue."""
     assert answer.status_code == 200, answer.text
-    assert answer.headers["Content-Type"] == "application/fhir+json"
+    assert answer.headers["Content-Type"] == "application/fhir+json; charset=utf-8"
     assert CANARY not in answer.text
     issues = answer.json()["issue"]
     return [

@@ -544,3 +544,38 @@ def test_references_must_lead_somewhere_where_that_is_asked(
     assert client.post("/Observation", json=there, headers=FHIR).status_code == 201
     client.delete(f"/Patient/{made['id']}")
     assert client.post("/Observation", json=there, headers=FHIR).status_code == 422
+
+
+def test_an_id_that_none_can_have_is_no_address_of_an_update(client: httpx.Client) -> None:
+    for key in ("under_score", "x" * 65):
+        answer = client.put(f"/Patient/{key}", json=patient(id=key), headers=FHIR)
+        assert (answer.status_code, code(answer)) == (400, "http.id")
+
+
+def test_a_conditional_create_tells_where_what_it_found_is(client: httpx.Client, address: str) -> None:
+    made = make(client)
+    heads = {**FHIR, "If-None-Exist": named(made), "Prefer": "return=minimal"}
+    answer = client.post("/Patient", json=patient(), headers=heads)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["Location"] == f"{address}/fhir/Patient/{made['id']}/_history/1"
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("_summary=true", {"resourceType", "id", "meta", "identifier", "active"}),
+        ("_summary=data", {"resourceType", "id", "meta", "identifier", "active", "maritalStatus"}),
+        ("_summary=text", {"resourceType", "id", "meta", "text"}),
+        ("_summary=false", {"resourceType", "id", "meta", "text", "identifier", "active", "maritalStatus"}),
+        ("_elements=active", {"resourceType", "id", "meta", "active"}),
+    ],
+)
+def test_a_part_of_one_resource(client: httpx.Client, query: str, kept: set[str]) -> None:
+    text = {"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml">x</div>'}
+    made = make(client, text=text, maritalStatus={"text": "M"}, meta={"tag": [{"code": "t"}]})
+    for path in (f"/Patient/{made['id']}", f"/Patient/{made['id']}/_history/1"):
+        answer = client.get(f"{path}?{query}&_pretty=true")
+        assert (answer.status_code, set(answer.json()), answer.headers["ETag"]) == (200, kept, 'W/"1"')
+        tags = [tag["code"] for tag in answer.json()["meta"]["tag"]]
+        assert tags == (["t"] if query == "_summary=false" else ["t", "SUBSETTED"])
+    assert client.get(f"/Patient/{made['id']}?_summary=few").status_code == 400

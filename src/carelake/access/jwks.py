@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as WaitedTooLong
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
@@ -97,21 +99,28 @@ class KeySource:
 
         # No proxy and no netrc of the environment: the keys are those of the address in the settings.
         trust = ssl.create_default_context()
-        text = bytearray()
+        seconds = self._settings.timeout_seconds
+        client = httpx.Client(timeout=seconds, follow_redirects=False, trust_env=False, verify=trust)
+        # The client's own limit is for each read: who answers byte by byte would keep us, and our lock, for ever.
+        caller = ThreadPoolExecutor(1, "jwks")
         try:
-            with (
-                httpx.Client(
-                    timeout=self._settings.timeout_seconds, follow_redirects=False, trust_env=False, verify=trust
-                ) as client,
-                client.stream("GET", self._where, headers={"Accept": "application/json"}) as answer,
-            ):
-                if answer.status_code != httpx.codes.OK:
-                    raise self._not_there()
-                for piece in answer.iter_bytes(65536):
-                    text += piece
-                    self._bounded(text)
-        except httpx.HTTPError:
+            return caller.submit(self._fetch, client).result(2 * seconds)
+        except (httpx.HTTPError, WaitedTooLong):
             raise self._not_there() from None
+        finally:
+            client.close()
+            caller.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch(self, client: Any) -> bytes:
+        text = bytearray()
+        # Not packed: a few bytes of that may be any number of them.
+        asked = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        with client.stream("GET", self._where, headers=asked) as answer:
+            if answer.status_code != 200:
+                raise self._not_there()
+            for piece in answer.iter_raw():
+                text += piece
+                self._bounded(text)
         return bytes(text)
 
     def _bounded(self, text: bytes | bytearray) -> bytes:

@@ -12,7 +12,7 @@ from html import escape, unescape
 from typing import Any
 
 from carelake.core.errors import CarelakeError, Invalid
-from carelake.fhir.bundle import Entry, entries
+from carelake.fhir.bundle import Entry
 from carelake.fhir.definitions import is_resource
 from carelake.fhir.path.model import Type, type_named
 
@@ -20,6 +20,7 @@ __all__ = [
     "Step",
     "at_entry",
     "conditional_references",
+    "each_step",
     "in_order",
     "links_of",
     "no_overlap",
@@ -91,7 +92,7 @@ def at_entry(position: int, error: CarelakeError) -> CarelakeError:
 
 
 def steps(bundle: Mapping[str, Any], most: int, *, bases: Sequence[str] = ()) -> list[Step]:
-    """The entries of a transaction or batch, each understood; none is looked at twice for what it asks.
+    """The entries of a transaction, each understood; none is looked at twice for what it asks.
 
     Args:
         most: entries it may have.
@@ -99,6 +100,20 @@ def steps(bundle: Mapping[str, Any], most: int, *, bases: Sequence[str] = ()) ->
 
     Raises:
         Invalid: ``fhir.bundle``, ``fhir.bundle_entry``; ``facts["expression"]`` names the entry.
+    """
+    found: list[Step] = []
+    for one in each_step(bundle, most, bases=bases):
+        if isinstance(one, Invalid):
+            raise one
+        found.append(one)
+    return found
+
+
+def each_step(bundle: Mapping[str, Any], most: int, *, bases: Sequence[str] = ()) -> Iterator[Step | Invalid]:
+    """As `steps`, of a batch: what is wrong with an entry stands in its place.
+
+    Raises:
+        Invalid: ``fhir.bundle``: there is no list of entries, or it is too long.
     """
     listed = bundle.get("entry", [])
     if not isinstance(listed, list):
@@ -108,9 +123,13 @@ def steps(bundle: Mapping[str, Any], most: int, *, bases: Sequence[str] = ()) ->
             "fhir.bundle", f"The Bundle has more than {most} entries; send fewer at once.", expression="Bundle.entry"
         )
     for position, entry in enumerate(listed):
-        if not isinstance(entry, dict):
-            raise _wrong(position, "an entry is an object.")
-    return [_step(entry, bases) for entry in entries(bundle)]
+        try:
+            if not isinstance(entry, dict):
+                raise _wrong(position, "an entry is an object.")
+            asked = Entry(position, entry.get("fullUrl", ""), entry.get("resource"), entry.get("request", {}))
+            yield _step(asked, bases)
+        except Invalid as error:
+            yield error
 
 
 def _step(entry: Entry, bases: Sequence[str]) -> Step:
@@ -123,9 +142,10 @@ def _step(entry: Entry, bases: Sequence[str]) -> Step:
     headers = {name: asked[name] for name in _HEADERS if name in asked}
     if not isinstance(entry.full_url, str) or not all(isinstance(value, str) for value in headers.values()):
         raise _wrong(at, "fullUrl and what request holds are texts.")
-    if (method in _WITH_RESOURCE) != isinstance(entry.resource, dict):
-        raise _wrong(at, f"{method} {'needs a' if method in _WITH_RESOURCE else 'takes no'} resource.")
     path, query = _address(at, str(asked["url"]), bases)
+    bare = entry.resource is None and method == "POST" and path[-1:] and path[-1].startswith("$")  # an operation
+    if (method in _WITH_RESOURCE) != isinstance(entry.resource, dict) and not bare:
+        raise _wrong(at, f"{method} {'needs a' if method in _WITH_RESOURCE else 'takes no'} resource.")
     return Step(at, method, path, query, entry.full_url, entry.resource, headers)
 
 

@@ -15,6 +15,7 @@ from carelake.core.errors import CarelakeError, Refused, Unauthenticated
 __all__ = ["FHIR_JSON", "failure", "fhir", "fhir_text", "html", "is_fhir", "json", "status_for", "text"]
 
 FHIR_JSON = "application/fhir+json"
+_FHIR_UTF_8 = f"{FHIR_JSON}; charset=utf-8"
 _FHIR_ROOT = "/fhir"
 _STATUSES = {
     "fhir.patch_limit": 422,
@@ -55,8 +56,8 @@ def fhir(
 
 
 def fhir_text(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A FHIR answer that is JSON already."""
-    return Response(body, status, headers=dict(headers or {}), media_type=FHIR_JSON)
+    """A FHIR answer that is JSON already. Its character encoding must be told, though JSON has no other."""
+    return Response(body, status, headers=dict(headers or {}), media_type=_FHIR_UTF_8)
 
 
 def html(page: str) -> Response:

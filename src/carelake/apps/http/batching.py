@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import compile_path
 
 from carelake.apps.http import answers
@@ -28,7 +28,10 @@ from carelake.core.clock import iso
 from carelake.core.errors import CarelakeError, Invalid, NotFound, Unavailable, Unsupported
 from carelake.fhir.transactions import Step
 
-__all__ = ["Routes"]
+__all__ = ["MOST_BYTES", "Routes", "too_large"]
+
+MOST_BYTES = 64 << 20
+"""Answers of entries come to so much together: a few words can ask for all of the record a thousand times."""
 
 _MAX_FIELDS = 1000
 _HEADERS = {
@@ -50,19 +53,28 @@ class Routes:
     def run(self, call: Call, listed: Sequence[Step]) -> list[dict[str, Any]]:
         """What each entry of a batch answers, in their order."""
         until = time.monotonic() + call.door.settings.serve.answer_seconds
-        return [self._one(call, step, until) for step in listed]
+        left, found = MOST_BYTES, []
+        for step in listed:
+            answer = self._one(call, step, until, left)
+            left -= len(answer.body)
+            found.append(_entry(call, step, answer))
+        return found
 
-    def _one(self, call: Call, step: Step, until: float) -> dict[str, Any]:
+    def _one(self, call: Call, step: Step, until: float, left: int) -> Response:
         try:
             if time.monotonic() > until:
                 raise Unavailable("http.too_slow", "The batch took too long: this entry was not done. Send fewer.")
+            if left <= 0:
+                raise too_large("The batch")
             own, operation = self._own(call, step)
             answer = operation.handler(own)
         except CarelakeError as error:
-            answer = answers.failure(error, "/fhir")
+            return answers.failure(error, "/fhir")
         except Exception as error:  # as at the edge: of one that is not ours nothing is told but its type
-            answer = answers.failure(error, "/fhir")
-        return _entry(call, step, answer)
+            return answers.failure(error, "/fhir")
+        if isinstance(answer, StreamingResponse):
+            return Response(status_code=answer.status_code)  # a file does not fit into an entry
+        return answer
 
     def _own(self, call: Call, step: Step) -> tuple[Call, Operation]:
         """The call that an entry stands for."""
@@ -99,6 +111,14 @@ class Routes:
         # Who calls was found out once for all entries: some credentials are good once.
         own.__dict__["_recognised"] = call.caller("record:write", "record")
         return own
+
+
+def too_large(what: str) -> Unavailable:
+    """What is answered where the answers of entries come to too much."""
+    return Unavailable(
+        "http.answer_too_large",
+        f"{what} has answers of more than {MOST_BYTES >> 20} MiB: this entry was not done. Ask for less, or alone.",
+    )
 
 
 def _headers(call: Call, step: Step, media_type: str) -> list[tuple[str, str]]:

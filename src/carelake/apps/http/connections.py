@@ -158,8 +158,9 @@ def quickest() -> type[Any]:
         def on_headers_complete(self) -> None:
             """Begin the request; its fragment, which none has, is left to be seen and refused (`threshold`)."""
             self._in_head = False
-            if self._hosts != 1 and (self._hosts or self.parser.get_http_version() == "1.1"):
-                raise ValueError("not one Host")
+            version = self.parser.get_http_version()
+            if version not in ("1.0", "1.1") or (self._hosts != 1 and (self._hosts or version == "1.1")):
+                raise ValueError("not of a version that is spoken here, or not one Host")
             super().on_headers_complete()
             if b"#" in self.url:
                 self.scope["raw_path"] = self.url

@@ -39,7 +39,7 @@ def answer(call: Call, made: Written, *, said: str = "") -> Response:
     """
     preferred = returning(call)
     headers = validators(made.version, made.updated)
-    if made.created:
+    if made.created or call.method == "POST":  # of a create that found one: where that is
         headers["Location"] = f"{call.base}/fhir/{made.type}/{made.id}/_history/{made.version}"
     if preferred:
         headers["Preference-Applied"] = f"return={preferred}"

@@ -15,12 +15,16 @@ from carelake.apps.http.conditional_tags import unchanged, validators
 from carelake.apps.http.routes import Handler
 from carelake.apps.http.smart import security
 from carelake.apps.http.terminology_capabilities import terminology_capabilities
-from carelake.core.errors import NotFound, Unsupported
+from carelake.core.errors import Invalid, NotFound, Unsupported
 from carelake.core.permit import Permit
+from carelake.fhir.query import Query, parse
 from carelake.fhir.search.registry import BASE, Registry
 from carelake.store.bodies import Shown
+from carelake.store.search.answers import part
 
 __all__ = ["Handler", "absent", "capabilities", "read", "vread"]
+
+_PARTS = ("_summary", "_elements")
 
 
 def capabilities(call: Call) -> Response:
@@ -66,11 +70,23 @@ def vread(call: Call) -> Response:
 def _one(call: Call, reading: Callable[[Permit, str, str], Shown]) -> Shown:
     kind, key = resource_type(call.path["type"]), call.path["id"]
     json_only(call)
-    call.only("_format", "_pretty")
+    call.only("_format", "_pretty", *_PARTS)
+    cut = _cut(call, kind)
     if not is_id(key):
         raise absent()
     with call.enter("record:read", kind) as permit:
-        return reading(permit, kind, key)
+        found = reading(permit, kind, key)
+    return found if cut is None else found._replace(text=part(found.text, kind, cut))
+
+
+def _cut(call: Call, kind: str) -> Query | None:
+    """Which part is asked for (https://hl7.org/fhir/R4/http.html#parameters); None for all of it."""
+    asked = [pair for pair in call.pairs if pair[0] in _PARTS]
+    if not asked:
+        return None
+    if ("_summary", "count") in asked:
+        raise Invalid("http.parameter", "_summary=count is for searches; a read takes true, text, data or false.")
+    return parse((kind,), asked)
 
 
 def absent() -> NotFound:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from carelake.access.narrowed import ONLY
 from carelake.apps.http.asking import is_id
+from carelake.apps.http.batching import MOST_BYTES, too_large
 from carelake.apps.http.calls import Call
 from carelake.apps.http.conditional_tags import unchanged, validators_of
 from carelake.apps.http.paging import Asked, links
 from carelake.apps.searching import Found, entries
-from carelake.core.errors import CarelakeError, Invalid, NotFound, Refused, Unsupported
+from carelake.core import canonical
+from carelake.core.errors import CarelakeError, Invalid, NotFound, Refused, Unavailable, Unsupported
 from carelake.core.permit import Permit
 from carelake.fhir.bundle import searchset
 from carelake.fhir.query import Query, parse
@@ -39,6 +44,7 @@ class Reads:
         listed = list(steps)
         self._registry: Registry | None = call.door.resources.registry(permit) if listed else None
         self._planned: list[tuple[Step, _Reading]] = []
+        self._until = time.monotonic() + call.door.settings.serve.answer_seconds
         for step in listed:
             with _telling(step):
                 self._planned.append((step, self._plan(step)))
@@ -46,9 +52,19 @@ class Reads:
     def run(self) -> dict[int, Any]:
         """What each answers, by position: an entry of the response."""
         done: dict[int, Any] = {}
+        left = MOST_BYTES
         for step, reading in self._planned:
             with _telling(step):
+                if time.monotonic() > self._until:  # writers may wait for it
+                    said = "The transaction took too long, and nothing of it was kept. Send fewer entries."
+                    raise Unavailable("http.too_slow", said)
                 told = reading()
+                if "resource" in told:
+                    # As text, which is a fraction of what it is in parts.
+                    told["resource"] = msgspec.Raw(canonical.dump_as_given(told["resource"]))
+                    left -= len(bytes(told["resource"]))
+                if left < 0:
+                    raise too_large("The transaction")
             done[step.position] = {"response": told["response"]} if step.method == "HEAD" else told
         return done
 

@@ -78,8 +78,10 @@ def create(call: Call) -> Response:
 
 def update(call: Call) -> Response:
     """``PUT /fhir/Patient/1``, with ``If-Match`` or ``If-None-Match`` only at a version, or where there is none."""
-    kind, key = _type(call), _id(call)
+    kind, key = _type(call), call.path["id"]
     call.only(*_OWN)
+    if not is_id(key):
+        raise Invalid("http.id", "There can be no resource of that id: an id is 1 to 64 letters, digits, - and .")
     heads = {"if_match": _header(call, "if-match"), "if_none_match": _header(call, "if-none-match")}
 
     def work(writing: Writing, resource: dict[str, Any]) -> Written:

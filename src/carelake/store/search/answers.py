@@ -21,7 +21,7 @@ from carelake.fhir.query import Query
 from carelake.store import bodies
 from carelake.store.rows import Version
 
-__all__ = ["SearchResult", "Shown", "shown"]
+__all__ = ["SearchResult", "Shown", "part", "shown"]
 
 _outermost = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
@@ -86,6 +86,12 @@ def shown(versions: Iterable[Version], query: Query) -> Iterator[Shown]:
     for one in versions:
         if not one.erased and not one.deleted:
             yield Shown(one.type, one.id, _cut(_with_meta(one), one.type, query))
+
+
+def part(text: bytes, kind: str, query: Query) -> bytes:
+    """Of a resource as it is answered, as JSON, what the query's ``_summary`` or ``_elements`` ask for."""
+    raw: Raws = _outermost.decode(text)
+    return _encoder.encode(_cut({**raw, "meta": _outermost.decode(raw["meta"])}, kind, query))
 
 
 def _with_meta(one: Version) -> Raws:

@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from time import monotonic, sleep
 from typing import Any
 
@@ -21,6 +20,7 @@ from sqlcipher3 import dbapi2
 
 from carelake.core.errors import CarelakeError, Corrupt, Invalid, Unavailable
 from carelake.vault.sql.driver import READ_ONLY, WRITE, too_long
+from carelake.vault.sql.turns import Turns
 
 __all__ = ["Sqlcipher"]
 
@@ -57,7 +57,7 @@ class Sqlcipher:
         self._path = path
         self._key = key
         self._busy_seconds = busy_seconds
-        self._turn = Lock()
+        self._turn = Turns()
         _anew_in_children(self)
 
     @staticmethod
@@ -109,7 +109,7 @@ class Sqlcipher:
     def turn(self) -> Iterator[None]:
         # SQLite's own waiting is by sleeps that grow to 100 ms and knows no order: with many threads some starve.
         turn = self._turn
-        if not turn.acquire(timeout=self._busy_seconds):
+        if not turn.acquire(self._busy_seconds):
             raise _busy()
         try:
             yield
@@ -134,7 +134,7 @@ class Sqlcipher:
 
     def anew(self) -> None:
         """In a child: whoever had the turn in the parent does not end it here."""
-        self._turn = Lock()
+        self._turn = Turns()
 
     def _begin_immediate(self, driver: Any) -> None:
         """Wait for another process by short sleeps: it writes for a millisecond, mostly."""

@@ -1,0 +1,51 @@
+"""Bundles that ask for more than an answer can hold: bounded, whatever a few words can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from tests.apps.served import Lines, known, serving
+
+from carelake.apps.http import batching, transacting_reads
+from carelake.apps.wiring import Workspace
+
+MOST = 20_000
+
+
+@pytest.fixture
+def client(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    monkeypatch.setattr(batching, "MOST_BYTES", MOST)
+    monkeypatch.setattr(transacting_reads, "MOST_BYTES", MOST)
+    made = Workspace.create(tmp_path / "workspace", {"CARELAKE_KEY_DIR": str(tmp_path / "keys")})
+    token = made.identity.issue(known(made, "operator"), purpose="TREAT", account="production", seconds=600)
+    headers = {"Authorization": f"Bearer {token}"}
+    with serving(made, Lines()) as url, httpx.Client(base_url=f"{url}/fhir", headers=headers, timeout=20) as one:
+        one.put("/Patient/p", json={"resourceType": "Patient", "id": "p", "name": [{"text": "x" * 3000}]})
+        yield one
+    made.close()
+
+
+def bundle(kind: str, *urls: str) -> dict[str, Any]:
+    entries = [{"request": {"method": "GET", "url": url}} for url in urls]
+    return {"resourceType": "Bundle", "type": kind, "entry": entries}
+
+
+@pytest.mark.parametrize("url", ["Patient/p", "Patient?_id=p"])
+def test_answers_of_a_batch_come_to_so_much_and_no_more(client: httpx.Client, url: str) -> None:
+    answer = client.post("/", json=bundle("batch", *[url] * 50))
+    assert answer.status_code == 200
+    told = [entry["response"]["status"][:3] for entry in answer.json()["entry"]]
+    assert told[0] == "200"
+    assert told[-1] == "503"
+    assert len(answer.content) < 3 * MOST
+
+
+@pytest.mark.parametrize("url", ["Patient/p", "Patient?_id=p"])
+def test_neither_do_those_of_a_transaction(client: httpx.Client, url: str) -> None:
+    assert client.post("/", json=bundle("transaction", *[url] * 4)).status_code == 200
+    answer = client.post("/", json=bundle("transaction", *[url] * 50))
+    assert answer.status_code == 503
+    assert answer.json()["issue"][0]["details"]["text"] == "http.answer_too_large"
