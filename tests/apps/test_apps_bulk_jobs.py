@@ -15,6 +15,8 @@ import pytest
 from tests.apps.served import Lines, known, serving
 
 from carelake.access.identity import Caller
+from carelake.access.principals import Principal, Principals
+from carelake.apps.cli.bulk_folder import FolderSink
 from carelake.apps.wiring import Workspace
 from carelake.core.errors import Conflict, NotFound
 from carelake.core.permit import Permit
@@ -160,6 +162,31 @@ def test_files_go_when_their_time_is_over(tmp_path: Path) -> None:
         made.workspace.close()
 
 
+def test_what_its_owner_may_not_do_any_more_ends_and_its_files_go(tmp_path: Path) -> None:
+    made = Made(tmp_path, KEEP_SECONDS="0", POLL_SECONDS="0.05")
+    try:
+        with made.workspace.vault.database.ledger() as connection:
+            Principals(connection).add(Principal("leaver", "person", ("operator",), ("production",)))
+        made.caller = Caller(known(made.workspace, "leaver"), "HOPERAT", "production")
+        done, waiting = made.begin(), made.begin()
+        made.carry_out(done)
+        with made.workspace.vault.database.ledger() as connection:
+            Principals(connection).disable("leaver")
+        made.caller = Caller(known(made.workspace, "operator"), "HOPERAT", "production")
+        with serving(made.workspace, Lines()):
+            for _ in range(100):
+                with made.enter("record") as permit, made.workspace.vault.database.reading(permit) as tx:
+                    told = dict(tx.exec_driver_sql("SELECT id, state FROM bulk_job").all())
+                if told == {done: "expired", waiting: "failed"}:
+                    break
+                time.sleep(0.05)
+        assert told == {done: "expired", waiting: "failed"}
+        with made.enter("record") as permit:
+            assert made.workspace.vault.objects.list(permit, ZONE, "bulk/") == []
+    finally:
+        made.workspace.close()
+
+
 def test_an_erasure_drops_every_file(made: Made) -> None:
     job = made.begin()
     made.carry_out(job)
@@ -167,6 +194,19 @@ def test_an_erasure_drops_every_file(made: Made) -> None:
         assert made.workspace.vault.objects.list(permit, ZONE, "bulk/")
         assert drop_copies(made.workspace.vault, permit, frozenset({"p1"})) == {"bulk_jobs": 1}
         assert made.workspace.vault.objects.list(permit, ZONE, "bulk/") == []
+
+
+def test_a_file_that_lies_in_the_folder_is_not_written_into(made: Made, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    part = out / ".Patient-0001.ndjson.part"
+    part.write_text("")
+    part.chmod(0o666)
+    with part.open() as theirs, made.enter("record") as permit:
+        sink = FolderSink(out)
+        assert sink.commit(sink.write(permit, "job", "Patient-0001.ndjson", iter([b"{}"]))) == 2
+        assert theirs.read() == ""
+    assert (out / "Patient-0001.ndjson").stat().st_mode & 0o777 == 0o600
 
 
 def test_so_many_jobs_at_once_and_no_more(made: Made) -> None:

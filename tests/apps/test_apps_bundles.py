@@ -285,10 +285,6 @@ def test_a_batch_may_be_denied_in_part(as_: Callable[[str], httpx.Client]) -> No
         ([], 400),
         ({"resourceType": "Bundle", "type": "transaction", "entry": [1]}, 400),
         ({"resourceType": "Bundle", "type": "transaction", "entry": {}}, 400),
-        (
-            {"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "POST", "url": "Patient"}}]},
-            400,
-        ),
         ({"resourceType": "Bundle", "type": "transaction", "entry": [entry("GET", "Patient/1/$everything")]}, 400),
         ({"resourceType": "Bundle", "type": "transaction", "entry": [entry("DELETE", "Patient")]}, 400),
         (
@@ -401,3 +397,24 @@ def test_an_entry_that_asks_for_nothing_known_is_refused_alone_in_a_batch(client
     assert told[1]["outcome"]["issue"][0]["expression"] == ["Bundle.entry[1]"]
     answer = client.post("", json={**body, "type": "transaction"}, headers=FHIR)
     assert (answer.status_code, answer.json()["resourceType"]) == (400, "OperationOutcome")
+
+
+def test_an_entry_of_a_batch_was_modified_when_its_resource_was(client: httpx.Client) -> None:
+    made = client.post("/Patient", json=patient(), headers=FHIR).json()
+    asked = [
+        {"request": {"method": "GET", "url": f"Patient/{made['id']}"}},
+        {"request": {"method": "POST", "url": "Patient"}, "resource": patient()},
+    ]
+    heads = {**FHIR, "Prefer": "return=representation"}
+    answer = client.post("", json={"resourceType": "Bundle", "type": "batch", "entry": asked}, headers=heads)
+    for entry in answer.json()["entry"]:
+        assert entry["response"]["lastModified"] == entry["resource"]["meta"]["lastUpdated"]
+
+
+def test_an_operation_without_parameters_needs_no_resource_in_a_batch(client: httpx.Client) -> None:
+    made = client.post("/Patient", json=patient(), headers=FHIR).json()
+    asked = [{"request": {"method": "POST", "url": f"Patient/{made['id']}/$meta"}}]
+    body = {"resourceType": "Bundle", "type": "batch", "entry": asked}
+    (told,) = client.post("", json=body, headers=FHIR).json()["entry"]
+    assert (told["response"]["status"], told["resource"]["resourceType"]) == ("200 OK", "Parameters")
+    assert client.post("", json={**body, "type": "transaction"}, headers=FHIR).status_code == 400

@@ -11,6 +11,7 @@ from tests.apps.served import Lines, known, serving
 
 from carelake.apps.http import batching, transacting_reads
 from carelake.apps.wiring import Workspace
+from carelake.store import rows
 
 MOST = 20_000
 
@@ -49,3 +50,23 @@ def test_neither_do_those_of_a_transaction(client: httpx.Client, url: str) -> No
     answer = client.post("/", json=bundle("transaction", *[url] * 50))
     assert answer.status_code == 503
     assert answer.json()["issue"][0]["details"]["text"] == "http.answer_too_large"
+
+
+@pytest.mark.parametrize(
+    "path", ["/Patient?_count={}", "/Patient/p/_history?_count={}", "/Patient/p/$everything?_count={}"]
+)
+def test_a_page_holds_so_much_and_no_more(client: httpx.Client, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        client.put(f"/Patient/q{number}", json={"resourceType": "Patient", "id": f"q{number}", **LONG, **LINK})
+        client.put(
+            "/Patient/p", json={"resourceType": "Patient", "id": "p", "active": bool(number % 2), **LONG, **LINK}
+        )
+    monkeypatch.setattr(rows, "PAGE_BYTES", 8000)
+    assert client.get(path.format(2)).status_code == 200
+    answer = client.get(path.format(100))
+    assert answer.status_code == 400
+    assert answer.json()["issue"][0]["details"]["text"] == "store.page_too_large"
+
+
+LONG = {"name": [{"text": "x" * 3000}]}
+LINK = {"link": [{"other": {"reference": f"Patient/q{number}"}, "type": "replaces"} for number in range(3)]}

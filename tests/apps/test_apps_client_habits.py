@@ -78,3 +78,47 @@ def test_counting_as_fhirpy_does(client: httpx.Client) -> None:
     answer = client.get("/Patient", params={"_totalMethod": "count", "_count": "1", "identifier": "http://m|"})
     assert (answer.json()["total"], len(answer.json()["entry"])) == (1, 1)
     outcome(client.get("/Patient", params={"_totalMethod": "guess"}), 400, "search.bad_value")
+
+
+def test_an_operation_by_post_needs_no_body(client: httpx.Client) -> None:
+    whole = client.post("/Patient/one/$everything")
+    assert (whole.status_code, whole.json()["resourceType"]) == (200, "Bundle"), whole.text
+    for body in ({}, {"content": b"", "headers": {"Content-Type": "application/fhir+json"}}):
+        told = client.post("/Patient/one/$validate?mode=delete", **body)
+        assert (told.status_code, told.json()["issue"][0]["severity"]) == (200, "information"), told.text
+    assert client.post("/Patient/none/$validate?mode=delete").json()["issue"][0]["code"] == "not-found"
+    assert client.post("/Patient").status_code == 400
+    wrong = client.post("/Patient", content=b"<Patient/>", headers={"Content-Type": "application/fhir+xml"})
+    outcome(wrong, 415, "http.media_type")
+
+
+def test_a_part_of_the_statement(client: httpx.Client) -> None:
+    """Firely's client asks so for the version, before anything else."""
+    short = client.get("/metadata?_summary=true&_pretty=true").json()
+    assert (short["fhirVersion"], short["kind"]) == ("4.0.1", "instance")
+    assert short["meta"]["tag"][0]["code"] == "SUBSETTED"
+    told = client.get("/metadata?_elements=fhirVersion").json()
+    assert set(told) == {"resourceType", "meta", "status", "date", "kind", "fhirVersion", "format"}
+    assert client.get("/metadata?_summary=false").json() == client.get("/metadata").json()
+    assert client.get("/metadata?_summary=few").status_code == 400
+
+
+def test_bulk_data_is_told_of_as_its_guide_asks(client: httpx.Client) -> None:
+    said = client.get("/metadata").json()
+    assert said["instantiates"] == ["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"]
+    told = {one["type"]: {op["name"] for op in one["operation"]} for one in said["rest"][0]["resource"]}
+    assert "export" in told["Patient"] & told["Group"] & {op["name"] for op in said["rest"][0]["operation"]}
+
+
+@pytest.mark.parametrize(("version", "status"), [("4.0", 201), ('"4.0.1"', 201), ("3.0", 415)])
+def test_a_body_of_another_version_of_fhir(client: httpx.Client, version: str, status: int) -> None:
+    said = {"Content-Type": f"application/fhir+json; fhirVersion={version}; charset=utf-8"}
+    assert client.post("/Patient", content=b'{"resourceType":"Patient"}', headers=said).status_code == status
+
+
+def test_what_was_deleted_tells_its_version(client: httpx.Client) -> None:
+    client.put("/Patient/gone", json={"resourceType": "Patient", "id": "gone"})
+    assert client.delete("/Patient/gone").headers["ETag"] == 'W/"2"'
+    for path in ("/Patient/gone", "/Patient/gone/_history/2"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["ETag"]) == (410, 'W/"2"')

@@ -315,6 +315,20 @@ def test_labels_need_a_right_to_write(client: httpx.Client) -> None:
     outcome(client.post("/Patient/labelled/$meta-add", json=meta(tag=[TAG])), 403, "access.denied")
 
 
+def test_who_may_not_read_is_told_no_labels_that_were_there(
+    writer: httpx.Client, client_of: Callable[[str], httpx.Client]
+) -> None:
+    writer.post("/Patient/labelled/$meta-add", json=meta(security=[TAG]))
+    loader = client_of("pipeline")
+    assert loader.get("/Patient/labelled/$meta").status_code == 403
+    for name in ("$meta-add", "$meta-delete"):
+        assert set(told(loader.post(f"/Patient/labelled/{name}", json=meta(tag=[TAG])))) == {
+            "versionId",
+            "lastUpdated",
+        }
+    writer.post("/Patient/labelled/$meta-delete", json=meta(security=[TAG]))
+
+
 def test_meta_asked_for_wrongly(writer: httpx.Client) -> None:
     outcome(writer.get("/Nothing/$meta"), 404, "http.unknown_type")
     outcome(writer.get("/Patient/nobody/$meta"), 404, "store.no_such_resource")

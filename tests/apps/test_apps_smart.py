@@ -252,7 +252,7 @@ def test_scopes_that_a_service_cannot_have_are_refused(client: httpx.Client, sco
     [
         ({"grant_type": None}, 400, "invalid_request"),
         ({"grant_type": "authorization_code"}, 400, "unsupported_grant_type"),
-        ({"client_assertion_type": "bearer"}, 401, "invalid_client"),
+        ({"client_assertion_type": "bearer"}, 400, "invalid_client"),
         ({"client_assertion": "a.b.c"}, 401, "invalid_client"),
         ({"client_assertion": None}, 401, "invalid_client"),
         ({"client_id": "reads"}, 401, "invalid_client"),

@@ -145,7 +145,7 @@ def test_create_where_nothing_matches(client: httpx.Client) -> None:
     first = client.post("/Patient", json=sent, headers={**FHIR, "If-None-Exist": named(sent)})
     again = client.post("/Patient", json={**sent, "active": False}, headers={**FHIR, "If-None-Exist": named(sent)})
     assert (first.status_code, again.status_code) == (201, 200)
-    assert "Location" not in again.headers
+    assert again.headers["Location"] == first.headers["Location"]
     assert again.json() == first.json()
     assert again.headers["ETag"] == 'W/"1"'
     other = client.post("/Patient", json=sent, headers=FHIR).json()

@@ -20,6 +20,7 @@ from carelake.access.gate import Gate
 from carelake.core.errors import CarelakeError, Conflict, Invalid, Unavailable
 from carelake.core.permit import Permit
 from carelake.fhir.compartment import compartment_types
+from carelake.fhir.definitions import resource_types
 from carelake.fhir.query import Query, parse
 from carelake.fhir.query.settings import SETTINGS
 from carelake.store import Resources
@@ -50,6 +51,7 @@ ACTION = "record:export"
 ZONE = "clinical"
 _NOT_FILTERS = SETTINGS | {"_include", "_revinclude", "_type", "_page"}
 _MOST_FIELDS = 100
+_MOST_FILTERS = 100
 _AGAIN = ("pipelines.stopped", "permit.expired")
 _PREFIXES = {"output": "", "deleted": "deleted-"}
 
@@ -69,7 +71,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         filters: ``Type?criteria``.
         elements: ``name`` or ``Type.name``.
         within: what is in patients' compartments only; ``patients``: of these only.
-        left_out: types that there are, and that the caller may not have; found by `begin`.
+        left_out: types that the caller may not have, whether there are any or not; found by `begin`.
         scope: what bounded the caller's sight; whoever sees less gets no file. Found by `begin`.
     """
 
@@ -141,7 +143,8 @@ def begin(
 
     Args:
         permit: for `ACTION`; it is widened to the types that are exported and those that filters touch. A type that
-            is named and denied refuses the export; of others, those that are denied are left out and told.
+            is named and denied refuses the export; of others, those that are denied are left out and told,
+            whether there is one or not: what there is of them is not to be told.
         kind: ``export`` for the server, ``dump`` for a command.
 
     Raises:
@@ -152,13 +155,12 @@ def begin(
     with vault.database.reading(permit) as tx:
         registry = exports.registry(tx, permit.account)
         filters = _filters(asked.filters, lambda kind, pairs: parse(kind, pairs, registry=registry))
-        there = asked.types or tuple(exports.types(tx, permit.account))
-        if asked.within:
-            there = tuple(one for one in there if one in compartment_types("Patient"))
-        allowed = there
+        reach = set(compartment_types("Patient") if asked.within else resource_types())
+        allowed = tuple(one for one in asked.types or exports.types(tx, permit.account) if one in reach)
+        left_out: tuple[str, ...] = ()
         if not asked.types:
-            allowed = tuple(one for one in there if gate.reaches(permit, tx, one))
-    left_out = tuple(one for one in there if one not in allowed)
+            left_out = tuple(one for one in sorted(reach) if not gate.reaches(permit, tx, one))
+            allowed = tuple(one for one in allowed if one not in left_out)
     kinds = {one for queries in filters.values() for query in queries for one in query.kinds()}
     wider = gate.widen(permit, {*allowed, *kinds})
     asked = msgspec.structs.replace(asked, left_out=left_out, scope=tuple(sorted(wider.scope)))
@@ -187,6 +189,8 @@ def _filters(
 ) -> dict[str, tuple[Query, ...]]:
     """Searches by type; several of one type are alternatives."""
     found: dict[str, tuple[Query, ...]] = {}
+    if len(texts) > _MOST_FILTERS:
+        raise Invalid("pipelines.filter", f"An export has at most {_MOST_FILTERS} filters; each is a search.")
     for text in texts:
         kind, mark, criteria = text.partition("?")
         try:

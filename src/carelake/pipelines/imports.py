@@ -38,7 +38,7 @@ from carelake.store.jobs import Entry, Job, Jobs
 from carelake.store.write import tombstone
 from carelake.vault.workspace import Vault
 
-__all__ = ["ACTION", "ImportReport", "Importer", "begin", "outcomes"]
+__all__ = ["ACTION", "ImportReport", "Importer", "begin", "outcomes", "packed_outcomes", "unpacked", "unpacked_size"]
 
 ACTION = "record:import"
 _COLLECT = 100
@@ -267,11 +267,25 @@ _NO_DELETION = "The line is no Bundle with a DELETE of Type/id."
 
 def outcomes(vault: Vault, permit: Permit, tx: Connection, job: str, role: str) -> Iterator[bytes]:
     """The outcomes of a job's lines, in blocks of whole lines; ``role``: success or failure."""
+    yield from map(unpacked, packed_outcomes(vault, permit, tx, job, role))
+
+
+def packed_outcomes(vault: Vault, permit: Permit, tx: Connection, job: str, role: str) -> Iterator[bytes]:
+    """As `outcomes`, each block for `unpacked`: of a large import all of them at once are too much."""
     jobs = Jobs(vault)
     for part in jobs.parts(tx, job, role):
         sealed = jobs.source(tx, job, part.number)
-        packed = vault.sealer.open(permit, tx, "", _context(job, role), sealed)
-        yield zstandard.decompress(packed, max_output_size=_MOST)
+        yield vault.sealer.open(permit, tx, "", _context(job, role), sealed)
+
+
+def unpacked(block: bytes) -> bytes:
+    """The lines of a block."""
+    return zstandard.decompress(block, max_output_size=_MOST)
+
+
+def unpacked_size(block: bytes) -> int:
+    """Bytes of the lines of a block."""
+    return zstandard.frame_content_size(block)
 
 
 def _context(job: str, role: str) -> bytes:

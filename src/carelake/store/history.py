@@ -20,7 +20,7 @@ from carelake.core.errors import Invalid, NotFound
 from carelake.core.permit import Permit
 from carelake.store import bodies
 from carelake.store.keep import ref_of
-from carelake.store.rows import Version, read_versions
+from carelake.store.rows import Version, of_a_page, read_versions
 from carelake.store.scopes import bounded, version_scope
 from carelake.store.symbols import Symbols, kinds_of
 from carelake.store.tables import resource_version
@@ -174,7 +174,8 @@ class History:
         return found
 
     def _told(self, permit: Permit, tx: Connection, seqs: Sequence[int]) -> tuple[Past, ...]:
-        opened = [one for one in read_versions(permit, tx, self._vault, self._symbols, seqs) if not one.erased]
+        read = of_a_page(read_versions(permit, tx, self._vault, self._symbols, seqs))
+        opened = [one for one in read if not one.erased]
         permit.log.read(*(ref_of(one.seq, one.digest) for one in opened))
         revived = self._revived(tx, [one.seq for one in opened if one.version > 1])
         return tuple(_past(one, one.version == 1 or one.seq in revived) for one in opened)

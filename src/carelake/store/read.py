@@ -118,7 +118,8 @@ class Readings:
         if found.erased:
             raise Gone("vault.erased", "The patient's key is gone: the record was erased and cannot be read again.")
         if found.deleted:
-            raise Gone("store.deleted", "The resource was deleted; an earlier version can still be read.")
+            said = "The resource was deleted; an earlier version can still be read."
+            raise Gone("store.deleted", said, version=found.version)
         return found
 
     def _one(self, permit: Permit, tx: Connection, kind: str, key: str, version: int | None) -> Version:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, select
 
 from carelake.audit.patients import note
 from carelake.core import canonical
-from carelake.core.errors import Gone
+from carelake.core.errors import Gone, Invalid
 from carelake.core.permit import Permit
 from carelake.fhir.compartment import patients, tells_of_patients
 from carelake.store import bodies
@@ -17,10 +17,12 @@ from carelake.store.symbols import Symbols
 from carelake.store.tables import resource_version
 from carelake.vault.workspace import Vault
 
-__all__ = ["COLUMNS", "Version", "open_rows", "read_versions"]
+__all__ = ["COLUMNS", "Version", "of_a_page", "open_rows", "read_versions"]
 
 _V = resource_version.c
 _CHUNK = 500
+PAGE_BYTES = 256 << 20
+"""Of the texts on one page: fifty of the largest resources that the door takes by default fit."""
 
 COLUMNS = (_V.seq, _V.kind, _V.id, _V.version, _V.deleted, _V.owner, _V.updated, _V.digest, _V.body)
 """Columns that `open_rows` takes, in this order."""
@@ -71,6 +73,23 @@ def open_rows(
         if not owner and text and tells_of_patients(type_):
             note(permit, vault.keyring, patients(canonical.load(text)))
         yield Version(seq, kind, type_, key, version, bool(deleted), owner_key, owner, updated, digest, text, erased)
+
+
+def of_a_page(versions: Iterable[Version]) -> Iterator[Version]:
+    """The versions of one answer, which is held in memory whole: a thousand large bodies pack into little.
+
+    Raises:
+        Invalid: ``store.page_too_large``: more than `PAGE_BYTES`.
+    """
+    left = PAGE_BYTES
+    for one in versions:
+        left -= len(one.text)
+        if left < 0:
+            raise Invalid(
+                "store.page_too_large",
+                f"The page would hold more than {PAGE_BYTES >> 20} MiB; ask for fewer resources with _count.",
+            )
+        yield one
 
 
 def read_versions(

@@ -38,8 +38,9 @@ class FolderSink:
 
     def write(self, permit: Permit, job: str, name: str, blocks: Iterator[bytes]) -> _Draft:
         temporary = self.folder / f".{name}.part"
-        # Always the same name: what a killed run left is overwritten by the next.
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        # Always the same name: what a killed run left goes. One that lies there may be for others to read.
+        temporary.unlink(missing_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         draft = _Draft(os.fdopen(handle, "wb"), temporary, self.folder / name)
         try:
             with full_disk():

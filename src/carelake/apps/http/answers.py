@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from carelake.access.narrowed import NOT_COVERED
 from carelake.apps.errors import outcome_of, problem_of, status_of
+from carelake.apps.http.conditional_tags import etag
 from carelake.core import canonical
-from carelake.core.errors import CarelakeError, Refused, Unauthenticated
+from carelake.core.errors import CarelakeError, Gone, Refused, Unauthenticated
 
 __all__ = ["FHIR_JSON", "failure", "fhir", "fhir_text", "html", "is_fhir", "json", "status_for", "text"]
 
@@ -91,6 +92,8 @@ def failure(error: BaseException, path: str, status: int | None = None) -> Respo
     """An error as the caller's protocol says it: OperationOutcome below /fhir, RFC 9457 problem elsewhere."""
     status = status or status_for(error)
     headers = _challenge(error) if isinstance(error, Unauthenticated) else {}
+    if isinstance(error, Gone) and "version" in error.facts:
+        headers |= {"ETag": etag(str(error.facts["version"]))}  # of the deletion, which is a version too
     if isinstance(error, CarelakeError) and "retry_after" in error.facts:
         headers["Retry-After"] = str(error.facts["retry_after"])
     reasons = error.facts.get("reasons") if isinstance(error, Refused) else None

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from carelake.apps.http import answers
 from carelake.apps.http.app_packing import packed, unpacked
-from carelake.apps.http.asking import is_id
+from carelake.apps.http.asking import is_id, of_r4
 from carelake.apps.http.bulk_running import keep_working
 from carelake.apps.http.calls import Call, has_credential
 from carelake.apps.http.delivering import Round, keep_delivering
@@ -188,7 +188,8 @@ class _Edges:
         if operation.body is not None and (named := operation.open or has_credential(headers, query)):
             sent = await _body(request, take)
             body = await self._unpacked(sent, headers.get("content-encoding", ""), take)
-            if operation.body_type != _FORM and named and not _is_json(request):
+            said = bool(sent) or "content-type" in headers  # an operation without parameters has no body
+            if operation.body_type != _FORM and named and said and not _is_json(request):
                 raise Unsupported("http.media_type", f"The body must be sent as {operation.body_type}.")
         if operation.body_type == _FORM:
             pairs += _form(request, body)
@@ -269,8 +270,9 @@ def _form(request: Request, body: bytes) -> list[tuple[str, str]]:
 
 
 def _is_json(request: Request) -> bool:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type == "application/json" or media_type.endswith("+json")
+    told = request.headers.get("content-type", "")
+    media_type = told.partition(";")[0].strip().lower()
+    return (media_type == "application/json" or media_type.endswith("+json")) and of_r4(told)
 
 
 async def _known_error(request: Request, error: Exception) -> Response:

@@ -11,7 +11,7 @@ from carelake.apps.http.calls import Call
 from carelake.core.errors import NotFound, Unsupported
 from carelake.fhir.definitions import is_resource
 
-__all__ = ["is_id", "json_only", "lenient", "pretty", "resource_type"]
+__all__ = ["is_id", "json_only", "lenient", "of_r4", "pretty", "resource_type"]
 
 _JSON = frozenset({"json", "application/json", "application/fhir+json", "text/json"})
 _ANY = frozenset({"*/*", "application/*", ""})
@@ -39,7 +39,12 @@ def _taken(one: str) -> bool:
     kind, _, rest = one.lower().partition(";")
     if kind.strip() not in _JSON | _ANY or re.search(r"(^|;)\s*q\s*=\s*0(\.0*)?\s*(;|$)", rest):
         return False
-    version = _FHIR_VERSION.search(rest)
+    return of_r4(rest)
+
+
+def of_r4(media_type: str) -> bool:
+    """Whether a media type names no other version of FHIR (https://hl7.org/fhir/R4/http.html#version-parameter)."""
+    version = _FHIR_VERSION.search(media_type.lower())
     return version is None or version[1] in _OURS
 
 

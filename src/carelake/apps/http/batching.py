@@ -44,24 +44,37 @@ _KEPT = ("authorization", "host", "accept", "x-forwarded-proto")
 _PLAIN_PREFER = "return=minimal"
 
 
+class _Meta(msgspec.Struct):
+    lastUpdated: str = ""  # noqa: N815 - FHIR's
+
+
+class _Stamped(msgspec.Struct):
+    meta: _Meta = msgspec.field(default_factory=_Meta)
+
+
+_stamped = msgspec.json.Decoder(_Stamped)
+
+
 class Routes:
     """The operations that entries may ask for, by their address."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._routes = [(one.method, compile_path(one.path)[0], one) for one in operations]
 
-    def run(self, call: Call, listed: Sequence[Step]) -> list[dict[str, Any]]:
+    def run(self, call: Call, listed: Sequence[Step | Invalid]) -> list[dict[str, Any]]:
         """What each entry of a batch answers, in their order."""
         until = time.monotonic() + call.door.settings.serve.answer_seconds
         left, found = MOST_BYTES, []
         for step in listed:
             answer = self._one(call, step, until, left)
             left -= len(answer.body)
-            found.append(_entry(call, step, answer))
+            found.append(_entry(call, "" if isinstance(step, Invalid) else step.method, answer))
         return found
 
-    def _one(self, call: Call, step: Step, until: float, left: int) -> Response:
+    def _one(self, call: Call, step: Step | Invalid, until: float, left: int) -> Response:
         try:
+            if isinstance(step, Invalid):
+                raise step
             if time.monotonic() > until:
                 raise Unavailable("http.too_slow", "The batch took too long: this entry was not done. Send fewer.")
             if left <= 0:
@@ -148,7 +161,7 @@ def _pairs(query: str) -> list[tuple[str, str]]:
         ) from None
 
 
-def _entry(call: Call, step: Step, answer: Response) -> dict[str, Any]:
+def _entry(call: Call, method: str, answer: Response) -> dict[str, Any]:
     """An answer as an entry of the response."""
     status = answer.status_code
     told: dict[str, Any] = {"status": f"{status} {HTTPStatus(status).phrase}"}
@@ -160,9 +173,12 @@ def _entry(call: Call, step: Step, answer: Response) -> dict[str, Any]:
     if "last-modified" in headers:
         told["lastModified"] = iso(parsedate_to_datetime(headers["last-modified"]))
     is_json = headers.get("content-type", "").partition(";")[0] == FHIR_JSON
-    if not is_json or not answer.body or (step.method == "HEAD" and status < 400):
+    if not is_json or not answer.body or (method == "HEAD" and status < 400):
         return {"response": told}
     body = msgspec.Raw(bytes(answer.body))
-    if status >= 400 or (step.writes and headers.get("preference-applied") == "return=OperationOutcome"):
+    told_of = headers.get("preference-applied") == "return=OperationOutcome" and method not in ("GET", "HEAD")
+    if status >= 400 or told_of:
         return {"response": {**told, "outcome": body}}
+    if "lastModified" in told:  # a header tells of seconds alone, and an entry's must be that of its resource
+        told["lastModified"] = _stamped.decode(body).meta.lastUpdated or told["lastModified"]
     return {"resource": body, "response": told}

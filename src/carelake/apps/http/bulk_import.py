@@ -6,7 +6,7 @@ https://github.com/smart-on-fhir/bulk-import
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from carelake.apps.http.parameters import PARAMETERS
 from carelake.apps.http.routes import Operation
 from carelake.core import canonical
 from carelake.core.errors import Invalid, NotFound, Unsupported
-from carelake.pipelines.imports import ACTION, begin, outcomes
+from carelake.pipelines.imports import ACTION, begin, packed_outcomes, unpacked, unpacked_size
 from carelake.pipelines.imports_manifest import read_manifest
 from carelake.store.jobs import Job, Jobs, Part
 
@@ -104,11 +104,7 @@ def file_of(call: Call) -> Response:
     with call.enter(ACTION, "record") as permit, vault.database.reading(permit) as tx:
         job = job_of(call, permit, tx, _PATH)
         count = len(Jobs(vault).parts(tx, job.id, role))
-        # Sealed blocks are opened under the permit; they are as long as the lines of a few pages.
-        blocks = list(outcomes(vault, permit, tx, job.id, role)) if count else []
+        # Sealed blocks are opened under the permit; each is unpacked when it is its turn.
+        blocks = list(packed_outcomes(vault, permit, tx, job.id, role)) if count else []
         permit.log.note(job=job.id)
-    return streamed(call, _each(blocks), sum(map(len, blocks)))
-
-
-def _each(blocks: list[bytes]) -> Iterator[bytes]:
-    yield from blocks
+    return streamed(call, map(unpacked, blocks), sum(map(unpacked_size, blocks)))

@@ -17,7 +17,7 @@ import anyio.to_thread
 from carelake.access.identity import Caller
 from carelake.apps.errors import code_of
 from carelake.apps.http.ports import Door
-from carelake.core.errors import Conflict, NotFound, Unsupported
+from carelake.core.errors import Conflict, NotFound, Refused, Unsupported
 from carelake.core.permit import Permit
 from carelake.pipelines.export import ACTION as EXPORT
 from carelake.pipelines.export import VaultSink, carry_out
@@ -32,6 +32,7 @@ WAKE = Event()
 """Set when there is a new job: the next look need not wait."""
 
 _KINDS = ("export", "import")
+_DENIED = frozenset({"access.denied", "access.no_such_principal", "access.withdrawn"})
 _REST_SECONDS = 60.0
 
 
@@ -79,11 +80,25 @@ class _Work:
     def _guarded(self, one: Waiting) -> None:
         """A job whose error ends with it: its row and its act tell of it."""
         try:
-            self._do(one)
+            try:
+                self._do(one)
+            except (Refused, NotFound) as error:
+                if error.code in _DENIED:
+                    self._clear(one, error.code)
+                raise
         except Exception as error:
             if not isinstance(error, Conflict):
                 self._resting[one.id] = time.monotonic() + _REST_SECONDS
                 self._log.error("job", kind=one.kind, code=code_of(error))
+
+    def _clear(self, one: Waiting, error: str) -> None:
+        """End what its owner may not do any more, or they would be refused again and again, and files would stay."""
+        with self._door.gate.clearing(one.account) as permit, self._door.vault.database.transaction(permit) as tx:
+            if one.over:
+                self._jobs.drop(permit, tx, one.id, "expired")
+            else:
+                self._jobs.end(tx, one.id, seconds=self._door.settings.bulk.keep_seconds, error=error)
+                permit.log.note(job=one.id, change=error)
 
     def _do(self, one: Waiting) -> None:
         door, vault, caller = self._door, self._door.vault, self._caller(one)

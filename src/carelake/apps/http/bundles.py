@@ -26,7 +26,7 @@ from carelake.core.clock import iso
 from carelake.core.errors import Invalid
 from carelake.fhir.issues import Issue
 from carelake.fhir.outcome import operation_outcome
-from carelake.fhir.transactions import Step, steps
+from carelake.fhir.transactions import Step, each_step, steps
 from carelake.fhir.validate import in_text
 
 __all__ = ["operations", "process"]
@@ -76,10 +76,11 @@ def process(call: Call, *, routes: Routes) -> Response:
     if repeated := in_text(call.body, bundle, []):
         raise Rejected("http.not_fhir", "The body gives keys twice; which one counts cannot be told.", repeated)
     bases = (f"{call.base}/fhir", "/fhir")
-    listed = steps(bundle, call.door.settings.serve.max_bundle_entries, bases=bases)
+    most = call.door.settings.serve.max_bundle_entries
     if kind == "batch":
-        found = routes.run(call, listed)
+        found = routes.run(call, list(each_step(bundle, most, bases=bases)))
     else:
+        listed = steps(bundle, most, bases=bases)
         done = transact(call, listed) if listed else {}
         found = [_entry(call, step, done[step.position]) for step in listed]
     preferred = returning(call)

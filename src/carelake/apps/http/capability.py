@@ -22,6 +22,7 @@ __all__ = ["Codes", "rendered", "statement"]
 
 # The day this interface last changed; a date of the build would make equal servers say different things.
 _DATE = "2026-11-22"
+_BULK_DATA = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"
 _DEFINED = "http://hl7.org/fhir/SearchParameter/"
 _COLUMNS = {
     "_has": ("special", ""),
@@ -96,6 +97,7 @@ def statement(
         "status": "active",
         "date": _DATE,
         "kind": "instance",
+        "instantiates": [_BULK_DATA],
         "software": {"name": "carelake", "version": __version__},
         "implementation": {"description": "carelake"},
         "fhirVersion": "4.0.1",

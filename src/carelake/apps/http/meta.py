@@ -13,6 +13,7 @@ from starlette.responses import Response
 from carelake.apps.http import answers
 from carelake.apps.http.asking import is_id, json_only, pretty, resource_type
 from carelake.apps.http.calls import Call
+from carelake.apps.http.conditional import Writing
 from carelake.apps.http.parameters import PARAMETERS, asked_with, parameters
 from carelake.apps.http.record import absent
 from carelake.apps.http.routes import Operation
@@ -22,6 +23,7 @@ from carelake.fhir.definitions import resource_types
 __all__ = ["add", "operations", "remove", "tell", "tell_of_all", "tell_of_type"]
 
 _LISTS = ("profile", "security", "tag")
+_OWN = ("versionId", "lastUpdated")
 _TYPE = {"type": "FHIR R4 resource type, for example Patient"}
 _ONE = {**_TYPE, "id": "id of the resource"}
 _ABSENT = {"404": "There is none", "410": "It was deleted or erased"}
@@ -99,6 +101,7 @@ def _named(call: Call) -> tuple[str, str]:
 
 def _changed(call: Call, change: _Change) -> Response:
     kind, key = _named(call)
+    caller = call.caller("record:write", kind)
     with call.enter("record:write", kind) as permit:
         given = asked_with(call, {"meta": "Meta"}).one("meta")
         if given is None:
@@ -112,7 +115,10 @@ def _changed(call: Call, change: _Change) -> Response:
                 listed = change(meta.pop(name, []), given.get(name, []), name)
                 meta |= {name: listed} if listed else {}
             written = resources.update(permit, tx, {**before, "meta": meta}, create=False)
-    return _answer(call, (written.resource or {}).get("meta", {}))
+            shown = Writing(call.door, caller, permit, tx).reads(kind)
+    told = (written.resource or {}).get("meta", {})
+    # Who may write and not read is told of nothing that was there.
+    return _answer(call, told if shown else {name: told[name] for name in _OWN if name in told})
 
 
 def _added(there: list[Any], given: list[Any], name: str) -> list[Any]:

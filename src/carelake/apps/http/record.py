@@ -30,14 +30,17 @@ _PARTS = ("_summary", "_elements")
 def capabilities(call: Call) -> Response:
     """What this server does. https://hl7.org/fhir/R4/http.html#capabilities"""
     json_only(call)
-    call.only("_format", "_pretty", "mode")
+    call.only("_format", "_pretty", "mode", *_PARTS)
     mode = call.one("mode")
     if mode == "terminology":
         return answers.fhir(terminology_capabilities(), pretty=pretty(call))
     if mode not in (None, "full"):
         raise Unsupported("http.mode", "Only mode=full and mode=terminology are offered.")
-    let_in = security(call.door.settings, call.base)
-    return answers.fhir_text(rendered(*_parameters(call), security=let_in, pretty=pretty(call)))
+    let_in, cut = security(call.door.settings, call.base), _cut(call, "CapabilityStatement")
+    if cut is None:
+        return answers.fhir_text(rendered(*_parameters(call), security=let_in, pretty=pretty(call)))
+    text = part(rendered(*_parameters(call), security=let_in), "CapabilityStatement", cut)
+    return answers.fhir_text(msgspec.json.format(text, indent=2) if pretty(call) else text)
 
 
 def _parameters(call: Call) -> tuple[Registry, Codes]:

@@ -198,7 +198,9 @@ def _fields(call: Call) -> dict[str, str]:
             "unsupported_grant_type",
             "Expected client_credentials; apps that people use are launched by way of an identity provider.",
         )
-    if said.get("client_assertion_type") != _ASSERTION or not said.get("client_assertion"):
+    if said.get("client_assertion_type", _ASSERTION) != _ASSERTION:  # 400: no client was told apart by it
+        raise _Wrong("invalid_client", f"Expected client_assertion_type {_ASSERTION}.")
+    if "client_assertion_type" not in said or not said.get("client_assertion"):
         raise _Wrong("invalid_client", f"Expected client_assertion, and client_assertion_type {_ASSERTION}.", 401)
     return said
 

@@ -145,6 +145,8 @@ def _wrong_address(asked: _Asked, kind: str, key: str) -> list[Issue]:
 
 def _asked(call: Call, kind: str) -> _Asked | Issue:
     mode, profile = _mode(call.one("mode") or ""), call.one("profile")
+    if mode == "delete" and not call.body.strip():
+        return _Asked(None, None, "", mode, profile)
     whole = readable(call.body)
     if isinstance(whole, Issue):
         return whole

@@ -91,7 +91,10 @@ def shown(versions: Iterable[Version], query: Query) -> Iterator[Shown]:
 def part(text: bytes, kind: str, query: Query) -> bytes:
     """Of a resource as it is answered, as JSON, what the query's ``_summary`` or ``_elements`` ask for."""
     raw: Raws = _outermost.decode(text)
-    return _encoder.encode(_cut({**raw, "meta": _outermost.decode(raw["meta"])}, kind, query))
+    if "meta" not in raw and _wanted(kind, query.elements, query.summary) is None:
+        return text
+    meta = _outermost.decode(raw["meta"]) if "meta" in raw else {}
+    return _encoder.encode(_cut({**raw, "meta": meta}, kind, query))
 
 
 def _with_meta(one: Version) -> Raws:

@@ -131,6 +131,13 @@ class Arm:
         tests = every((self.range(build, alias), tail(Row(f"{alias}.seq"))))
         return f"SELECT {alias}.seq AS seq FROM {self.rows(build, alias)} WHERE {tests}"
 
+    def head(self, build: Build, tail: Tail, most: int) -> str:
+        """Those of its first rows by seq that meet the tail; it must be ordered."""
+        alias, me = build.alias(), build.alias()
+        first = f"SELECT {alias}.seq FROM {self.table} {alias} WHERE {self.range(build, alias)} ORDER BY {alias}.seq"
+        tests = tail(Row(f"{me}.seq"))
+        return f"SELECT {me}.seq AS seq FROM ({first} LIMIT {build(most)}) {me}{f' WHERE {tests}' if tests else ''}"
+
     def count(self, build: Build, most: int) -> str:
         """SQL of the number of its rows, counted up to a bound."""
         alias = build.alias()

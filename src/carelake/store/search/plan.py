@@ -73,11 +73,14 @@ class Plan:
         """
         if place is not None and place.led >= 0:
             return self._led(place.led, (place.keys, place.seq), limit, None)
-        if place is None:
-            for led in self._leads(limit):
-                found = self._led(led, None, limit, max(_TRIED, _LUCK * limit))
+        if place is None and (leads := self._leads(limit)):
+            found = self._head(limit)
+            for led in leads:
                 if len(found) == limit:
                     return found
+                found = self._led(led, None, limit, max(_TRIED, _LUCK * limit))
+            if len(found) == limit:
+                return found
         return self.by_seq(place.seq if place is not None else 0, limit)
 
     def by_seq(self, after: int, limit: int) -> list[Hit]:
@@ -129,12 +132,29 @@ class Plan:
             return []
         return [hit._replace(led=led) for hit in self._walk([Key.of(arms)], last, limit, budget)]
 
+    def _head(self, limit: int) -> list[Hit]:
+        """Matches among the first rows of the rarest condition that is in the order of seq, if there is one."""
+        tree = self._tree
+        parts = [part for part in self._able(tree) if isinstance(part, Rows) and len(part.ranges) == 1]
+        parts = [part for part in parts if part.ranges[0].ordered]
+        if not parts:
+            return []
+        part = min(parts, key=lambda one: one.reads(self._costs))
+        others, most = [one for one in tree.parts if one is not part], max(_TRIED, _LUCK * limit)
+        build = Build(self._compiler.dialect, self._costs)
+
+        def tests(row: Row) -> str:
+            return every(one.holds(build, row) for one in others)
+
+        text = f"{part.ranges[0].head(build, tests, most)} ORDER BY 1 LIMIT {build(limit)}"
+        return [Hit(int(seq)) for (seq,) in build.run(self._tx, text)]
+
     def _leads(self, limit: int) -> list[int]:
         """Conditions in whose order a page may be read sooner than by seq, the rarest first."""
         tree, least = self._tree, _LUCK * limit
         able = self._able(tree) if tree.kind >= 0 and limit > 0 else []
-        # What is in the order of seq streams as well, and what is rare is gathered sooner.
-        if not able or self._weigh(tree, FEW) < FEW or any(_ordered(part.streams(self._costs)) for part in able):
+        # What is rare is gathered sooner.
+        if not able or self._weigh(tree, FEW) < FEW:
             return []
         if self._weigh(tree, max(least, self._room(limit))) < least:
             return []
@@ -314,7 +334,8 @@ def _arms(node: Node, component: int) -> list[Arm]:
         case _:
             found = []
     good = len(found) <= _ARMS and len({arm.table for arm in found}) == 1 and found[0].table in COLUMNS
-    return found if good else []
+    # One that is in the order of seq has no other order to read it in.
+    return found if good and not any(arm.ordered for arm in found) else []
 
 
 def _having(key: Key) -> Rows:

@@ -7,7 +7,7 @@ all pages of a search.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cmp_to_key
 
 from sqlalchemy import Connection
@@ -17,7 +17,7 @@ from carelake.fhir.query import Query
 from carelake.fhir.search import SearchParameter, parameters
 from carelake.fhir.terminology import SHIPPED, LocalTerminology, Terminology
 from carelake.store.keep import ref_of
-from carelake.store.rows import COLUMNS, Version, open_rows
+from carelake.store.rows import COLUMNS, Version, of_a_page, open_rows
 from carelake.store.search.answers import SearchResult, Shown, shown
 from carelake.store.search.building import Build, prepare, restore
 from carelake.store.search.compiling import Compiler
@@ -129,15 +129,17 @@ class Searches:
 
     def opened(self, permit: Permit, tx: Connection, seqs: Sequence[int], query: Query) -> dict[int, Shown]:
         """Versions by seq, shown as a query asks; what was erased is not among them."""
-        there: list[Version] = []
+        opened = of_a_page(self._opening(permit, tx, seqs))
+        there = [one for one in opened if not one.erased and not one.deleted]
+        permit.log.read(*(ref_of(one.seq, one.digest) for one in there))
+        return dict(zip((one.seq for one in there), shown(there, query), strict=True))
+
+    def _opening(self, permit: Permit, tx: Connection, seqs: Sequence[int]) -> Iterator[Version]:
         for start in range(0, len(seqs), _CHUNK):
             build = Build(tx.dialect.name)
             listed = build.within("v.seq", seqs[start : start + _CHUNK])
             rows = build.run(tx, f"SELECT {_COLUMNS} FROM resource_version v WHERE {listed}")
-            opened = open_rows(permit, tx, self._vault, self._symbols, rows)
-            there += [one for one in opened if not one.erased and not one.deleted]
-        permit.log.read(*(ref_of(one.seq, one.digest) for one in there))
-        return dict(zip((one.seq for one in there), shown(there, query), strict=True))
+            yield from open_rows(permit, tx, self._vault, self._symbols, rows)
 
 
 def _in_turn(plans: Sequence[Plan], place: Place | None, limit: int) -> list[Hit]:
