@@ -9,7 +9,7 @@ import httpx
 import pytest
 from tests.apps.served import Lines, known, serving
 
-from carelake.apps.http import batching, transacting_reads
+from carelake.apps.http.fhir import batching, transacting_reads
 from carelake.apps.wiring import Workspace
 from carelake.store import rows
 

@@ -26,10 +26,10 @@ from starlette.responses import Response, StreamingResponse
 from tests.apps.served import Lines, known, serving
 
 from carelake.apps.http import server
-from carelake.apps.http.app_packing import LEAST, packed, takes_gzip, unpacked
 from carelake.apps.http.connections import HEAD_BYTES, Connection, quickest
+from carelake.apps.http.packing import LEAST, packed, takes_gzip, unpacked
+from carelake.apps.http.rates import SIZE, Rates, Table, source_of
 from carelake.apps.http.server import check_host
-from carelake.apps.http.threshold_rates import SIZE, Rates, Table, source_of
 from carelake.apps.http.tls import context_of
 from carelake.apps.http.workers import Lane
 from carelake.apps.wiring import Workspace

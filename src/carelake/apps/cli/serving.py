@@ -35,7 +35,7 @@ def serve(options: Options, *, json_out: bool, port: int, host: str, workers: in
         finally:
             session.close()
         return
-    from carelake.apps.http.server_crew import Crew
+    from carelake.apps.http.crew import Crew
 
     said = {"workspace": str(Session.root(options)), "as": options.as_, "purpose": options.purpose}
     asked = json.dumps({**said, "account": options.account, "host": host})
@@ -46,8 +46,8 @@ def serve(options: Options, *, json_out: bool, port: int, host: str, workers: in
 
 def worker(options: Options, *, json_out: bool, host: str, channel: int, number: int, folder: str) -> None:
     """One worker of several; the first one delivers events."""
-    from carelake.apps.http.server_crew import RATES
-    from carelake.apps.http.threshold_rates import Table
+    from carelake.apps.http.crew import RATES
+    from carelake.apps.http.rates import Table
 
     session = Session(options)
     try:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from carelake.access.narrowed import NOT_COVERED
 from carelake.apps.errors import outcome_of, problem_of, status_of
-from carelake.apps.http.conditional_tags import etag
+from carelake.apps.http.fhir.conditional_tags import etag
 from carelake.core import canonical
 from carelake.core.errors import CarelakeError, Gone, Refused, Unauthenticated
 

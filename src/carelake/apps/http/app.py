@@ -19,19 +19,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from carelake.apps.http import answers
-from carelake.apps.http.app_packing import packed, unpacked
-from carelake.apps.http.asking import is_id, of_r4
-from carelake.apps.http.bulk_running import keep_working
+from carelake.apps.http.bulk.running import keep_working
 from carelake.apps.http.calls import Call, has_credential
 from carelake.apps.http.delivering import Round, keep_delivering
+from carelake.apps.http.fhir.asking import is_id, of_r4
 from carelake.apps.http.metrics import Metrics
 from carelake.apps.http.openapi import document
+from carelake.apps.http.packing import packed, unpacked
 from carelake.apps.http.ports import Door
+from carelake.apps.http.rates import Rates, Table
 from carelake.apps.http.routes import Operation
 from carelake.apps.http.sealing import keep_sealed
 from carelake.apps.http.table import operations
 from carelake.apps.http.threshold import Threshold, stderr_log, too_many
-from carelake.apps.http.threshold_rates import Rates, Table
 from carelake.apps.http.workers import Bodies, Lane, Workers
 from carelake.core.errors import CarelakeError, Invalid, NotFound, Unsupported
 from carelake.core.settings import MIB

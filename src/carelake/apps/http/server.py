@@ -18,7 +18,7 @@ from carelake.apps.http.app import create_app
 from carelake.apps.http.connections import MOST_CONNECTIONS, quickest
 from carelake.apps.http.delivering import Round
 from carelake.apps.http.ports import Door
-from carelake.apps.http.threshold_rates import Table
+from carelake.apps.http.rates import Table
 from carelake.apps.http.tls import HANDSHAKE_SECONDS, context_of
 from carelake.core.errors import Unavailable, Unsupported
 from carelake.core.settings import ServeSettings

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from carelake.apps.http import (
-    bulk,
-    bulk_import,
-    bundles,
-    cds,
-    erasing,
-    history,
-    patching,
-    predict,
-    probes,
-    record,
-    searches,
-    smart,
-    terminology,
-    validating,
-    writing,
-)
+from carelake.apps.http import predict, probes, smart
 from carelake.apps.http.answers import FHIR_JSON
+from carelake.apps.http.bulk import exports as bulk
+from carelake.apps.http.bulk import imports as bulk_import
+from carelake.apps.http.cds import services as cds
+from carelake.apps.http.fhir import bundles, erasing, history, patching, record, searches, validating, writing
+from carelake.apps.http.fhir.operations import operations as on_resources
 from carelake.apps.http.metrics import Metrics
-from carelake.apps.http.operations import operations as on_resources
 from carelake.apps.http.page import StartPage
 from carelake.apps.http.routes import Operation
+from carelake.apps.http.terminology import operations as terminology
 
 __all__ = ["operations"]
 

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from carelake.apps.http.answers import failure
 from carelake.apps.http.connections import HEAD_BYTES
 from carelake.apps.http.metrics import Metrics, known_method
-from carelake.apps.http.threshold_rates import source_of
+from carelake.apps.http.rates import source_of
 from carelake.core.clock import SystemClock, iso
 from carelake.core.errors import CarelakeError, Invalid, Unavailable
 from carelake.core.ids import Ids, RandomIds

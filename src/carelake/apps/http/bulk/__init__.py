@@ -1,0 +1,1 @@
+"""Bulk Data over HTTP (https://hl7.org/fhir/uv/bulkdata/)."""
