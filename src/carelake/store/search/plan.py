@@ -3,8 +3,9 @@
 With T resources of the type and m that a leading condition finds, a page of n takes m reads when its rows are
 gathered and sorted, and about n * T / m when the order is walked and each row is tested. The two meet at the root of
 n * T: up to there rows are counted and gathered, beyond it they are walked. A walk that was unlucky, since the
-matches lie at the far end, stops after a budget; then the rows are gathered after all. Where no order was asked for, a
-page may also come in the order of one condition's index, whatever its size: see `Plan.page`.
+matches lie at the far end, stops after a budget; then the rows are gathered after all.
+
+Where no order was asked for, a page may also come in the order of one condition's index: see `Plan.page`.
 """
 
 from __future__ import annotations
