@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -245,7 +246,7 @@ class Erasures:
         proof: dict[str, Any] = {}
         for step in STEPS[STEPS.index(job.state) :]:
             work: Callable[[Permit, _Job, Progress], Any] = getattr(self, f"_{step}")
-            made = work(permit, job, lambda done, of, step=step: progress(step, done, of))  # type: ignore[misc]
+            made = work(permit, job, partial(progress, step))
             if step == STEPS[-1]:
                 proof = made
             else:

@@ -238,7 +238,7 @@ class Compiler:
                 arm = ranges.string(param, value, modifier)
                 return [arm] if arm is not None else []
             case NumberValue():
-                return self._units.arms(param, value, self.term)
+                return self._units.arms("ix_quantity", param, value, self.term)
             case ReferenceValue():
                 return self._targets(param, use, value)
             case UriValue():
@@ -363,7 +363,7 @@ class Compiler:
             case StringValue():
                 return [ranges.part_string(param, value)] if value.folded else []
             case NumberValue():
-                return self._units.parts(param, value, self.term)
+                return self._units.arms("ix_part", param, value, self.term)
             case DateValue():
                 return [ranges.part_date(param, value)]
         return [ranges.part_text(param, value.value)]

@@ -15,7 +15,6 @@ __all__ = [
     "date",
     "everything",
     "inside",
-    "part_quantity",
     "quantity",
     "reference",
     "string",
@@ -262,6 +261,7 @@ def _split(value: NumberValue, low: float, high: float, number: float) -> list[t
 
 
 def quantity(
+    table: str,
     param: int,
     value: NumberValue,
     bounds: tuple[float, float, float],
@@ -273,36 +273,13 @@ def quantity(
     """A number, or a quantity in one unit.
 
     Args:
+        table: ``ix_quantity``, or ``ix_part`` for a component.
         bounds: low, high and number of the value, in that unit.
         system, unit: symbols, None for any.
         split: in ranges that an index bounds, which is two where one would do for tests.
     """
-    return _numbers("ix_quantity", "code", param, value, bounds, system, unit, split)
+    column = "unit" if table == "ix_part" else "code"
 
-
-def part_quantity(
-    param: int,
-    value: NumberValue,
-    bounds: tuple[float, float, float],
-    system: int | None,
-    unit: int | None,
-    *,
-    split: bool = True,
-) -> list[Arm]:
-    """As `quantity`, of a component."""
-    return _numbers("ix_part", "unit", param, value, bounds, system, unit, split)
-
-
-def _numbers(
-    table: str,
-    column: str,
-    param: int,
-    value: NumberValue,
-    bounds: tuple[float, float, float],
-    system: int | None,
-    unit: int | None,
-    split: bool,
-) -> list[Arm]:
     def arm(test: Test, wide: bool) -> Arm:
         def where(build: Build, at: str) -> str:
             return every(

@@ -33,15 +33,10 @@ class Units:
         self._found: dict[str, list[tuple[int, float]]] = {}
         self._asked = 0
 
-    def arms(self, param: int, value: NumberValue, term: Callable[[str], int]) -> list[Arm]:
-        """Ranges of ``ix_quantity``."""
+    def arms(self, table: str, param: int, value: NumberValue, term: Callable[[str], int]) -> list[Arm]:
+        """Ranges of ``ix_quantity``, or of ``ix_part``."""
         places = self._places(value, term)
-        return [arm for place in places for arm in ranges.quantity(param, *place, split=self._few())]
-
-    def parts(self, param: int, value: NumberValue, term: Callable[[str], int]) -> list[Arm]:
-        """Ranges of ``ix_part``."""
-        places = self._places(value, term)
-        return [arm for place in places for arm in ranges.part_quantity(param, *place, split=self._few())]
+        return [arm for place in places for arm in ranges.quantity(table, param, *place, split=self._few())]
 
     def _few(self) -> bool:
         """Whether a search has asked for few ranges so far: many are united into one, which no bound helps."""
