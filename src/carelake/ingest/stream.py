@@ -18,6 +18,7 @@ from carelake.ingest.keys import DUPLICATE
 __all__ = ["BundleStream"]
 
 _BLOCK = 1 << 20
+_PIECE = 8 << 20
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 # Up to the next bracket outside of strings; possessive, so that a block's end is found in one go.
 _TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+[{}\[\]]', re.DOTALL)
@@ -44,7 +45,7 @@ class BundleStream:
     def __init__(self, stream: BinaryIO, limit: int) -> None:
         self._stream = stream
         self._limit = limit
-        self._buffer = b""
+        self._buffer = bytearray()
         self._base = 0
         self._at = 0
         self._counted = 0
@@ -71,7 +72,7 @@ class BundleStream:
             self.broken = (broken.code, broken.message)
         # Whoever asks for the kind or the place afterwards must not keep a large entry in memory by it.
         self._let_go(self._at)
-        self._buffer = b""
+        self._buffer = bytearray()
 
     # -- the outer object -----------------------------------------------------------------------------------------
 
@@ -123,7 +124,9 @@ class BundleStream:
                 if scalar is None or scalar.end() == len(self._buffer):
                     raise _malformed()
                 self._at = scalar.end()
-            yield Located(self._buffer[start : self._at], self._base + start, self._line_at(start))
+            with memoryview(self._buffer) as held:
+                text = bytes(held[start : self._at])
+            yield Located(text, self._base + start, self._line_at(start))
 
     def _skip(self, start: int | None = None) -> int:
         """Go past the object or array that has just been entered; its start in the buffer, which may have moved."""
@@ -192,15 +195,19 @@ class BundleStream:
     def _let_go(self, keep: int) -> None:
         self._line = self._line_at(keep)
         self._counted = 0
-        self._buffer = self._buffer[keep:]
+        del self._buffer[:keep]
         self._base += keep
         self._at -= keep
 
     def _fill(self) -> bool:
         # As much again as is held: what is looked through twice stays in proportion. Never far beyond the limit.
-        block = self._stream.read(max(_BLOCK, min(len(self._buffer), self._limit - len(self._buffer) + 1)))
-        self._buffer += block
-        return bool(block)
+        # It grows where it is, a little at a time: old, new and both together would be twice the document in memory.
+        held = len(self._buffer)
+        left = max(_BLOCK, min(held, self._limit - held + 1))
+        while left and (block := self._stream.read(min(left, _PIECE))):
+            self._buffer += block
+            left -= len(block)
+        return len(self._buffer) > held
 
     def _line_at(self, at: int) -> int:
         self._line += self._buffer.count(b"\n", self._counted, at)
@@ -212,7 +219,7 @@ _OPENING = b"{["
 _SIGNS = (b"{", b"}", b"[", b"]", b",", b":")
 
 
-def _ends(buffer: bytes, at: int) -> bool:
+def _ends(buffer: bytearray, at: int) -> bool:
     scalar = _SCALAR.match(buffer, at)
     return scalar is None or scalar.end() < len(buffer)
 
