@@ -112,6 +112,26 @@ def test_the_record_and_what_it_refers_to(record_on_each: Record) -> None:
     assert named(everything(record_on_each, "q"))[0] == {"Patient/q", "Observation/hers", "Appointment/both"}
 
 
+@pytest.mark.parametrize("count", [1, 2, 0])
+def test_the_one_asked_for_is_first_whenever_it_was_written(record: Record, count: int) -> None:
+    furnish(record)
+    record.keep(patient("p", active=True))
+    record.keep(encounter("e", start="2024-03-02"))
+    found = everything(record, count=count)
+    assert (found.found[0].type, found.found[0].id) == ("Patient", "p")
+    assert sum(one.type == "Patient" for one in pages(record, found, count)) == 1
+    assert everything(record, "e", kind="Encounter", count=count).found[0].id == "e"
+    assert not any(one.type == "Patient" for one in everything(record, types=("Observation",), count=count).found)
+
+
+def pages(record: Record, found: SearchResult, count: int) -> list[Any]:
+    told = [*found.found]
+    while found.next:
+        found = everything(record, page=found.next, count=count)
+        told += found.found
+    return told
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 13])
 def test_pages_hold_everything_once(record: Record, count: int) -> None:
     furnish(record)

@@ -1,8 +1,8 @@
 """``$everything``: one patient's or one encounter's record, by pages (https://hl7.org/fhir/R4/patient-operation-everything.html).
 
-First what is in the compartment, by ``seq``, then what that refers to and is in no compartment. A page begins after
-the last ``seq`` of the one before, so nothing is missed or told twice while others write: what is changed meanwhile
-comes again, at the end, in its new version.
+First the one asked for, then what is in its compartment, by ``seq``, then what that refers to and is in no
+compartment. A page begins after the last ``seq`` of the one before, so nothing is missed or told twice while others
+write: what is changed meanwhile comes again, at the end, in its new version.
 """
 
 from __future__ import annotations
@@ -133,10 +133,11 @@ class Asked:
 
 
 class _Place(msgspec.Struct, array_like=True, frozen=True):
-    """Where a page ended: among the record (0) or what comes along (1), and its last seq."""
+    """Where a page ended: among the record (0) or what comes along (1), its last seq, and what was told first."""
 
     phase: int
     seq: int
+    lead: int
 
 
 def kinds(asked: Asked) -> tuple[str, ...]:
@@ -175,10 +176,12 @@ class Everything:
     def _page(self, permit: Permit, tx: Connection, work: _Work, page: str) -> SearchResult:
         asked = work.asked
         slips = Slips(permit, self._vault.keyring, "everything", _bound(permit, asked))
-        place = _place(slips, page) if page else _Place(0, 0)
         size = min(asked.count or MAX_COUNT, MAX_COUNT)
         record = work.record()
-        here = [seq for seq in record if seq > place.seq] if place.phase == 0 else []
+        place = _place(slips, page) if page else _Place(0, 0, work.lead(record))
+        here = [seq for seq in record if seq > place.seq and seq != place.lead] if place.phase == 0 else []
+        if not page and place.lead:
+            here.insert(0, place.lead)
         found, along, after = here[:size], list[int](), place.seq if place.phase else 0
         more = len(here) > size
         if not more:
@@ -187,7 +190,8 @@ class Everything:
             more = len(rest) > len(along)
         following = ""
         if more:
-            end = _Place(1, along[-1] if along else after) if len(found) == len(here) else _Place(0, found[-1])
+            last = (along or [after]) if len(found) == len(here) else [seq for seq in found if seq != place.lead]
+            end = _Place(int(len(found) == len(here)), last[-1] if last else 0, place.lead)
             following = slips.give(msgspec.msgpack.encode(end))
         permit.log.count(searched=1)
         opened = self._searches.opened(permit, tx, [*found, *along], Query((asked.kind,)))
@@ -231,6 +235,12 @@ class _Work:
             f"WHERE v.seq = u.seq AND {tests} ORDER BY 1"
         )
         return [int(seq) for (seq,) in build.run(self._compiler.tx, sql)]
+
+    def lead(self, record: Sequence[int]) -> int:
+        """The one asked for, if it is among them, else 0."""
+        build = Build(self._compiler.dialect)
+        sql = self._named(build, self._compiler.kind(self.asked.kind), self._ids[:1])
+        return min({int(seq) for (seq,) in build.run(self._compiler.tx, sql)} & set(record), default=0)
 
     def _members(self, build: Build) -> Iterator[str]:
         """One statement for each way that a type can be in the compartment."""
