@@ -27,11 +27,13 @@ class ListFeed:
 
     def put(self, resource: dict[str, Any], owner: str = "p1", *, deleted: bool = False) -> None:
         kind, name = resource["resourceType"], resource["id"]
-        version = 1 + sum((e.type, e.id) == (kind, name) for e in self.entries)
+        before = [e.seq for e in self.entries if (e.type, e.id) == (kind, name)]
+        version, previous = 1 + len(before), before[-1] if before else 0
         body = b"" if deleted else canonical.dump(resource)
         seq = len(self.entries) + 1
         at = "2025-01-01T00:00:00.000Z"
-        self.entries.append(Change(seq, kind, name, version, deleted, owner, at, body, f"resource:{seq}"))
+        told = (seq, kind, name, version, deleted, owner, at, body, f"resource:{seq}", previous)
+        self.entries.append(Change(*told))
 
     def changes(self, permit: Permit, after: int, limit: int) -> Sequence[Change]:
         return self.entries[after : after + min(limit, 2)]

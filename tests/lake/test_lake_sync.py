@@ -128,7 +128,7 @@ def test_a_kill_between_commits_neither_doubles_nor_loses(
             with pytest.raises(KilledAt):
                 sync.sync(permit, vault, feed, nouns)
         else:  # all tables committed, killed before the position moved
-            patched.setattr(sync, "_note", lambda *_: (_ for _ in ()).throw(KilledAt()))
+            patched.setattr(sync._Sync, "_note", lambda *_: (_ for _ in ()).throw(KilledAt()))
             with pytest.raises(KilledAt):
                 sync.sync(permit, vault, feed, nouns)
     report = sync.sync(permit, vault, feed, nouns)

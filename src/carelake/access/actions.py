@@ -10,6 +10,7 @@ from importlib import resources
 import msgspec
 
 from carelake.core.errors import Invalid
+from carelake.core.shapes import decodable
 
 __all__ = ["Action", "action", "actions", "groups", "resolved"]
 
@@ -37,7 +38,7 @@ _ZONE = "zone/"
 def actions() -> dict[str, Action]:
     """All actions by name."""
     text = resources.files(__package__).joinpath("actions.toml").read_text(encoding="utf-8")
-    declared = msgspec.convert(tomllib.loads(text), dict[str, Action])
+    declared = msgspec.convert(tomllib.loads(text), decodable(dict[str, Action]))
     return {name: one for key, action in declared.items() for name, one in _by_zone(key, action)}
 
 

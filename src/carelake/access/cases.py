@@ -28,6 +28,7 @@ from carelake.access.actions import actions
 from carelake.access.policy import Policies, Request
 from carelake.access.principals import Principal, checked_roles
 from carelake.core.errors import Invalid
+from carelake.core.shapes import decodable
 from carelake.vault.places import ACCOUNTS
 
 __all__ = ["Case", "Result", "read_cases", "run_case"]
@@ -105,7 +106,7 @@ def run_case(policies: Policies, file: str, number: int, case: Case) -> Result:
 
 def _cases(name: str, text: str) -> tuple[Case, ...]:
     try:
-        cases = msgspec.convert(tomllib.loads(text), _File).case
+        cases = msgspec.convert(tomllib.loads(text), decodable(_File)).case
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise Invalid("access.cases", f"{name} is no file of policy tests: {error}") from None
     for number, case in enumerate(cases, 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -97,8 +97,12 @@ class Gate:
         For readings. What it gives is to be called after the block, and commits the acts of all; none of the callers
         may be answered before it has returned, and nothing at all but the error when it raises.
         """
-        with self._commits.gathering() as settle, self._vault.database.together():
+        with self.gathering() as settle, self._vault.database.together():
             yield settle
+
+    def gathering(self) -> AbstractContextManager[Callable[[], None]]:
+        """As `together`, for writers: without the snapshot, which is to end before they write."""
+        return self._commits.gathering()
 
     def widen(self, permit: Permit, types: Collection[str]) -> Permit:
         """The permit for more FHIR types, inside its block: each is decided as the first was; all or none is allowed.

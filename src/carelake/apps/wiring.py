@@ -31,6 +31,7 @@ from carelake.core.errors import Conflict, Invalid, NotFound
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
 from carelake.core.settings import Settings
+from carelake.core.shapes import decodable
 from carelake.events.outbox import Outbox
 from carelake.pipelines.recipe import recipes
 from carelake.pipelines.tables import unfinished
@@ -125,7 +126,7 @@ def settings_of(data: bytes, environment: Mapping[str, str]) -> Settings:
         # Before the settings, of which a later version knows others.
         check_not_newer(found, str(said.get("version", "")))
     try:
-        return msgspec.convert(said, Settings, strict=False)
+        return msgspec.convert(said, decodable(Settings), strict=False)
     except msgspec.ValidationError as error:
         raise Invalid("apps.settings", f"A setting is wrong: {error}. docs/settings.md lists them all.") from None
 
@@ -304,7 +305,7 @@ def _new_settings(environment: Mapping[str, str]) -> Settings:
         if name.startswith(f"{_PREFIX}DATABASE__"):
             _put(said, name.removeprefix(_PREFIX).lower().split("__"), text)
     try:
-        return msgspec.convert(said, Settings, strict=False)
+        return msgspec.convert(said, decodable(Settings), strict=False)
     except msgspec.ValidationError as error:
         raise Invalid("apps.settings", f"A setting is wrong: {error}. docs/settings.md lists them all.") from None
 

@@ -138,8 +138,9 @@ class ActDraft:
     def _append(self, connection: Connection, phase: Phase) -> None:
         # What was seen was seen, also when this transaction is undone; what was written and counted was not.
         seen = [(noted, dict(noted)) for noted in (self._reads, self._patients, self._keys)]
-        scope_of(connection).undo.append(lambda: _restore(seen))
-        append(connection, [self.prepare(phase)])
+        scope = scope_of(connection)
+        scope.undo.append(lambda: _restore(seen))
+        scope.keep(append, self.prepare(phase))
 
 
 def _restore(seen: Iterable[tuple[dict[str, None], Mapping[str, None]]]) -> None:

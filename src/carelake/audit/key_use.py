@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from carelake.audit.acts import ActHeader, write
 from carelake.audit.tables import act
 from carelake.core.clock import Clock, instant, iso
+from carelake.core.shapes import decodable
 from carelake.vault.key_listing import KeyInfo
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class _Facts(msgspec.Struct):
 
 def use_report(connection: Connection) -> dict[str, KeyUse]:
     """Uses by label, ``production/clinical/v1``; one pass over the acts that name keys."""
-    decode = msgspec.json.Decoder(_Facts).decode
+    decode = msgspec.json.Decoder(decodable(_Facts)).decode
     found: dict[str, KeyUse] = {}
     query = select(act.c.at, act.c.action, act.c.facts).where(act.c.facts.like(_NAMED)).order_by(act.c.seq)
     for at, action, facts in connection.execution_options(yield_per=10_000).execute(query):

@@ -79,6 +79,9 @@ class LakeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     memory_limit: str = "4GB"
     threads: int = 2
+    buckets: int = 16
+    keep_days: int = 30
+    grace_seconds: int = 3600
 
 
 class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 from carelake.core.clock import Clock, iso
 from carelake.core.errors import Conflict, Invalid, NotFound, Refused
 from carelake.core.permit import Permit
+from carelake.core.shapes import decodable
 from carelake.events.addresses import masked
 from carelake.events.filters import Filter, Start
 from carelake.events.outbox import known_streams
@@ -239,7 +240,7 @@ class Subscriptions:
         if told.sealed is None:
             return []
         said = self._sealer.open(permit, self._tx, "", _context(told.name), told.sealed)
-        return msgspec.json.decode(said, type=list[_Secret])
+        return msgspec.json.decode(said, type=decodable(list[_Secret]))
 
     def _seal(self, permit: Permit, name: str, secrets: list[_Secret]) -> bytes:
         return self._sealer.seal(permit, self._tx, "", _context(name), msgspec.json.encode(secrets))
@@ -269,6 +270,6 @@ def _shown(target: Mapping[str, Any]) -> str:
 
 
 def _subscription(row: Row[Any]) -> Subscription:
-    wanted = msgspec.json.decode(row.filter, type=Filter)
+    wanted = msgspec.json.decode(row.filter, type=decodable(Filter))
     target = msgspec.json.decode(row.target)
     return Subscription(row.name, row.account, row.driver, row.state, wanted, target, row.created, row.secret)

@@ -23,6 +23,8 @@ _BESIDE = {
     "GuidanceResponse": ("patient",),
     "Task": ("patient", "focus"),
 }
+_UNSEARCHED = {"Binary": (("securityContext",),)}
+"""The same by elements that no search parameter tells of (https://hl7.org/fhir/R4/binary.html#security)."""
 
 
 def compartment_codes(kind: str, resource_type: str) -> tuple[str, ...]:
@@ -79,6 +81,8 @@ def _follow(value: Any, path: tuple[str, ...], at: int, found: set[str]) -> None
 @cache
 def _paths(resource_type: str) -> tuple[tuple[str, ...], ...]:
     """JSON names that lead to the references that count, each path once."""
+    if resource_type in _UNSEARCHED:
+        return _UNSEARCHED[resource_type]
     offered = parameters(resource_type)
     codes = compartment("Patient").get(resource_type) or _BESIDE.get(resource_type, ())
     paths = [path for code in codes for path in offered[code].paths]

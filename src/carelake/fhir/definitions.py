@@ -15,6 +15,7 @@ import msgspec
 import zstandard
 
 from carelake.core.errors import Invalid
+from carelake.core.shapes import decodable
 
 __all__ = [
     "Codes",
@@ -131,7 +132,7 @@ class _Definitions:
 @cache
 def _load() -> _Definitions:
     packed = resources.files("carelake.fhir").joinpath("r4.msgpack.zst").read_bytes()
-    return _Definitions(msgspec.msgpack.decode(zstandard.decompress(packed), type=_File))
+    return _Definitions(msgspec.msgpack.decode(zstandard.decompress(packed), type=decodable(_File)))
 
 
 def types() -> tuple[str, ...]:
@@ -192,7 +193,7 @@ def search_definitions() -> tuple[SearchDefinition, ...]:
 def core_search_definitions() -> tuple[SearchDefinition, ...]:
     """The search parameters that US Core 6.1.0 adds to the standard's."""
     packed = resources.files("carelake.fhir").joinpath("us-core-6.1.0-search.msgpack.zst").read_bytes()
-    return msgspec.msgpack.decode(zstandard.decompress(packed), type=tuple[SearchDefinition, ...])
+    return msgspec.msgpack.decode(zstandard.decompress(packed), type=decodable(tuple[SearchDefinition, ...]))
 
 
 def compartment(code: str = "Patient") -> Mapping[str, tuple[str, ...]]:

@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 import zstandard
 
+from carelake.core.shapes import decodable
+
 __all__ = ["Rule", "ValueSet", "bound", "listed", "read", "rules"]
 
 
@@ -51,7 +53,7 @@ def listed(rows: list[tuple[str, list[tuple[str, list[str]]]]]) -> dict[str, Val
 def read(name: str, kind: Any) -> Any:
     """A compiled file of this folder as ``kind``."""
     packed = resources.files("carelake.fhir").joinpath(f"{name}.msgpack.zst").read_bytes()
-    return msgspec.msgpack.decode(zstandard.decompress(packed), type=kind)
+    return msgspec.msgpack.decode(zstandard.decompress(packed), type=decodable(kind))
 
 
 @cache

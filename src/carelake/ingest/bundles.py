@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from carelake.core.records import Rejected
+from carelake.core.shapes import decodable
 from carelake.ingest.batches import Entry
 from carelake.ingest.keys import DUPLICATE, outer_repeats
 from carelake.ingest.names import Names, key_of
@@ -87,10 +88,10 @@ class _Links(NamedTuple):
     linked: bool
 
 
-_sheet = msgspec.json.Decoder(Sheet)
+_sheet = msgspec.json.Decoder(decodable(Sheet))
 _list = msgspec.json.Decoder(list[msgspec.Raw])
-_wrapper = msgspec.json.Decoder(_Wrapper)
-_head = msgspec.json.Decoder(_Head)
+_wrapper = msgspec.json.Decoder(decodable(_Wrapper))
+_head = msgspec.json.Decoder(decodable(_Head))
 
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError)
 

@@ -25,6 +25,7 @@ from carelake.core import canonical
 from carelake.core.clock import iso
 from carelake.core.errors import CarelakeError, Corrupt
 from carelake.core.permit import Permit
+from carelake.core.shapes import decodable
 from carelake.fhir.gone import Gone
 from carelake.fhir.references import rewrite
 from carelake.fhir.unlink import without
@@ -239,7 +240,7 @@ class LandingEraser:
         text = zstandard.decompress(row.ranges)
         if self._vault.keyring.reference(permit, "manifest", text) != row.digest:
             raise Corrupt("ingest.manifest", "The manifest of a landing was altered; restore it from a backup.")
-        return msgspec.json.decode(text, type=_Manifest)
+        return msgspec.json.decode(text, type=decodable(_Manifest))
 
     def verify(self, permit: Permit) -> int:
         """Compare every blanked landing with its manifest; answers how many there are.

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
+from carelake.core.shapes import decodable
 from carelake.ingest.bundles import Sheet
 from carelake.ingest.lines import Line, lines
 
@@ -30,8 +31,8 @@ class _Head(msgspec.Struct):
     resource_type: Any = msgspec.field(default=None, name="resourceType")
 
 
-_head = msgspec.json.Decoder(_Head)
-_sheet = msgspec.json.Decoder(Sheet)
+_head = msgspec.json.Decoder(decodable(_Head))
+_sheet = msgspec.json.Decoder(decodable(Sheet))
 
 
 def shape(stream: BinaryIO, *, size: int, max_line: int, max_document: int, named_lines: bool) -> Shape:

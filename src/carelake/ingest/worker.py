@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
+from carelake.core.shapes import decodable
 from carelake.fhir.search import BASE, Registry, SearchDefinition
 from carelake.fhir.validate import Mode
 from carelake.ingest.batches import Batch
@@ -52,8 +53,8 @@ def work(connection: Connection, rules: bytes) -> None:
     done: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_take, args=(connection, waiting), daemon=True).start()
     threading.Thread(target=_give, args=(connection, done), daemon=True).start()
-    parser = msgspec.msgpack.decode(rules, type=Rules).parser()
-    decode = msgspec.msgpack.Decoder(Batch).decode
+    parser = msgspec.msgpack.decode(rules, type=decodable(Rules)).parser()
+    decode = msgspec.msgpack.Decoder(decodable(Batch)).decode
     encode = msgspec.msgpack.Encoder().encode
     while (data := waiting.get()) is not None:
         done.put(encode(parser.parse(decode(data))))

@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from carelake.core.errors import Unavailable
+from carelake.core.shapes import decodable
 from carelake.ingest.batches import Batch, Outcome
 from carelake.ingest.parse import without_gc
 from carelake.ingest.worker import Rules, work
@@ -43,7 +44,7 @@ class Pool:
         self._rules = rules
         self._workers: list[_Worker] = []
         self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(Outcome).decode
+        self._decode = msgspec.msgpack.Decoder(decodable(Outcome)).decode
 
     def __enter__(self) -> Pool:
         return self

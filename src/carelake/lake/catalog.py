@@ -2,12 +2,15 @@
 
 pyiceberg's own SQL catalog runs transactions that neither ask for a permit nor leave an act; this one is the few
 methods that tables need, over `Database.transaction`. The namespace is the permit's account. A commit is a
-compare-and-swap of the pointer, so of two writers one fails and nothing is ever half there.
+compare-and-swap of the pointer, so of two writers one fails and nothing is ever half there. Commits of several tables
+can be swapped together, in one transaction (`VaultCatalog.together`).
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, NoReturn
 
 import pyarrow as pa
 from pyiceberg.catalog import MetastoreCatalog
@@ -23,7 +26,7 @@ from pyiceberg.table.metadata import new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from carelake.core.errors import Unsupported
 from carelake.core.permit import Permit
@@ -51,6 +54,14 @@ class VaultFileIO(FsspecFileIO):  # type: ignore[misc]
         return self._vault_fs
 
 
+class _Swap(NamedTuple):
+    """A pointer that is to move, if it still is where it was."""
+
+    name: str
+    before: str
+    after: str
+
+
 class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
     """The tables of the permit's account.
 
@@ -65,6 +76,22 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
         self._vault = vault
         self._permit = permit
         self._io = VaultFileIO(vault, permit)
+        self._waiting: list[_Swap] | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Commits inside the block wait for `swap`; each table at most once."""
+        self._waiting = []
+        try:
+            yield
+        finally:
+            self._waiting = None
+
+    def swap(self, tx: Connection) -> None:
+        """Do the commits that wait, all in the caller's transaction; CommitFailedException when one cannot be."""
+        for one in self._waiting or ():
+            self._swap(tx, one)
+        self._waiting = []
 
     # -- what tables need -----------------------------------------------------------------------------------------
 
@@ -98,34 +125,51 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
     def load_table(self, identifier: str | Identifier) -> Table:
         """The table as its current metadata says; NoSuchTableError where there is none."""
         name = self.table_name_from(identifier)
-        with self._vault.database.reading(self._permit) as connection:
-            row = connection.execute(self._row(name)).first()
-        if row is None:
-            raise NoSuchTableError(f"There is no lake table {name}.")
-        metadata = FromInputFile.table_metadata(self._io.new_input(row.location))
-        return Table((self._permit.account, name), metadata, row.location, self._io, self)
+        location = self._location(name)
+        while True:
+            if location is None:
+                raise NoSuchTableError(f"There is no lake table {name}.")
+            try:
+                metadata = FromInputFile.table_metadata(self._io.new_input(location))
+            except FileNotFoundError:
+                # Old metadata goes some commits later: then there is newer one.
+                newer = self._location(name)
+                if newer == location:
+                    raise
+                location = newer
+                continue
+            return Table((self._permit.account, name), metadata, location, self._io, self)
 
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
         """Write the updated metadata and swap the pointer to it, if it still is what was read."""
-        current = self.load_table(table.name())
-        staged = self._update_and_stage_table(current, table.name(), requirements, updates)
-        if staged.metadata == current.metadata:
-            return CommitTableResponse(metadata=current.metadata, metadata_location=current.metadata_location)
+        name = str(table.name()[-1])
+        if self._location(name) != table.metadata_location:
+            raise CommitFailedException("The table was changed by another writer meanwhile.")
+        staged = self._update_and_stage_table(table, table.name(), requirements, updates)
+        if staged.metadata == table.metadata:
+            return CommitTableResponse(metadata=table.metadata, metadata_location=table.metadata_location)
         self._write_metadata(staged.metadata, self._io, staged.metadata_location)
+        wanted = _Swap(name, str(table.metadata_location), staged.metadata_location)
+        if self._waiting is not None:
+            self._waiting.append(wanted)
+        else:
+            with self._vault.database.transaction(self._permit) as tx:
+                self._swap(tx, wanted)
+        return CommitTableResponse(metadata=staged.metadata, metadata_location=staged.metadata_location)
+
+    def _swap(self, tx: Connection, wanted: _Swap) -> None:
         swap = (
             update(lake_table)
-            .where(_T.account == self._permit.account, _T.name == table.name()[-1])
-            .where(_T.location == current.metadata_location)
-            .values(location=staged.metadata_location, previous=current.metadata_location)
+            .where(_T.account == self._permit.account, _T.name == wanted.name)
+            .where(_T.location == wanted.before)
+            .values(location=wanted.after, previous=wanted.before)
         )
-        with self._vault.database.transaction(self._permit) as tx:
-            if self._epoch is not None and scope_of(tx).epoch != self._epoch:
-                raise CommitFailedException("Somebody was erased since the rows were read.")
-            if tx.execute(swap).rowcount != 1:
-                raise CommitFailedException("The table was changed by another writer meanwhile.")
-        return CommitTableResponse(metadata=staged.metadata, metadata_location=staged.metadata_location)
+        if self._epoch is not None and scope_of(tx).epoch != self._epoch:
+            raise CommitFailedException("Somebody was erased since the rows were read.")
+        if tx.execute(swap).rowcount != 1:
+            raise CommitFailedException("The table was changed by another writer meanwhile.")
 
     def list_tables(self, namespace: str | Identifier = ()) -> list[Identifier]:
         """The account's tables, by name."""
@@ -143,6 +187,11 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
 
     def _load_file_io(self, properties: Properties = EMPTY_DICT, location: str | None = None) -> FileIO:
         return self._io
+
+    def _location(self, name: str) -> str | None:
+        with self._vault.database.reading(self._permit) as connection:
+            found: str | None = connection.execute(self._row(name)).scalar()
+        return found
 
     def _row(self, name: str) -> Any:
         return select(_T.location).where(_T.account == self._permit.account, _T.name == name)

@@ -58,7 +58,7 @@ class View:
 
 @cache
 def _views() -> Mapping[str, View]:
-    folder = files("carelake.lake").joinpath("views")
+    folder = files("carelake.lake").joinpath("flat_views")
     declared = tomllib.loads(folder.joinpath("views.toml").read_text("utf-8"))
     return {
         name: View(
@@ -74,7 +74,7 @@ def _views() -> Mapping[str, View]:
 @cache
 def macros() -> str:
     """The SQL words that the views share."""
-    return TIME_MACROS + files("carelake.lake").joinpath("views", "macros.sql").read_text("utf-8")
+    return TIME_MACROS + files("carelake.lake").joinpath("flat_views", "macros.sql").read_text("utf-8")
 
 
 def names() -> tuple[str, ...]:

@@ -6,28 +6,30 @@ from collections.abc import Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo
 from sqlalchemy import Connection
 
 from carelake.audit.nouns import Nouns
-from carelake.core.errors import Gone, Invalid, NotFound, Refused
+from carelake.core.errors import Invalid, NotFound, Refused
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.lake.catalog import VaultCatalog
-from carelake.lake.engine import connect, run
+from carelake.lake.current import Rows, rows_of
+from carelake.lake.engine import connect
 from carelake.lake.flat import View, names, project, run_view, view
-from carelake.lake.schema import column_of
+from carelake.lake.schema import KEYS, column_of
 from carelake.lake.sync import position
 from carelake.store.scopes import owner_of
 from carelake.vault.workspace import Vault
 
-__all__ = ["current", "snapshot_of", "sql", "views"]
+__all__ = ["DELETIONS", "current", "deletions", "snapshot_of", "sql", "versions", "views"]
 
 _MAX_SQL = 100_000
-_CURRENT = """
-SELECT * EXCLUDE (seq, deleted) FROM versions
-WHERE NOT deleted AND seq IN (SELECT max(seq) FROM versions GROUP BY id)
-"""
+DELETIONS = pa.schema(
+    [
+        pa.field("type", pa.string()),
+        *(KEYS.field(name) for name in ("id", "version", "last_updated", "patient", "seq")),
+    ]
+)
+"""Columns of `deletions`."""
 
 
 def snapshot_of(permit: Permit, vault: Vault, nouns: Nouns, ref: str | None = None) -> Noun:
@@ -67,19 +69,40 @@ def current(
         patient: only those in this patient's compartment.
     """
     patient = _compartment(permit, patient)
+    found = _rows(permit, vault, snapshot, resource_type)
+    return None if found is None else found.current(None if columns is None else {*columns, "id"}, patient)
+
+
+def versions(
+    permit: Permit,
+    vault: Vault,
+    snapshot: Noun,
+    resource_type: str,
+    *,
+    columns: Sequence[str] | None = None,
+    patient: str | None = None,
+) -> pa.Table | None:
+    """All versions of a type up to a snapshot, deletions too; otherwise as `current`."""
+    patient = _compartment(permit, patient)
+    found = _rows(permit, vault, snapshot, resource_type)
+    return None if found is None else found.versions(columns, patient)
+
+
+def deletions(permit: Permit, vault: Vault, snapshot: Noun, after: int = 0) -> pa.Table:
+    """The deletes feed: type, id, version, last_updated, patient and seq of each deletion beyond a seq, in order."""
+    if _compartment(permit, None) is not None:
+        raise Refused("lake.scope", "The deletes feed is of the whole account; the permit is scoped to one patient.")
+    parts = []
+    for name in sorted(snapshot.body["tables"]):
+        if (found := _rows(permit, vault, snapshot, name)) is not None:
+            told = found.deleted(after)
+            parts.append(told.add_column(0, "type", pa.array([name] * len(told), pa.string())))
+    return pa.concat_tables(parts).sort_by("seq") if parts else DELETIONS.empty_table()
+
+
+def _rows(permit: Permit, vault: Vault, snapshot: Noun, resource_type: str) -> Rows | None:
     told = snapshot.body["tables"].get(resource_type)
-    if not told or not told["snapshot"]:
-        return None
-    table = VaultCatalog(vault, permit).load_table((permit.account, resource_type))
-    if table.snapshot_by_id(int(told["snapshot"])) is None:
-        raise Gone("lake.expired", "That snapshot was expired by an erasure; read the newest one.")
-    have = table.scan(snapshot_id=int(told["snapshot"])).projection()
-    wanted = [
-        field.name for field in have.fields if columns is None or field.name in {*columns, "id", "seq", "deleted"}
-    ]
-    only: BooleanExpression = EqualTo("patient", patient) if patient is not None else AlwaysTrue()
-    scan = table.scan(only, tuple(wanted), snapshot_id=int(told["snapshot"]))
-    return run(_CURRENT, {"versions": scan.to_arrow()}, limits=vault.settings.lake)
+    return rows_of(permit, vault, resource_type, int(told["snapshot"])) if told and told["snapshot"] else None
 
 
 def _compartment(permit: Permit, patient: str | None) -> str | None:

@@ -43,6 +43,7 @@ CHANGES = pa.schema(
         pa.field("last_updated", pa.timestamp("us", "UTC")),
         pa.field("patient", pa.string()),
         pa.field("deleted", pa.bool_()),
+        pa.field("replaced_seq", pa.int64()),
         pa.field("body", pa.string()),
     ]
 )

@@ -54,9 +54,11 @@ KEYS = pa.schema(
         pa.field("time", pa.timestamp("us", "UTC")),
         pa.field("seq", pa.int64()),
         pa.field("deleted", pa.bool_()),
+        pa.field("replaced_seq", pa.int64()),
     ]
 )
-"""Key columns: patient is the one patient of the compartment or null; code and time are the primary ones or null."""
+"""Key columns: patient is the one patient of the compartment or null; code and time are the primary ones or null;
+replaced_seq is the seq of the version before, null for none."""
 
 NOT_STORED = frozenset({"resourceType", "id"})
 TEXT_OF = "_text"

@@ -1,26 +1,24 @@
 """The lake follows the record's change feed, each change exactly once.
 
-Changes are taken in order, gathered by type, and appended in flushes. The last change of a flush is written as a
-property of the Iceberg snapshot that holds its rows, in one commit, so a table always knows how far it is. The
-workspace's own position moves only after all tables of a flush; a sync that was killed begins there again and leaves
-out what a table already has. Updates and deletions are rows like any other: the current one is the greatest ``seq``
-of its id (`query`).
-
-Not yet: buckets by patient and compaction, which large records want (decisions D4, D11); an erasure (`erase`)
-rewrites the files that it finds somebody in.
+Changes are taken in order, gathered by type, and written in flushes (`feeding`). A flush is one transaction of the
+workspace: the pointers of all its tables, the lake's position and the snapshot that names both move together or not
+at all. Each table's last change is a property of its Iceberg snapshot too; a sync that was killed begins at the
+position again, and leaves out what a table already has. Updates and deletions are rows like any other: a row tells
+which one it replaced (``replaced_seq``), so `current` knows what is left without looking at all rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import duckdb
-import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
 from sqlalchemy import Connection, delete, insert, select
 
 from carelake.audit.nouns import Nouns
@@ -30,44 +28,22 @@ from carelake.core.nouns import Noun, ref
 from carelake.core.permit import Permit
 from carelake.lake import rows
 from carelake.lake.catalog import VaultCatalog
+from carelake.lake.changing import change
 from carelake.lake.engine import connect
-from carelake.lake.schema import merge, of_arrow, table_schema
-from carelake.lake.tables import lake_position
-from carelake.store.feed import Change
+from carelake.lake.feeding import Batch, Feed, Flush, flushes
+from carelake.lake.files import Files, Written
+from carelake.lake.layout import PROPERTIES, ROWS_OF_A_BUCKET, bucketed, bucketed_spec, buckets, lay, tray_spec
+from carelake.lake.schema import KEYS, Record, merge, of_arrow, table_schema
+from carelake.lake.tables import lake_position, lake_table
 from carelake.store.scopes import owner_of
 from carelake.vault.database import scope_of
 from carelake.vault.workspace import Vault
 
-__all__ = ["SEQ", "Feed", "SyncReport", "moved", "position", "seq_of", "sync", "told_of"]
+__all__ = ["SEQ", "Feed", "SyncReport", "Told", "moved", "position", "seq_of", "sync", "told_of"]
 
 SEQ = "carelake.seq"
 """Property of an Iceberg snapshot: the last change that its table holds."""
-_BATCH_BYTES = 64 << 20
-_BATCH_ROWS = 150_000
-_PAGE = 5_000
-_SENT_AS = {"body": pa.binary(), "last_updated": pa.string()}
-_PROPERTIES = {
-    "format-version": "2",
-    "commit.retry.num-retries": "0",  # a retried append would add its rows a second time beside the other writer's
-    "commit.manifest-merge.enabled": "true",
-    "commit.manifest.min-count-to-merge": "20",
-    "write.metadata.delete-after-commit.enabled": "true",
-    "write.metadata.previous-versions-max": "10",
-    "write.metadata.metrics.default": "none",
-    **{f"write.metadata.metrics.column.{name}": "full" for name in ("id", "patient", "time", "seq", "last_updated")},
-}
-
-
-class Feed(Protocol):
-    """The record's change feed: what `store.Resources` offers."""
-
-    def changes(self, permit: Permit, after: int, limit: int) -> Sequence[Change]:
-        """Changes with a number beyond ``after``, in order, at most ``limit``."""
-        ...
-
-    def last_seq(self, permit: Permit) -> int:
-        """The number of the newest change; 0 for none."""
-        ...
+_BATCH_BYTES = 96 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,80 +64,124 @@ class SyncReport:
     snapshot_ref: str
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Changes of one type, column by column."""
+class Told:
+    """What the tables of an account hold, looked at again where one has changed."""
 
-    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in rows.CHANGES.names})
+    def __init__(self, catalog: VaultCatalog) -> None:
+        self._catalog = catalog
+        self._known: dict[str, tuple[str, dict[str, Any]]] = {}
 
-    def add(self, change: Change) -> int:
-        body = None if change.deleted else change.body
-        for name, value in (
-            ("seq", change.seq),
-            ("id", change.id),
-            ("version", change.version),
-            ("last_updated", change.last_updated),
-            ("patient", change.owner or None),
-            ("deleted", change.deleted),
-            ("body", body),
-        ):
-            self.columns[name].append(value)
-        return len(body) if body else 0
+    def now(self, table: Table) -> None:
+        """This is what the table holds once its commit is swapped in."""
+        self._known[str(table.name()[-1])] = (str(table.metadata_location), told_of(table))
 
-    def table(self, after: int) -> pa.Table:
-        """As `rows.CHANGES`, without those that the table has already."""
-        start = next((at for at, seq in enumerate(self.columns["seq"]) if seq > after), len(self.columns["seq"]))
-        made = []
-        for wanted in rows.CHANGES:
-            values = self.columns[wanted.name][start:]
-            made.append(pa.array(values, _SENT_AS.get(wanted.name, wanted.type)).cast(wanted.type))
-        return pa.table(made, schema=rows.CHANGES)
+    def tables(self, tx: Connection, account: str) -> dict[str, dict[str, Any]]:
+        """By name; the names are those that stand in the transaction."""
+        query = select(lake_table.c.name, lake_table.c.location).where(lake_table.c.account == account)
+        there = {row.name: row.location for row in tx.execute(query.order_by(lake_table.c.name))}
+        for name, location in there.items():
+            if self._known.get(name, ("",))[0] != location:
+                self._known[name] = (location, told_of(self._catalog.load_table((account, name))))
+        return {name: self._known[name][1] for name in there}
 
 
 class _Sync:
-    def __init__(self, permit: Permit, vault: Vault, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, permit: Permit, vault: Vault, nouns: Nouns, connection: duckdb.DuckDBPyConnection) -> None:
         with vault.database.reading(permit) as tx:
             epoch = scope_of(tx).epoch
         self.catalog = VaultCatalog(vault, permit, epoch=epoch)
         self.permit = permit
+        self.vault = vault
+        self.nouns = nouns
         self.connection = connection
+        self.lock = threading.Lock()
+        self.told = Told(self.catalog)
         self.appended: dict[str, int] = {}
 
-    def flush(self, batches: Mapping[str, _Batch]) -> None:
-        for name in sorted(batches):
-            try:
-                self._append(name, batches[name])
-            except CommitFailedException:
-                raise Conflict(
-                    "lake.concurrent",
-                    "Another process synced the lake or erased somebody meanwhile; sync again to go on from there.",
-                ) from None
+    def flush(self, made: Flush, sources: Sequence[str]) -> str:
+        """Write a flush; the ref of the snapshot that it makes."""
+        appended: dict[str, int] = {}
+        try:
+            with self.catalog.together():
+                for name in sorted(made.batches):
+                    if count := self._append(name, made.batches[name]):
+                        appended[name] = count
+                with self.lock, self.vault.database.transaction(self.permit) as tx:
+                    self.catalog.swap(tx)
+                    snapshot = self._note(tx, made.seq, sources)
+        except CommitFailedException:
+            raise Conflict(
+                "lake.concurrent",
+                "Another process synced the lake or erased somebody meanwhile; sync again to go on from there.",
+            ) from None
+        for name, count in appended.items():
+            self.appended[name] = self.appended.get(name, 0) + count
+        return snapshot
 
-    def _append(self, name: str, batch: _Batch) -> None:
-        table = self._load(name)
+    def _append(self, name: str, batch: Batch) -> int:
+        with self.lock:
+            table = self._load(name)
         changes = batch.table(seq_of(table))
         if not len(changes):
-            return
+            return 0
         record = rows.occurs(self.connection, name, changes)
-        last = {SEQ: str(changes.column("seq")[-1].as_py())}
-        if table is None:
-            table = self.catalog.create_table(
-                (self.permit.account, name), table_schema(record), properties=_PROPERTIES
+        made = rows.rows(self.connection, record, changes)
+        with self.lock:
+            table = table or self.catalog.create_table(
+                (self.permit.account, name), table_schema(record), properties=PROPERTIES
             )
-        known = of_arrow(name, schema_to_pyarrow(table.schema(), include_field_ids=False))
-        whole = merge(known, record)
-        with table.transaction() as tx:
-            if whole != known:
-                with tx.update_schema() as evolve:
-                    evolve.union_by_name(table_schema(whole))
-            tx.append(rows.rows(self.connection, whole, changes), snapshot_properties=last)
-        self.appended[name] = self.appended.get(name, 0) + len(changes)
+        last = {SEQ: str(changes.column("seq")[-1].as_py())}
+        tx = table.transaction()
+        lay(tx, self.vault.settings.lake.buckets)
+        if (whole := _grown(name, tx.table_metadata, record)) is not None:
+            with tx.update_schema() as evolve:
+                evolve.union_by_name(table_schema(whole))
+        files = Files(self.vault, self.permit, tx.table_metadata)
+        written = _encoded(files, tx.table_metadata, made)
+        with self.lock:
+            change(tx, [files.put(one) for one in written], properties=last)
+            self.told.now(tx.commit_transaction())
+        return len(changes)
 
     def _load(self, name: str) -> Table | None:
         try:
             return self.catalog.load_table((self.permit.account, name))
         except NoSuchTableError:
             return None
+
+    def _note(self, tx: Connection, seq: int, sources: Sequence[str]) -> str:
+        """Write the snapshot noun and the position."""
+        tables = self.told.tables(tx, self.permit.account)
+        # Iceberg's snapshot ids are random: the name rests on what they hold, so the same record gives the same name.
+        content = {
+            "workspace": self.vault.settings.workspace,
+            "account": self.permit.account,
+            "seq": seq,
+            "tables": {name: told["rows"] for name, told in tables.items()},
+        }
+        name = ref("snapshot", canonical.dump(content))
+        body = {"seq": seq, "tables": tables}
+        made_from = tuple(source for source in sources if source and source != name)
+        self.nouns.write(tx, Noun(name, self.permit.account, "committed", self.permit.act, made_from, body))
+        moved(tx, self.permit.account, seq, name)
+        self.permit.log.wrote(name)
+        return name
+
+
+def _grown(name: str, metadata: TableMetadata, record: Record) -> Record | None:
+    """The table's record with what is new in this one, or None where it has all of it."""
+    known = of_arrow(name, schema_to_pyarrow(metadata.schema(), include_field_ids=False))
+    whole = merge(known, record)
+    keyed = set(KEYS.names) <= set(metadata.schema().column_names)
+    return None if whole == known and keyed else whole
+
+
+def _encoded(files: Files, metadata: TableMetadata, made: Any) -> list[Written]:
+    """The rows as files: of the buckets where there are many, of the tray else."""
+    spec = bucketed_spec(metadata)
+    if len(made) < buckets(spec) * ROWS_OF_A_BUCKET:
+        spec = tray_spec(metadata)
+    return [files.encode(part, spec, bucket) for bucket, part in bucketed(made, buckets(spec))]
 
 
 def seq_of(table: Table | None) -> int:
@@ -187,6 +207,7 @@ def sync(
     *,
     sources: Sequence[str] = (),
     batch_bytes: int = _BATCH_BYTES,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> SyncReport:
     """Bring the lake of the permit's account up to the record's newest change.
 
@@ -194,6 +215,7 @@ def sync(
         permit: grants ``clinical:read``, ``lake:read``, ``lake:write``, ``rows:read``, ``rows:write``.
         sources: refs that the snapshot is made from beside the snapshot before it, for example landings.
         batch_bytes: JSON gathered before a flush; memory is a small multiple of it.
+        progress: told after each flush how many change numbers of how many are done.
 
     Raises:
         Conflict: ``lake.concurrent``; nothing is lost or doubled, sync again.
@@ -206,54 +228,14 @@ def sync(
     newest = feed.last_seq(permit)
     reached, snapshot = start, before
     with connect(vault.settings.lake) as connection:
-        work = _Sync(permit, vault, connection)
-        for batches, seq in _gathered(_following(permit, feed, start), batch_bytes):
-            work.flush(batches)
-            reached = seq
-            snapshot = _note(permit, vault, nouns, work.catalog, reached, (snapshot, *sources))
+        work = _Sync(permit, vault, nouns, connection)
+        for made in flushes(permit, feed, start, batch_bytes, work.lock):
+            snapshot = work.flush(made, (snapshot, *sources))
+            reached = made.seq
+            progress(reached - start, max(newest, reached) - start)
     permit.log.count(synced=sum(work.appended.values()))
     seconds = (vault.clock.now() - began).total_seconds()
     return SyncReport(newest - start, max(feed.last_seq(permit) - reached, 0), seconds, work.appended, snapshot)
-
-
-def _following(permit: Permit, feed: Feed, after: int) -> Iterator[Change]:
-    while page := feed.changes(permit, after, _PAGE):
-        yield from page
-        after = page[-1].seq
-
-
-def _gathered(changes: Iterable[Change], limit: int) -> Iterator[tuple[dict[str, _Batch], int]]:
-    batches: dict[str, _Batch] = {}
-    held, count, seq = 0, 0, 0
-    for change in changes:
-        held += batches.setdefault(change.type, _Batch()).add(change)
-        count += 1
-        seq = change.seq
-        if held >= limit or count >= _BATCH_ROWS:
-            yield batches, seq
-            batches, held, count = {}, 0, 0
-    if count:
-        yield batches, seq
-
-
-def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog, seq: int, sources: Sequence[str]) -> str:
-    """Write the snapshot noun and the position, in one transaction."""
-    tables = {name: told_of(catalog.load_table((account, name))) for account, name in catalog.list_tables()}
-    # Iceberg's snapshot ids are random: the name rests on what they hold, so the same record gives the same name.
-    content = {
-        "workspace": vault.settings.workspace,
-        "account": permit.account,
-        "seq": seq,
-        "tables": {name: told["rows"] for name, told in tables.items()},
-    }
-    name = ref("snapshot", canonical.dump(content))
-    body = {"seq": seq, "tables": tables}
-    with vault.database.transaction(permit) as tx:
-        made_from = tuple(source for source in sources if source and source != name)
-        nouns.write(tx, Noun(name, permit.account, "committed", permit.act, made_from, body))
-        moved(tx, permit.account, seq, name)
-        permit.log.wrote(name)
-    return name
 
 
 def moved(tx: Connection, account: str, seq: int, snapshot: str) -> None:

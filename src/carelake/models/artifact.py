@@ -25,6 +25,7 @@ import msgspec
 from carelake.core import canonical, nouns
 from carelake.core.errors import Corrupt, Invalid, NotFound, Refused
 from carelake.core.permit import Permit
+from carelake.core.shapes import decodable
 from carelake.models.scorer import Description, Scorer
 from carelake.vault.workspace import Vault
 
@@ -181,14 +182,14 @@ def _checked_manifest(permit: Permit, vault: Vault, ref: str, found: Mapping[str
     if not signed or nouns.ref("model", manifest) != ref:
         raise _altered(_MANIFEST)
     try:
-        return msgspec.json.decode(manifest, type=Manifest)
+        return msgspec.json.decode(manifest, type=decodable(Manifest))
     except msgspec.MsgspecError:
         raise _altered(_MANIFEST) from None
 
 
 def _scorer(found: Mapping[str, bytes]) -> Scorer:
     try:
-        description = msgspec.json.decode(found["model.json"], type=Description)
+        description = msgspec.json.decode(found["model.json"], type=decodable(Description))
         return Scorer(found["model.txt"].decode(), description)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise Corrupt("models.format", "model.json is not in this version's format; register it again.") from None

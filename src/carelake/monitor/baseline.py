@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from carelake.core.errors import Invalid
+from carelake.core.shapes import decodable
 from carelake.models.matrix import Floats, Rows
 from carelake.models.scorer import Scorer
 
@@ -64,7 +65,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def from_json(cls, content: dict[str, Any]) -> Baseline:
         """What `models.artifact.load` read; `Invalid` ``monitor.baseline`` when it is something else."""
         try:
-            return msgspec.convert(content, cls)
+            return msgspec.convert(content, decodable(cls))
         except msgspec.ValidationError:
             raise Invalid(
                 "monitor.baseline", "baseline.json is not a baseline of this version; train again."

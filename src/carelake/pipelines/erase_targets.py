@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
+from carelake.core.shapes import decodable
 from carelake.fhir.gone import Gone
 from carelake.pipelines.tables import erasure_target as table
 from carelake.store.erase import Taken
@@ -93,7 +94,7 @@ class Targets:
         for number, sealed in tx.execute(query):
             data = self._vault.sealer.open(permit, tx, "", self._context(number), sealed)
             text = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MOST)
-            whole.add(msgspec.msgpack.decode(text, type=Target))
+            whole.add(msgspec.msgpack.decode(text, type=decodable(Target)))
         return whole
 
     def drop(self, tx: Connection) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from carelake.access.gate import Gate
 from carelake.core.errors import CarelakeError, Conflict, Invalid, Unavailable
 from carelake.core.permit import Permit
+from carelake.core.shapes import decodable
 from carelake.fhir.compartment import compartment_types
 from carelake.fhir.definitions import resource_types
 from carelake.fhir.query import Query, parse
@@ -267,7 +268,7 @@ class _Run:
             self.job = self.jobs.claim(permit, tx, job_id)
             permit.log.note(job=job_id, change="begun")
             parts = self.jobs.parts(tx, job_id)
-        self.asked = msgspec.convert(self.job.asked, Asked)
+        self.asked = msgspec.convert(self.job.asked, decodable(Asked))
         self.of, self.done = sum(part.goal for part in parts), sum(part.goal for part in parts if part.done)
         self.progress(self.done, self.of)
         try:

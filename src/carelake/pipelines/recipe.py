@@ -8,6 +8,7 @@ from importlib import resources
 import msgspec
 
 from carelake.core.errors import NotFound
+from carelake.core.shapes import decodable
 
 __all__ = ["Recipe", "Step", "recipe", "recipes"]
 
@@ -32,7 +33,7 @@ def recipes() -> dict[str, Recipe]:
     """Every recipe by name."""
     folder = resources.files(__package__).joinpath("recipes")
     files = (f for f in folder.iterdir() if f.name.endswith(".toml"))
-    read = (msgspec.convert(tomllib.loads(f.read_text(encoding="utf-8")), Recipe) for f in files)
+    read = (msgspec.convert(tomllib.loads(f.read_text(encoding="utf-8")), decodable(Recipe)) for f in files)
     return {r.name: r for r in read}
 
 

@@ -21,6 +21,7 @@ from carelake.core.clock import iso
 from carelake.core.errors import Gone
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
+from carelake.core.shapes import decodable
 from carelake.models.matrix import Floats
 from carelake.serving import feedback
 from carelake.serving.predictions import Prediction
@@ -150,7 +151,7 @@ def replay(
             except Gone:
                 erased += 1
                 continue
-            captured = msgspec.msgpack.decode(said, type=Captured)
+            captured = msgspec.msgpack.decode(said, type=decodable(Captured))
             vectors.append(captured.features)
             risks.append(captured.probability)
             owners.append(row.owner)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
+from carelake.core.shapes import decodable
 from carelake.fhir.compartment import compartment_codes, compartment_types
 from carelake.fhir.query import Query
 from carelake.fhir.references import target
@@ -364,7 +365,7 @@ class _Work:
 
 def _place(slips: Slips, page: str) -> _Place:
     try:
-        return msgspec.msgpack.decode(slips.take(page), type=_Place)
+        return msgspec.msgpack.decode(slips.take(page), type=decodable(_Place))
     except (Invalid, msgspec.MsgspecError):
         raise Invalid(
             "store.page", "This is not a page of this request; take the next link of the page before it."

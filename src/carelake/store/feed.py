@@ -22,8 +22,9 @@ __all__ = ["Change", "Feed", "page_ref"]
 
 _CHUNK = 500
 _V = resource_version.c
+_TOLD = (*COLUMNS, _V.previous)
 _PAGE = (
-    select(*COLUMNS)
+    select(*_TOLD)
     .where(_V.seq > bindparam("after"), _V.kind.in_(bindparam("kinds", expanding=True)))
     .order_by(_V.seq)
     .limit(bindparam("at_most"))
@@ -37,6 +38,7 @@ class Change(NamedTuple):
         last_updated: FHIR instant.
         body: canonical JSON as it came, without this version's ``meta``; b"" when deleted or erased.
         owner: id of the one patient of its compartment, or "".
+        previous: seq of the version before, 0 for none.
     """
 
     seq: int
@@ -48,6 +50,7 @@ class Change(NamedTuple):
     last_updated: str
     body: bytes
     ref: str
+    previous: int = 0
 
 
 class Feed:
@@ -71,20 +74,22 @@ class Feed:
         found: list[Change] = []
         for start in range(0, len(seqs), _CHUNK):
             page = _V.seq.in_(list(seqs[start : start + _CHUNK]))
-            query = select(*COLUMNS).where(page, _V.kind.in_(kinds), scope).order_by(_V.seq)
+            query = select(*_TOLD).where(page, _V.kind.in_(kinds), scope).order_by(_V.seq)
             found += self._told(permit, tx, tx.execute(query).all())
         return found
 
     def _told(self, permit: Permit, tx: Connection, rows: Sequence[Any]) -> list[Change]:
         times: dict[int, str] = {}
         changes = []
-        for one in open_rows(permit, tx, self._vault, self._symbols, rows):
+        opened = open_rows(permit, tx, self._vault, self._symbols, [row[:-1] for row in rows])
+        for one, row in zip(opened, rows, strict=True):
             when = times.get(one.updated)
             if when is None:
                 when = times[one.updated] = iso(bodies.moment(one.updated))
             gone = one.deleted or one.erased
             ref = ref_of(one.seq, one.digest)
-            changes.append(Change(one.seq, one.type, one.id, one.version, gone, one.owner, when, one.text, ref))
+            told = (one.seq, one.type, one.id, one.version, gone, one.owner, when, one.text, ref, row[-1])
+            changes.append(Change(*told))
         if changes:
             permit.log.read(page_ref(change.ref for change in changes))
             permit.log.count(read=len(changes))

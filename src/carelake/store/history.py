@@ -18,6 +18,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Select, and_, fals
 
 from carelake.core.errors import Invalid, NotFound
 from carelake.core.permit import Permit
+from carelake.core.shapes import decodable
 from carelake.store import bodies
 from carelake.store.keep import ref_of
 from carelake.store.rows import Version, of_a_page, read_versions
@@ -224,7 +225,7 @@ def _place(slips: Slips, token: str) -> _Place:
     try:
         if len(token) > _MAX_TOKEN:
             raise ValueError
-        return msgspec.msgpack.decode(slips.take(token), type=_Place)
+        return msgspec.msgpack.decode(slips.take(token), type=decodable(_Place))
     except (ValueError, Invalid, msgspec.MsgspecError):
         raise Invalid(
             "store.page", "This is not a page of this history; take the next link of the page before it."

@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from carelake.core.errors import Conflict
+from carelake.core.shapes import decodable
 from carelake.fhir.definitions import resource_types
 from carelake.fhir.query import Query
 from carelake.fhir.search import Registry, SearchDefinition, SearchParameter
@@ -40,7 +41,7 @@ _PUT = (
     "DO UPDATE SET state = excluded.state, position = excluded.position, goal = excluded.goal"
 )
 _Definitions = tuple[SearchDefinition, ...]
-_definitions = msgspec.json.Decoder(_Definitions).decode
+_definitions = msgspec.json.Decoder(decodable(_Definitions)).decode
 
 
 class State(NamedTuple):

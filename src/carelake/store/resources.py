@@ -31,7 +31,9 @@ from carelake.store.lineage import Family
 from carelake.store.operations import Operations
 from carelake.store.read import Readings
 from carelake.store.reindex import Reindexer, ReindexReport
+from carelake.store.scopes import bounded as bounded_by
 from carelake.store.search import Searches, SearchResult
+from carelake.store.singles import Single, Singles
 from carelake.store.symbols import Symbols
 from carelake.store.terms import Systems, stored_terminology
 from carelake.store.write import Changes, Written, parsed, stripped
@@ -60,6 +62,7 @@ class Resources:
         self._systems = Systems()
         self._changes = Changes(symbols, self._keep_own)
         self._history = History(vault, symbols, self._changes)
+        self.singles = Singles(self._writer, symbols)
 
     # -- write ----------------------------------------------------------------------------------------------------
 
@@ -141,6 +144,24 @@ class Resources:
                 transaction then.
         """
         return self._put(permit, tx, resource, exists, valid, expected=expected, create=create)
+
+    def single(
+        self, permit: Permit, resource: dict[str, Any], *, expect: Callable[[int], None] | None = None
+    ) -> Single | None:
+        """A validated resource made ready to be kept together with others by `singles`.
+
+        Under a new id, or with ``expect`` under its own; see `Single`. None where that must be asked in the
+        transaction: with ``validation.references``, and for permits that do not see all of their account.
+        """
+        if bounded_by(permit) or self._vault.settings.validation.references == "on":
+            return None
+        own = stripped(resource if expect is not None else {**resource, "id": self.new_id()})
+        with self._vault.database.reading(permit) as tx:
+            registry = self._indexed.registry(tx, permit.account)
+        record = parsed(own, self._vault.settings.validation.write, None, registry, valid=True)
+        return Single(
+            permit, own, record, registry, **({"expect": expect} if expect is not None else {"fresh": True})
+        )
 
     def _put(
         self,

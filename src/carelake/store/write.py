@@ -21,18 +21,18 @@ from carelake.fhir import compartment
 from carelake.fhir.search import BASE, Registry, extract
 from carelake.fhir.validate import Exists, Mode, checker
 from carelake.store import bodies
-from carelake.store.keep import Kept, digest_of, ref_of
+from carelake.store.keep import Current, Kept, digest_of, ref_of
 from carelake.store.scopes import bounded, covers, scoped, version_scope
 from carelake.store.sights import sight_of
 from carelake.store.symbols import Symbols, kinds_of
 from carelake.store.tables import resource_version
 from carelake.vault.database import rows_of
 
-__all__ = ["Changes", "Current", "Written", "parsed", "stripped", "tombstone"]
+__all__ = ["Changes", "Written", "parsed", "stripped", "tombstone", "written"]
 
 _V = resource_version.c
 _NOW = (
-    "SELECT r.seq, r.version, r.deleted, r.updated, r.digest, v.owner FROM resource r "
+    "SELECT r.seq, r.version, r.deleted, r.digest, r.updated, v.owner FROM resource r "
     "JOIN resource_version v ON v.seq = r.seq WHERE r.kind = ? AND r.id = ?"
 )
 
@@ -62,17 +62,6 @@ class Written(NamedTuple):
     updated: datetime
     created: bool
     changed: bool
-
-
-class Current(NamedTuple):
-    """The current version; ``owner`` is the symbol of a patient."""
-
-    seq: int
-    version: int
-    deleted: bool
-    updated: int
-    digest: bytes
-    owner: int
 
 
 def stripped(resource: dict[str, Any]) -> dict[str, Any]:
@@ -183,14 +172,14 @@ class Changes:
         if bounded(permit) and not self._sees(permit, tx, now, letter):
             raise _outside()
         made = bodies.told(resource, now.version, now.updated)
-        return _written(record.type, record.id, now, made, created=letter == "c", changed=bool(kept.stored))
+        return written(record.type, record.id, now, made, created=letter == "c", changed=bool(kept.stored))
 
     def as_it_is(self, permit: Permit, tx: Connection, kind: str, key: str, made: dict[str, Any] | None) -> Written:
         """What there is already, as a write that changed nothing."""
         now = self.last(permit, tx, kind, key)
         if now is None or now.deleted:
             raise NotFound("store.no_such_resource", "There is no such resource or version that the caller may see.")
-        return _written(kind, key, now, made, created=False, changed=False)
+        return written(kind, key, now, made, created=False, changed=False)
 
     def delete(
         self, permit: Permit, tx: Connection, kind: str, key: str, *, expected: int | None = None
@@ -204,7 +193,7 @@ class Changes:
         owner = self._symbols.texts(tx, (was.owner,)).get(was.owner, "")
         record = tombstone(kind, key, owner)
         kept = self._keep(permit, tx, [record], None)
-        return _written(kind, key, _after(was, kept), None, created=False, changed=bool(kept.stored))
+        return written(kind, key, _after(was, kept), None, created=False, changed=bool(kept.stored))
 
     def _now(self, tx: Connection, permit: Permit, kind: str, key: str) -> Current | None:
         symbol = self._symbols.key(tx, kinds_of(permit.account), kind)
@@ -268,11 +257,12 @@ def _after(there: Current | None, kept: Kept) -> Current:
         assert there is not None  # or it would have been stored
         return there
     version, owner = (there.version, there.owner) if there is not None else (0, 0)
-    return Current(kept.last, version + 1, False, kept.updated, digest_of(kept.refs[0]), owner)
+    return Current(kept.last, version + 1, False, digest_of(kept.refs[0]), kept.updated, owner)
 
 
-def _written(
+def written(
     kind: str, key: str, now: Current, made: dict[str, Any] | None, *, created: bool, changed: bool
 ) -> Written:
+    """A write that was kept, or found nothing to change, as it is told."""
     ref, when = ref_of(now.seq, bytes(now.digest)), bodies.moment(now.updated)
     return Written(made, ref, kind, key, now.version, when, created, changed)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from carelake.core.errors import Invalid
+from carelake.core.shapes import decodable
 
 __all__ = [
     "Arrivals",
@@ -242,7 +243,7 @@ class Phrases(Struct, frozen=True):
 
 def _read(name: str, kind: type[Table]) -> Table:
     text = (files("carelake.synth") / "data" / name).read_bytes()
-    return msgspec.toml.decode(text, type=kind)
+    return msgspec.toml.decode(text, type=decodable(kind))
 
 
 @cache

@@ -25,7 +25,7 @@ from carelake.core.clock import Clock
 from carelake.core.errors import CarelakeError, Conflict, Corrupt, Invalid, Unavailable
 from carelake.core.permit import Permit, check
 from carelake.vault.formats import FORMAT, SCHEMA, check_format, check_not_newer, check_schema
-from carelake.vault.groups import Groups
+from carelake.vault.groups import Groups, Page, Work
 from carelake.vault.sql.driver import READ_ONLY, WRITE, Driver
 
 __all__ = [
@@ -89,6 +89,8 @@ class Scope:
         after: called after a successful commit, in order. One that fails is logged by its type: committed is
             committed, so whatever must happen has a row that the next open goes by.
         undo: called after a rollback, in order, likewise.
+        late: rows that are written before the commit by the functions they are kept under, None where all is written
+            at once; see `write_late`.
     """
 
     connection: sqlalchemy.Connection
@@ -102,11 +104,32 @@ class Scope:
     memo: dict[Any, Any] = field(default_factory=dict)
     after: list[Callable[[], None]] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
+    late: dict[Callable[[sqlalchemy.Connection, list[Any]], None], list[Any]] | None = None
 
     def drop_fresh(self) -> None:
         """Void the keys that this scope made or read so far."""
         self.fresh.clear()
         self.generation += 1
+
+    def gather(self) -> None:
+        """From here on keep what can be written late."""
+        self.late = {}
+
+    def keep(self, write: Callable[[sqlalchemy.Connection, list[Any]], None], row: Any) -> None:
+        """Write a row, in a group with those of others once all is done; one that is undone is not written."""
+        if self.late is None:
+            write(self.connection, [row])
+        else:
+            rows = self.late.setdefault(write, [])
+            rows.append(row)
+            self.undo.append(lambda: rows.remove(row))
+
+    def write_late(self) -> None:
+        """Write what was kept."""
+        kept, self.late = self.late or {}, None
+        for write, rows in kept.items():
+            if rows:
+                write(self.connection, rows)
 
 
 class Told(NamedTuple):
@@ -203,16 +226,32 @@ class Database:
         ``work`` is called once, perhaps by another thread, and undone alone when it fails; the permit's acts are
         flushed with it. Errors are its own, and those of `transaction`.
         """
+        return self._groups.run(self.work(permit, work))
+
+    def work(
+        self,
+        permit: Permit,
+        alone: Callable[[sqlalchemy.Connection], Answer],
+        page: Page | None = None,
+        item: Any = None,
+    ) -> Work[Answer]:
+        """A small write for `grouped_all`.
+
+        Args:
+            alone: as the work of `grouped`; with a page it is called only where that does not do it.
+            page: does several at once, given their items; see `groups.Page`.
+
+        Raises:
+            Refused: the permit has no grant ``rows:write``. Conflict: ``vault.nested``.
+        """
         check(permit, "rows:write", now=self._clock.now())
         if self._mine(writing=True):
             raise _nested()
+        return Work(alone, permit.log.flush, page, item)
 
-        def part(connection: sqlalchemy.Connection) -> Answer:
-            answer = work(connection)
-            permit.log.flush(connection)
-            return answer
-
-        return self._groups.run(part)
+    def grouped_all(self, works: Sequence[Work[Any]]) -> list[Any]:
+        """As `grouped`, for several whose threads would only wait: what each answers, or its error."""
+        return self._groups.run_all(works)
 
     @contextmanager
     def reading(self, permit: Permit) -> Iterator[sqlalchemy.Connection]:
@@ -245,8 +284,13 @@ class Database:
     def together(self) -> Iterator[None]:
         """All readings of this thread inside the block, whoever's they are, see one snapshot that begins now.
 
-        For requests that were waiting already: each still shows its own permit to read anything.
+        For requests that were waiting already: each still shows its own permit to read anything. Inside of another
+        such block it is that one's snapshot.
         """
+        outer = self._mine(writing=False)
+        if outer is not None and outer.shared:
+            yield
+            return
         with self._scope(writing=False) as scope:
             scope.shared = True
             yield

@@ -28,6 +28,7 @@ import msgspec
 from sqlalchemy import delete, insert, select, update
 
 from carelake.core.errors import Corrupt, Unsupported
+from carelake.core.shapes import decodable
 from carelake.vault.database import metadata
 from carelake.vault.disk import full_disk, private_folder, sync_folder
 from carelake.vault.locking import locked
@@ -260,7 +261,7 @@ def _parse(data: bytes, key: bytes) -> tuple[list[Line], int]:
     lines: list[Line] = []
     for text in data[:whole].splitlines():
         try:
-            line = msgspec.json.decode(text, type=Line)
+            line = msgspec.json.decode(text, type=decodable(Line))
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise _altered() from None
         bare = msgspec.structs.replace(line, mac="")

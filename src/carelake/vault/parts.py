@@ -18,6 +18,7 @@ import msgspec
 from sqlalchemy import select
 
 from carelake.core.errors import Corrupt, Invalid
+from carelake.core.shapes import decodable
 from carelake.vault.chunks import ChunkReader, Place
 from carelake.vault.depot import Depot
 from carelake.vault.tables import object_manifest
@@ -69,7 +70,7 @@ def read_manifest(depot: Depot, place: Place) -> list[Piece]:
         raise Corrupt("vault.missing", "The list of an object's parts is missing; restore a backup of the database.")
     key = depot.key(place.account, place.zone, row.key_version)
     try:
-        return msgspec.json.decode(unwrap(key.secret, row.sealed, _bound(place)), type=list[Piece])
+        return msgspec.json.decode(unwrap(key.secret, row.sealed, _bound(place)), type=decodable(list[Piece]))
     except Corrupt:
         raise Corrupt(
             "vault.altered", "The list of an object's parts fails its check: altered or swapped; restore a backup."

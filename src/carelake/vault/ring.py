@@ -17,6 +17,7 @@ import msgspec
 
 from carelake.core.clock import iso
 from carelake.core.errors import Corrupt, Unavailable, Unsupported
+from carelake.core.shapes import decodable
 from carelake.vault.roots import Argon2Costs, RootSettings
 from carelake.vault.wrapping import bind
 
@@ -235,12 +236,12 @@ def read_ring(path: Path) -> Read:
         ) from None
     stamp = (told.st_ino, told.st_mtime_ns, told.st_ctime_ns, told.st_size)
     try:
-        number = msgspec.json.decode(text, type=_Number).format
+        number = msgspec.json.decode(text, type=decodable(_Number)).format
         if number == 1:
-            first = msgspec.json.decode(text, type=_File1)
+            first = msgspec.json.decode(text, type=decodable(_File1))
             return Read(first, _as_format_2(first, iso(datetime.fromtimestamp(told.st_mtime, UTC))), stamp)
         if number == FORMAT:
-            found = msgspec.json.decode(text, type=RingFile)
+            found = msgspec.json.decode(text, type=decodable(RingFile))
             return Read(found, found, stamp)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Corrupt("vault.keyring", f"{path.name} is not a key ring; restore it from a backup.") from None

@@ -28,14 +28,15 @@ from carelake.apps.http.openapi import document
 from carelake.apps.http.packing import packed, unpacked
 from carelake.apps.http.ports import Door
 from carelake.apps.http.rates import Rates, Table
-from carelake.apps.http.routes import Operation
+from carelake.apps.http.routes import ANY_TYPE, Operation
 from carelake.apps.http.sealing import keep_sealed
 from carelake.apps.http.table import operations
 from carelake.apps.http.threshold import Threshold, stderr_log, too_many
 from carelake.apps.http.workers import Bodies, Lane, Workers
+from carelake.apps.http.writers import Steps, Writers
 from carelake.core.errors import CarelakeError, Invalid, NotFound, Unsupported
 from carelake.core.settings import MIB
-from carelake.fhir.definitions import is_resource
+from carelake.fhir.definitions import resource_types
 
 __all__ = ["create_app"]
 
@@ -62,12 +63,14 @@ def create_app(
     told = workspace.settings
     workers = Workers(seconds=told.serve.answer_seconds)
     lane = Lane(workspace.gate.together, told.serve.answer_seconds)
+    database = workspace.vault.database
+    writers = Writers(workspace.gate.gathering, database.together, database.grouped_all, told.serve.answer_seconds)
     bodies = Bodies(max(_BODIES_BYTES, told.serve.max_body_bytes))
     serve = told.serve
     memory = rates or Table()
     sources = Rates(memory, "source", serve.source_per_second, serve.burst_seconds)
     principals = Rates(memory, "principal", serve.principal_per_second, serve.burst_seconds)
-    edges = _Edges(workspace, metrics, principals, lane, workers, bodies)
+    edges = _Edges(workspace, metrics, principals, lane, workers, writers, bodies)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -77,6 +80,7 @@ def create_app(
             workers.until_done(),
             keep_working(workspace, log),
             lane.until_done(),
+            writers.until_done(),
         ):
             yield
 
@@ -120,13 +124,14 @@ class _Shortcut:
     def __init__(self, app: ASGIApp, *, read: _Edge) -> None:
         self._app = app
         self._read = read
+        self._types = resource_types() - {"Binary"}  # which is not always answered as a resource
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/fhir/") and scope["path"].endswith("/"):
             scope = {**scope, "path": scope["path"][:-1]}  # clients write the base, and what follows it, both ways
         if scope["type"] == "http" and scope["method"] == "GET":
             parts = scope["path"].split("/")
-            if len(parts) == 4 and parts[1] == "fhir" and is_resource(parts[2]) and is_id(parts[3]):
+            if len(parts) == 4 and parts[1] == "fhir" and parts[2] in self._types and is_id(parts[3]):
                 scope["path_params"] = {"type": parts[2], "id": parts[3]}
                 try:
                     answer = await self._read(Request(scope, receive))
@@ -149,6 +154,7 @@ class _Edges:
     principals: Rates
     lane: Lane
     workers: Workers
+    writers: Writers
     bodies: Bodies
 
     def of(self, operation: Operation) -> _Edge:
@@ -160,9 +166,11 @@ class _Edges:
             with self.bodies.share() as take:
                 call = await self._call(operation, request, take)
                 # A credential that is new here may be wrong, and is counted then: that is a write, and not quick.
-                quick = operation.quick and self.workspace.identity.remembers(call.token)
-                threads = self.lane if quick else self.workers
+                known = self.workspace.identity.remembers(call.token)
+                threads = self.lane if operation.quick and known else self.workers
                 try:
+                    if operation.steps is not None and known and operation.small(call):
+                        return await self.writers.run(_stepped(operation.steps(call), call, gzip))
                     return await threads.run(partial(_answered, operation.handler, call, gzip))
                 finally:
                     request.scope["state"]["act"] = call.act
@@ -189,7 +197,7 @@ class _Edges:
             sent = await _body(request, take)
             body = await self._unpacked(sent, headers.get("content-encoding", ""), take)
             said = bool(sent) or "content-type" in headers  # an operation without parameters has no body
-            if operation.body_type != _FORM and named and said and not _is_json(request):
+            if operation.body_type not in (_FORM, ANY_TYPE) and named and said and not _is_json(request):
                 raise Unsupported("http.media_type", f"The body must be sent as {operation.body_type}.")
         if operation.body_type == _FORM:
             pairs += _form(request, body)
@@ -220,6 +228,11 @@ class _Edges:
 
 def _answered(handler: Callable[[Call], Response], call: Call, gzip: bool) -> Response:
     answer = handler(call)
+    return packed(answer, call.headers.get("accept-encoding", "")) if gzip else answer
+
+
+def _stepped(steps: Steps, call: Call, gzip: bool) -> Steps:
+    answer = yield from steps
     return packed(answer, call.headers.get("accept-encoding", "")) if gzip else answer
 
 

@@ -16,6 +16,7 @@ from carelake.access.sigv4 import SignedRequest, is_signed
 from carelake.apps.http.ports import Door
 from carelake.core.errors import Invalid, Refused, Unauthenticated
 from carelake.core.permit import Permit
+from carelake.core.shapes import decodable
 
 __all__ = ["Call", "has_credential"]
 
@@ -139,7 +140,7 @@ class Call:
             Invalid: ``http.body``.
         """
         try:
-            return msgspec.json.decode(self.body, type=shape)
+            return msgspec.json.decode(self.body, type=decodable(shape))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # msgspec's own text can quote the body.
             raise Invalid(

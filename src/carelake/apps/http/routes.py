@@ -9,8 +9,12 @@ from typing import Any
 from starlette.responses import Response
 
 from carelake.apps.http.calls import Call
+from carelake.apps.http.writers import Steps
 
-__all__ = ["Handler", "Operation"]
+__all__ = ["ANY_TYPE", "Handler", "Operation"]
+
+ANY_TYPE = "*/*"
+"""Media type of a body or an answer that may be of any."""
 
 Handler = Callable[[Call], Response]
 
@@ -24,6 +28,7 @@ class Operation:
         summary: one line for people.
         handler: plain synchronous code; it runs in a thread.
         quick: it reads a little and waits for nothing; many are answered by one snapshot and one commit of acts.
+        steps: the same handler in steps, whose write is done together with those of others; where ``small`` allows.
         open: whether it is answered without a token.
         body: JSON Schema of the request's body, None where it takes none.
         body_type: media type of the body.
@@ -39,6 +44,8 @@ class Operation:
     handler: Handler
     tag: str
     quick: bool = False
+    steps: Callable[[Call], Steps] | None = None
+    small: Callable[[Call], bool] = lambda _call: False
     open: bool = False
     body: Mapping[str, Any] | None = None
     body_type: str = "application/json"

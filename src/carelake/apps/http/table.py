@@ -9,7 +9,7 @@ from carelake.apps.http.answers import FHIR_JSON
 from carelake.apps.http.bulk import exports as bulk
 from carelake.apps.http.bulk import imports as bulk_import
 from carelake.apps.http.cds import services as cds
-from carelake.apps.http.fhir import bundles, erasing, history, patching, record, searches, validating, writing
+from carelake.apps.http.fhir import binary, bundles, erasing, history, patching, record, searches, validating, writing
 from carelake.apps.http.fhir.operations import operations as on_resources
 from carelake.apps.http.metrics import Metrics
 from carelake.apps.http.page import StartPage
@@ -44,6 +44,7 @@ def _fhir() -> list[Operation]:
         *on_resources(),
         *history.operations(),
         *searches.operations(),
+        *binary.operations(),
         *writing.operations(),
         *patching.operations(),
         of("GET", "/fhir/{type}/{id}", "read", "Read", record.read, parameters=_ONE, answers=_ABSENT, quick=True),

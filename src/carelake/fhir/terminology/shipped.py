@@ -13,6 +13,7 @@ from importlib import resources
 import msgspec
 import zstandard
 
+from carelake.core.shapes import decodable
 from carelake.fhir.terminology.lexicon import Lexicon
 from carelake.fhir.terminology.maps import ConceptMap
 from carelake.fhir.terminology.model import CodeSystem, ValueSet
@@ -32,13 +33,13 @@ class _Terms(msgspec.Struct, frozen=True, array_like=True):
 
 @cache
 def _load() -> tuple[dict[str, CodeSystem], dict[str, ValueSet]]:
-    file = msgspec.msgpack.decode(_unpacked("r4-codes.msgpack.zst"), type=_File)
+    file = msgspec.msgpack.decode(_unpacked("r4-codes.msgpack.zst"), type=decodable(_File))
     return {one.url: one for one in file.systems}, {one.url: one for one in file.sets}
 
 
 @cache
 def _terms() -> tuple[dict[str, Lexicon], dict[str, ConceptMap]]:
-    file = msgspec.msgpack.decode(_unpacked("r4-terms.msgpack.zst"), type=_Terms)
+    file = msgspec.msgpack.decode(_unpacked("r4-terms.msgpack.zst"), type=decodable(_Terms))
     return {one.url: one for one in file.lexicons}, {one.url: one for one in file.maps}
 
 

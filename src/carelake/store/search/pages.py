@@ -13,6 +13,7 @@ import msgspec
 
 from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
+from carelake.core.shapes import decodable
 from carelake.fhir.query import Query
 from carelake.vault.keyring import Keyring
 from carelake.vault.slips import Slips
@@ -60,7 +61,7 @@ class Tokens:
         try:
             if len(token) > _MAX_TOKEN:
                 raise ValueError
-            return msgspec.msgpack.decode(self._slips.take(token), type=Place)
+            return msgspec.msgpack.decode(self._slips.take(token), type=decodable(Place))
         except (ValueError, Invalid, msgspec.MsgspecError):
             raise Invalid(
                 "store.page", "This is not a page of this search; take the next link of the page before it."

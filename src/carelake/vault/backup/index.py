@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from carelake.core.errors import Corrupt
+from carelake.core.shapes import decodable
 from carelake.vault.backup.pieces import Pieces
 from carelake.vault.wrapping import bind
 
@@ -43,7 +44,9 @@ class Index:
     def get(self, name: str, kind: Any) -> Any:
         """One value back; `Corrupt` ``vault.backup_piece`` or ``vault.backup_list``."""
         try:
-            return msgspec.msgpack.decode(self._siv.decrypt(self._pieces.get(name), self._bound), type=kind)
+            return msgspec.msgpack.decode(
+                self._siv.decrypt(self._pieces.get(name), self._bound), type=decodable(kind)
+            )
         except (InvalidTag, msgspec.DecodeError):
             raise Corrupt(
                 "vault.backup_list", "A list of the backup fails its check: altered, or of another workspace."

@@ -17,6 +17,7 @@ import msgspec
 from carelake.core import canonical
 from carelake.core.clock import instant, iso
 from carelake.core.errors import Conflict, Corrupt, Invalid, NotFound, Unsupported
+from carelake.core.shapes import decodable
 from carelake.vault.backup.pieces import full_backup_disk
 from carelake.vault.disk import private_folder, write_atomic
 from carelake.vault.keyring import Keyring
@@ -196,7 +197,7 @@ def points(out: Path) -> list[Envelope]:
 def _read(path: Path, workspace: str) -> Envelope:
     try:
         with path.open("rb") as file:
-            envelope = msgspec.json.decode(file.read(_MAX_BYTES), type=Envelope)
+            envelope = msgspec.json.decode(file.read(_MAX_BYTES), type=decodable(Envelope))
     except (OSError, UnicodeDecodeError, msgspec.DecodeError):
         raise _bad_point(path.stem, "cannot be read: it was cut or altered") from None
     if envelope.format != FORMAT:

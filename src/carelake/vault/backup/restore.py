@@ -21,6 +21,7 @@ import msgspec
 from carelake.core import canonical
 from carelake.core.errors import CarelakeError, Conflict, Corrupt, Invalid
 from carelake.core.settings import Settings
+from carelake.core.shapes import decodable
 from carelake.vault.backup.copying import OBJECT_PIECE_BYTES
 from carelake.vault.backup.index import Index
 from carelake.vault.backup.manifest import Body, Entry, Envelope, choose, names, verified
@@ -329,7 +330,7 @@ def _unfinished(path: Path) -> bool:
 
 def _resumed(path: Path, point: str) -> _Marker:
     try:
-        marker = msgspec.json.decode(path.read_bytes(), type=_Marker)
+        marker = msgspec.json.decode(path.read_bytes(), type=decodable(_Marker))
     except (FileNotFoundError, NotADirectoryError):
         raise Conflict(
             "vault.restore_not_empty", "The folder is not empty; a workspace is restored into a new or empty one."

@@ -18,6 +18,7 @@ from carelake.apps.http.fhir.asking import is_id
 from carelake.core import canonical
 from carelake.core.clock import instant
 from carelake.core.errors import Invalid
+from carelake.core.shapes import decodable
 from carelake.fhir.validate import check
 from carelake.serving.cards import OVERRIDE_SYSTEM, OVERRIDES
 from carelake.serving.feedback import OVERRIDDEN, Told
@@ -92,7 +93,7 @@ def hook(body: bytes) -> Hook:
     """
     whole = _loaded(body)
     try:
-        told = msgspec.convert(whole, _Call)
+        told = msgspec.convert(whole, decodable(_Call))
     except msgspec.ValidationError:
         raise _not_a_request("hook, hookInstance, and a context with userId and patientId") from None
     patient, encounter = told.context.patient_id, told.context.encounter_id
@@ -154,7 +155,7 @@ def outcomes(body: bytes, now: datetime) -> list[Told]:
         Invalid: ``http.cds_feedback``.
     """
     try:
-        told = msgspec.convert(_loaded(body), _Feedback).feedback
+        told = msgspec.convert(_loaded(body), decodable(_Feedback)).feedback
     except msgspec.ValidationError:
         raise _not_feedback("a list of card, outcome (accepted, overridden) and outcomeTimestamp") from None
     if not 0 < len(told) <= _MOST_OUTCOMES:

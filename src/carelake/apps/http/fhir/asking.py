@@ -11,7 +11,7 @@ from carelake.apps.http.calls import Call
 from carelake.core.errors import NotFound, Unsupported
 from carelake.fhir.definitions import is_resource
 
-__all__ = ["is_id", "json_only", "lenient", "of_r4", "pretty", "resource_type"]
+__all__ = ["is_id", "json_only", "lenient", "names_json", "of_r4", "pretty", "resource_type"]
 
 _JSON = frozenset({"json", "application/json", "application/fhir+json", "text/json"})
 _ANY = frozenset({"*/*", "application/*", ""})
@@ -33,6 +33,12 @@ def json_only(call: Call) -> None:
     asked = [told.strip().replace(" ", "+")] if told is not None else call.headers.get("accept", "").split(",")
     if not any(map(_taken, asked)):
         raise Unsupported("http.format", "Only JSON of FHIR R4 is offered: application/fhir+json.")
+
+
+def names_json(call: Call) -> bool:
+    """Whether ``Accept`` names JSON of FHIR, and not just anything."""
+    asked = (one.partition(";")[0].strip().lower() for one in call.headers.get("accept", "").split(","))
+    return any(one in _JSON for one in asked)
 
 
 def _taken(one: str) -> bool:

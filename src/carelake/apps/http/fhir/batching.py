@@ -26,6 +26,7 @@ from carelake.apps.http.routes import Operation
 from carelake.core import canonical
 from carelake.core.clock import iso
 from carelake.core.errors import CarelakeError, Invalid, NotFound, Unavailable, Unsupported
+from carelake.core.shapes import decodable
 from carelake.fhir.transactions import Step
 
 __all__ = ["MOST_BYTES", "Routes", "too_large"]
@@ -52,7 +53,7 @@ class _Stamped(msgspec.Struct):
     meta: _Meta = msgspec.field(default_factory=_Meta)
 
 
-_stamped = msgspec.json.Decoder(_Stamped)
+_stamped = msgspec.json.Decoder(decodable(_Stamped))
 
 
 class Routes:

@@ -8,6 +8,7 @@ https://hl7.org/fhir/R4/http.html#ccreate, #cond-update, #3.1.0.7.1, #concurrenc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -21,7 +22,7 @@ from carelake.fhir.query import Query
 from carelake.fhir.validate import Exists
 from carelake.store import Written
 
-__all__ = ["Writing"]
+__all__ = ["Writing", "expecting"]
 
 
 class Writing:
@@ -139,17 +140,13 @@ class Writing:
         if not asked:
             return None
         now = self._record.version(self._permit, self._tx, kind, key)
-        if not now or not (ANY in asked or str(now) in asked):
-            raise _conflict()
+        _at(now, asked)
         return now
 
     def _unless(self, kind: str, key: str, if_none_match: str) -> None:
         asked = tags(if_none_match)
-        now = self._record.version(self._permit, self._tx, kind, key) if asked else 0
-        if now and (ANY in asked or str(now) in asked):
-            raise Conflict(
-                "http.precondition", "There is such a resource, and the write was made for there being none (412)."
-            )
+        if asked:
+            _not_at(self._record.version(self._permit, self._tx, kind, key), asked)
 
     def _allow(self, action: str, kinds: list[str]) -> None:
         reasons = self._may(action, kinds)
@@ -170,6 +167,31 @@ class Writing:
             return list(decided.reasons)
         narrower = set(decided.scope) - set(self._permit.scope)
         return ["it would see less than the write does"] if narrower else None
+
+
+def expecting(if_match: str = "", if_none_match: str = "") -> Callable[[int], None]:
+    """What a write at a version asks of the current one's number, 0 for none; it raises as `Writing.update`."""
+    wanted, unwanted = tags(if_match), tags(if_none_match)
+
+    def check(now: int) -> None:
+        if wanted:
+            _at(now, wanted)
+        if unwanted:
+            _not_at(now, unwanted)
+
+    return check
+
+
+def _at(now: int, asked: Sequence[str]) -> None:
+    if not now or not (ANY in asked or str(now) in asked):
+        raise _conflict()
+
+
+def _not_at(now: int, asked: Sequence[str]) -> None:
+    if now and (ANY in asked or str(now) in asked):
+        raise Conflict(
+            "http.precondition", "There is such a resource, and the write was made for there being none (412)."
+        )
 
 
 def _conflict() -> Conflict:

@@ -17,16 +17,18 @@ from carelake.access.identity import Caller
 from carelake.apps.http.answers import FHIR_JSON
 from carelake.apps.http.calls import Call
 from carelake.apps.http.fhir.asking import is_id, json_only, resource_type
-from carelake.apps.http.fhir.conditional import Writing
+from carelake.apps.http.fhir.conditional import Writing, expecting
 from carelake.apps.http.fhir.preferring import answer, nothing
 from carelake.apps.http.fhir.record import absent
 from carelake.apps.http.fhir.writing_checks import exists_for, sent, verified
 from carelake.apps.http.routes import Operation
+from carelake.apps.http.writers import Steps, alone
 from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
 from carelake.store import Written
+from carelake.store.singles import Single
 
-__all__ = ["create", "delete", "delete_where", "operations", "update", "update_where"]
+__all__ = ["create", "creating", "delete", "delete_where", "operations", "update", "update_where", "updating"]
 
 _ACTION = "record:write"
 _OWN = ("_format", "_pretty")
@@ -40,6 +42,7 @@ _ANSWERS = {
     "422": "It breaks a rule or a profile",
 }
 _DELETED = {"204": "It is not there, whether it was or not", "412": _ANSWERS["412"]}
+_SMALL = 64 * 1024
 _UPDATED = {**_ANSWERS, "201": "Made: there was none"}
 
 
@@ -52,9 +55,21 @@ def operations() -> list[Operation]:
     one, where = "/fhir/{type}/{id}", "/fhir/{type}"
     found: dict[str, Any] = {"parameters": _TYPE, "query": _CRITERIA}
     put: dict[str, Any] = {"body": _BODY, "answers": _UPDATED}
+    post: dict[str, Any] = {"parameters": _TYPE, "body": _BODY, "answers": _ANSWERS}
+    stepped: dict[str, Any] = {"small": small}
     return [
-        of("POST", where, "create", "Create", create, parameters=_TYPE, body=_BODY, answers=_ANSWERS),
-        of("PUT", one, "update", "Update, or create under this id", update, parameters=_ONE, **put),
+        of("POST", where, "create", "Create", create, **post, **stepped, steps=creating),
+        of(
+            "PUT",
+            one,
+            "update",
+            "Update, or create under this id",
+            update,
+            parameters=_ONE,
+            **put,
+            **stepped,
+            steps=updating,
+        ),
         of("PUT", where, "updateWhere", "Update the one that matches", update_where, **found, **put),
         of("DELETE", one, "delete", "Delete", delete, parameters=_ONE, answers=_DELETED),
         of("DELETE", where, "deleteWhere", "Delete the one that matches", delete_where, **found, answers=_DELETED),
@@ -63,6 +78,11 @@ def operations() -> list[Operation]:
 
 def create(call: Call) -> Response:
     """``POST /fhir/Patient``, with ``If-None-Exist`` only where nothing matches; fhirpy puts that into the query."""
+    return _finished(call, creating(call))
+
+
+def creating(call: Call) -> Steps:
+    """As `create`, in steps."""
     kind = _type(call)
     condition = _header(call, "if-none-exist") if "if-none-exist" in call.headers else None
     if condition is not None:
@@ -73,11 +93,19 @@ def create(call: Call) -> Response:
     def work(writing: Writing, resource: dict[str, Any]) -> Written:
         return writing.create(resource, if_none_exist=condition, valid=True)
 
-    return _kept(call, kind, None, work)
+    def single(permit: Permit, resource: dict[str, Any]) -> Single | None:
+        return call.door.resources.single(permit, resource) if condition is None else None
+
+    return _kept(call, kind, None, work, single)
 
 
 def update(call: Call) -> Response:
     """``PUT /fhir/Patient/1``, with ``If-Match`` or ``If-None-Match`` only at a version, or where there is none."""
+    return _finished(call, updating(call))
+
+
+def updating(call: Call) -> Steps:
+    """As `update`, in steps."""
     kind, key = _type(call), call.path["id"]
     call.only(*_OWN)
     if not is_id(key):
@@ -87,7 +115,10 @@ def update(call: Call) -> Response:
     def work(writing: Writing, resource: dict[str, Any]) -> Written:
         return writing.update(resource, **heads, valid=True)
 
-    return _kept(call, kind, key, work)
+    def single(permit: Permit, resource: dict[str, Any]) -> Single | None:
+        return call.door.resources.single(permit, resource, expect=expecting(**heads))
+
+    return _kept(call, kind, key, work, single)
 
 
 def update_where(call: Call) -> Response:
@@ -98,7 +129,7 @@ def update_where(call: Call) -> Response:
     def work(writing: Writing, resource: dict[str, Any]) -> Written:
         return writing.update_where(kind, criteria, resource, **heads, valid=True)
 
-    return _kept(call, kind, None, work)
+    return _finished(call, _kept(call, kind, None, work))
 
 
 def delete(call: Call) -> Response:
@@ -116,16 +147,40 @@ def delete_where(call: Call) -> Response:
     return _gone(call, kind, lambda writing: writing.delete_where(kind, criteria, if_match=match))
 
 
-def _kept(call: Call, kind: str, key: str | None, work: Callable[[Writing, dict[str, Any]], Written]) -> Response:
+def _kept(
+    call: Call,
+    kind: str,
+    key: str | None,
+    work: Callable[[Writing, dict[str, Any]], Written],
+    single: Callable[[Permit, dict[str, Any]], Single | None] = lambda _permit, _resource: None,
+) -> Steps:
+    """A write of what was sent.
+
+    Args:
+        work: does it by itself.
+        single: makes it ready to be done together with others, None where it cannot be.
+    """
     door = call.door
     with _entered(call, kind) as (caller, permit):
         resource = verified(door, permit, sent(call.body), kind, key=key, data=call.body)
+        item = single(permit, resource)
 
         def kept(tx: Connection) -> Written:
             return work(Writing(door, caller, permit, tx, exists=exists_for(door, permit, tx)), resource)
 
-        made = door.vault.database.grouped(permit, kept)
+        page = door.resources.singles.put if item is not None else None
+        made = yield door.vault.database.work(permit, kept, page, item)
     return answer(call, made, said=_said(made))
+
+
+def _finished(call: Call, steps: Steps) -> Response:
+    return alone(steps, call.door.vault.database.grouped_all)
+
+
+def small(call: Call) -> bool:
+    """Whether a write is so little work that others may wait for it."""
+    conditional = "if-none-exist" in call.headers or any(name not in _OWN for name, _ in call.pairs)
+    return len(call.body) <= _SMALL and not conditional
 
 
 @contextmanager

@@ -1,0 +1,43 @@
+"""What may be wrong with a view: each error names the place inside the ViewDefinition, never a value of the data."""
+
+from __future__ import annotations
+
+from carelake.core.errors import Invalid, Unsupported
+
+__all__ = ["cardinality_error", "definition_error", "path_error", "sql_error", "type_error"]
+
+
+def definition_error(at: str, message: str) -> Invalid:
+    """The ViewDefinition is not one."""
+    return Invalid("lake.view_definition", f"The ViewDefinition is wrong at {at or 'its top'}: {message}", path=at)
+
+
+def path_error(at: str, message: str, position: int = 0) -> Invalid:
+    """A FHIRPath expression of the view is wrong."""
+    return Invalid(
+        "lake.view_path", f"The FHIRPath at {at} of the ViewDefinition is wrong: {message}", path=at, position=position
+    )
+
+
+def type_error(at: str, message: str) -> Invalid:
+    """A value has another type than the view may have there."""
+    return Invalid("lake.view_type", f"Wrong type at {at} of the ViewDefinition: {message}", path=at)
+
+
+def cardinality_error(at: str) -> Invalid:
+    """Several values where one is expected."""
+    return Invalid(
+        "lake.view_cardinality",
+        f"The path at {at} of the ViewDefinition gave several values; expected one. "
+        "Set collection: true, or choose one with first() or where().",
+        path=at,
+    )
+
+
+def sql_error(at: str, what: str) -> Unsupported:
+    """FHIRPath that is right and has no form in SQL here."""
+    return Unsupported(
+        "lake.view_sql",
+        f"{what} at {at} of the ViewDefinition has no SQL form here. Run it with engine='oracle', or write it without.",
+        path=at,
+    )
