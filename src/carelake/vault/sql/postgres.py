@@ -48,6 +48,8 @@ _BEGIN = {
     False: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     None: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
 }
+_LISTED = 50
+"""So many parameters only a list has."""
 _URL = re.compile(r"(\w+://)(?:([^@/]*)@)?(?:[^/?]*@)?([^?]*)(?:\?(.*))?", re.DOTALL)
 _SECRETS = frozenset({"password", "sslpassword", "oauth_client_secret"})
 _PLAIN_INSERT = re.compile(r'INSERT INTO (\w+) (\([\w", ]+\)) VALUES \((?:\?, )*\?\)')
@@ -57,6 +59,7 @@ class Postgres:
     """A database of a PostgreSQL server."""
 
     dialect = "postgresql"
+    readers_apart = False
 
     def __init__(self, settings: DatabaseSettings, *, busy_seconds: float = _BUSY_SECONDS) -> None:
         """Take the database that ``settings.url`` names; nothing is connected yet.
@@ -87,6 +90,7 @@ class Postgres:
             hide_parameters=True,
         )
         engine.dialect.ddl_compiler = _ByCodePoint
+        engine.dialect.do_execute = _planned  # type: ignore[method-assign]
         return engine
 
     def _connect(self) -> Any:
@@ -181,6 +185,15 @@ class Postgres:
 
     def unreachable(self, error: CarelakeError) -> bool:
         return error.code == "vault.database_down"
+
+
+def _planned(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+    """Run a statement; one with a list in it is planned for that list each time.
+
+    A prepared one gets a plan for any list, made when it was first asked: a table that was empty then is read whole
+    each time, until the server counts it anew a minute later: two thirds of the time of an import of 100,000.
+    """
+    cursor.execute(statement, parameters, prepare=False if parameters and len(parameters) > _LISTED else None)
 
 
 class _ByCodePoint(PGDDLCompiler):
