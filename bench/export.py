@@ -17,13 +17,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from _postgres import PostgresServer, postgres_missing
+from _postgres import PostgresServer
+from _sizes import begun, hospitals, present, scratch, served, written
 from _workspace import COMMAND, Home, rss
 
 RATE = 30_000
@@ -122,38 +121,17 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.smoke:
         asked.resources, asked.databases = "5000", "embedded"
-    from carelake.synth import generate
-
-    folder = Path(tempfile.mkdtemp(prefix="carelake-export-"))
-    folder.chmod(0o711)  # PostgreSQL runs as another user when we are root
-    report: dict[str, Any] = {
-        "bench": "export", "at": datetime.now(UTC).isoformat(timespec="seconds"), "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-    }  # fmt: skip
-    try:
-        sources = []
-        for size in map(int, asked.resources.split(",")):
-            sources.append(folder / f"hospital{size}")
-            generate(sources[-1], patients=max(1, round(size / PER_PATIENT)), seed=3)
-        for name in asked.databases.split(","):
-            print(f"== {name}", flush=True)
-            if name == "postgresql" and (reason := postgres_missing()):
-                print(reason)
-                continue
-            server = PostgresServer(folder / "server") if name == "postgresql" else None
-            try:
+    report = begun("export")
+    with scratch("export") as folder:
+        sources = hospitals(folder, asked.resources, PER_PATIENT)
+        for name in present(asked.databases):
+            with served(folder, name) as server:
                 report[name] = measure(folder / name, server, sources)
-            finally:
-                if server is not None:
-                    server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     report["load_after"] = round(os.getloadavg()[0], 2)
     report["held"] = held(report)
     if asked.smoke:
         return 0 if report["held"]["nothing_lost_embedded"] else 1
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / f"export-{report['at'][:10]}.json").write_text(json.dumps(report, indent=2) + "\n")
+    written(report, asked.out)
     print(json.dumps({"held": report["held"]}))
     return 0 if all(report["held"].values()) else 1
 

@@ -20,18 +20,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from _postgres import PostgresServer, postgres_missing
+from _postgres import PostgresServer
+from _sizes import begun, hospitals, present, scratch, served, written
 from _workspace import Home, cpu
-from carelake.synth import generate
 
 RATE = 10_000
 PER_PATIENT = 54.8
@@ -211,35 +209,16 @@ def main() -> int:
     if told.sample:
         print(json.dumps(sample(*told.sample)))
         return 0
-    folder = Path(tempfile.mkdtemp(prefix="carelake-import-"))
-    folder.chmod(0o711)  # PostgreSQL runs as another user when we are root
-    report: dict[str, Any] = {
-        "bench": "import", "at": datetime.now(UTC).isoformat(timespec="seconds"), "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-    }  # fmt: skip
-    try:
-        sources = []
-        for size in map(int, told.resources.split(",")):
-            sources.append(folder / f"hospital{size}")
-            generate(sources[-1], patients=max(1, round(size / PER_PATIENT)), seed=3)
-        for name in told.databases.split(","):
-            print(f"== {name}", flush=True)
-            if name == "postgresql" and (reason := postgres_missing()):
-                print(reason)
-                continue
-            server = PostgresServer(folder / "server") if name == "postgresql" else None
-            try:
+    report = begun("import")
+    with scratch("import") as folder:
+        sources = hospitals(folder, told.resources, PER_PATIENT)
+        for name in present(told.databases):
+            with served(folder, name) as server:
                 bench = Bench(folder / name, server)
                 report[name] = measure(bench, sources, [int(one) for one in told.workers.split(",")])
-            finally:
-                if server is not None:
-                    server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     report["load_after"] = round(os.getloadavg()[0], 2)
     report["held"] = held(report)
-    told.out.mkdir(parents=True, exist_ok=True)
-    (told.out / f"import-{report['at'][:10]}.json").write_text(json.dumps(report, indent=2) + "\n")
+    written(report, told.out)
     print(json.dumps({name: report[name]["memory"] for name in ("embedded", "postgresql") if name in report}))
     print(json.dumps({"held": report["held"]}))
     return 0 if all(report["held"].values()) else 1

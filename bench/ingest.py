@@ -16,11 +16,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,36 +27,14 @@ from typing import Any
 import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from _workspace import COMMAND, rss
 from carelake.core import canonical
 from carelake.fhir import compartment
 from carelake.fhir.search import extract
 from carelake.fhir.structure import check
 from carelake.synth import generate
 
-COMMAND = [sys.executable, "-c", "from carelake.apps.cli.main import main; main()"]
 RATE, RSS = 3_000, 1_000_000_000
-
-
-def tree(pid: int) -> Iterator[int]:
-    """A process and those it started."""
-    yield pid
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return
-    for child in children:
-        yield from tree(int(child))
-
-
-def rss(pid: int) -> int:
-    """Resident bytes of a process tree; pages that processes share are counted in each."""
-    total = 0
-    for one in tree(pid):
-        try:
-            total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            continue
-    return total
 
 
 def ingest(folder: Path, source: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import bearer, calling, outcome, own_workspace
 
 from carelake.apps.wiring import Workspace
 from carelake.fhir.compartment import owner
@@ -17,17 +17,13 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("binary")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    yield made
-    made.close()
+    with own_workspace(tmp_path_factory.mktemp("binary")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def client(workspace: Workspace) -> Iterator[httpx.Client]:
-    token = workspace.identity.issue(known(workspace, "operator"), purpose="TREAT", account="production", seconds=900)
-    headers = {"Authorization": f"Bearer {token}"}
-    with serving(workspace, Lines()) as url, httpx.Client(base_url=f"{url}/fhir", headers=headers, timeout=20) as one:
+    with calling(workspace, "operator") as one:
         yield one
 
 
@@ -73,7 +69,7 @@ def test_an_update_by_content(client: httpx.Client) -> None:
 
 def test_other_media_types_than_accepted_are_refused(client: httpx.Client) -> None:
     answer = client.get(f"/Binary/{made(client)}", headers={"Accept": "application/pdf"})
-    assert (answer.status_code, answer.json()["issue"][0]["details"]["text"]) == (406, "http.format")
+    outcome(answer, 406, "http.format")
 
 
 def test_a_content_is_never_a_page_of_this_server(client: httpx.Client) -> None:
@@ -87,7 +83,7 @@ def test_a_content_is_never_a_page_of_this_server(client: httpx.Client) -> None:
 @pytest.mark.parametrize("media_type", ["image", "image/", ""])
 def test_a_content_without_a_media_type_is_refused(client: httpx.Client, media_type: str) -> None:
     answer = client.post("/Binary", content=b"1", headers={"Content-Type": media_type})
-    assert (answer.status_code, answer.json()["issue"][0]["details"]["text"]) == (415, "http.media_type")
+    outcome(answer, 415, "http.media_type")
 
 
 def test_a_content_type_that_is_kept_wrong_is_not_told(client: httpx.Client) -> None:
@@ -108,7 +104,7 @@ def test_whose_it_is(client: httpx.Client) -> None:
     assert told["securityContext"] == {"reference": "Patient/hers"}
     assert owner(told) == "hers"
     wrong = client.post("/Binary", content=PNG, headers={"Content-Type": "image/png", "X-Security-Context": "hers"})
-    assert (wrong.status_code, wrong.json()["issue"][0]["details"]["text"]) == (400, "http.security_context")
+    outcome(wrong, 400, "http.security_context")
 
 
 def test_in_the_sight_of_one_patient(client: httpx.Client, workspace: Workspace) -> None:
@@ -117,14 +113,6 @@ def test_in_the_sight_of_one_patient(client: httpx.Client, workspace: Workspace)
         client.put(f"/Patient/{name}", json={"resourceType": "Patient", "id": name})
     mine = made(client, **{"X-Security-Context": "Patient/his"})
     others = made(client, **{"X-Security-Context": "Patient/other"})
-    token = workspace.identity.issue(
-        known(workspace, "operator"),
-        purpose="TREAT",
-        account="production",
-        seconds=900,
-        scope="patient/*.read",
-        patient="his",
-    )
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = bearer(workspace, "operator", scope="patient/*.read", patient="his")
     assert client.get(f"/Binary/{mine}", headers=headers).content == PNG
     assert client.get(f"/Binary/{others}", headers=headers).status_code == 404

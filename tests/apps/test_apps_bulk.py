@@ -10,9 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import admit, bearer, own_workspace, recording
 
-from carelake.access.principals import Principal, Principals
 from carelake.apps.wiring import Workspace
 
 POLICY = """
@@ -36,51 +35,40 @@ def observation(key: str, of: str, code: str = "a", **more: Any) -> dict[str, An
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     folder = tmp_path_factory.mktemp("bulk")
     (folder / "inbox").mkdir()
-    environment = {"CARELAKE_KEY_DIR": str(folder / "keys"), "CARELAKE_BULK__IMPORT_FOLDER": str(folder / "inbox")}
-    Workspace.create(folder / "workspace", environment).close()
-    (folder / "workspace" / "policies").mkdir(exist_ok=True)
-    (folder / "workspace" / "policies" / "own.cedar").write_text(POLICY)
-    made = Workspace.open(folder / "workspace", environment)
-    with made.vault.database.ledger() as connection:
-        Principals(connection).add(Principal("doctor", "person", ("clinician",), ("production",)))
-        Principals(connection).add(Principal("other", "person", ("operator",), ("production",)))
     members = [{"entity": {"reference": "Patient/p1"}}, {"entity": {"reference": "Patient/p2"}, "inactive": True}]
     group = {"resourceType": "Group", "id": "g", "type": "person", "actual": True, "member": members}
     both = {"resourceType": "Appointment", "id": "both", "status": "proposed"}
     both["participant"] = [{"actor": {"reference": f"Patient/p{n}"}, "status": "accepted"} for n in (1, 2)]
-    with (
-        made.gate.enter(known(made, "operator"), "record:ingest", "record", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        for one in (
-            patient("p1", name=[{"family": "Ada"}]),
-            patient("p2"),
-            patient("p3"),
-            observation("o1", "p1"),
-            observation("o2", "p2", "b"),
-            observation("o3", "p3"),
-            {"resourceType": "Practitioner", "id": "d", "active": True},
-            group,
-            both,
-        ):
-            made.resources.update(permit, tx, one)
-        made.resources.delete(permit, tx, "Patient", "p3")
-    yield made
-    made.close()
+    kept = (
+        patient("p1", name=[{"family": "Ada"}]),
+        patient("p2"),
+        patient("p3"),
+        observation("o1", "p1"),
+        observation("o2", "p2", "b"),
+        observation("o3", "p3"),
+        {"resourceType": "Practitioner", "id": "d", "active": True},
+        group,
+        both,
+    )
+    with own_workspace(folder, POLICY, CARELAKE_BULK__IMPORT_FOLDER=str(folder / "inbox")) as made:
+        admit(made, "person", doctor="clinician", other="operator")
+        with recording(made) as (permit, tx):
+            for one in kept:
+                made.resources.update(permit, tx, one)
+            made.resources.delete(permit, tx, "Patient", "p3")
+        yield made
 
 
 @pytest.fixture(scope="module")
-def client(workspace: Workspace) -> Iterator[httpx.Client]:
-    with serving(workspace, Lines()) as url, httpx.Client(base_url=url, timeout=20) as made:
+def client(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=20) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def token(workspace: Workspace) -> Callable[..., dict[str, str]]:
-    def issue(name: str = "operator", purpose: str = "HOPERAT", **more: str) -> dict[str, str]:
-        told = {"purpose": purpose, "account": "production", "seconds": 600}
-        text = workspace.identity.issue(known(workspace, name), **told, **more)  # type: ignore[arg-type]
-        return {"Authorization": f"Bearer {text}"}
+    def issue(name: str = "operator", purpose: str = "HOPERAT", **narrowed: str) -> dict[str, str]:
+        return bearer(workspace, name, purpose, **narrowed)
 
     return issue
 
@@ -177,12 +165,7 @@ def test_since_gives_what_changed_after_and_what_was_deleted(
     again = Exported(client, token(), "/fhir/$export", params={"_since": first.manifest["transactionTime"]})
     assert again.refs == []
     assert again.manifest["deleted"] == []
-    with (
-        workspace.gate.enter(
-            known(workspace, "operator"), "record:ingest", "record", "TREAT", account="production"
-        ) as permit,
-        workspace.vault.database.transaction(permit) as tx,
-    ):
+    with recording(workspace) as (permit, tx):
         workspace.resources.update(permit, tx, observation("o9", "p1"))
         workspace.resources.delete(permit, tx, "Observation", "o9")
         workspace.resources.update(permit, tx, observation("o8", "p1"))

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import Lines, admit, bearer, known, serving
 
 from carelake.access.identity import Caller
-from carelake.access.principals import Principal, Principals
+from carelake.access.principals import Principals
 from carelake.apps.cli.bulk_folder import FolderSink
 from carelake.apps.wiring import Workspace
 from carelake.core.errors import Conflict, NotFound
@@ -68,10 +68,7 @@ class Made:
             return self.jobs.get(permit, tx, job), self.jobs.parts(tx, job)
 
     def token(self) -> dict[str, str]:
-        text = self.workspace.identity.issue(
-            self.caller.principal, purpose="HOPERAT", account="production", seconds=600
-        )
-        return {"Authorization": f"Bearer {text}"}
+        return bearer(self.workspace, self.caller.principal.name, "HOPERAT")
 
 
 @pytest.fixture
@@ -165,8 +162,7 @@ def test_files_go_when_their_time_is_over(tmp_path: Path) -> None:
 def test_what_its_owner_may_not_do_any_more_ends_and_its_files_go(tmp_path: Path) -> None:
     made = Made(tmp_path, KEEP_SECONDS="0", POLL_SECONDS="0.05")
     try:
-        with made.workspace.vault.database.ledger() as connection:
-            Principals(connection).add(Principal("leaver", "person", ("operator",), ("production",)))
+        admit(made.workspace, "person", leaver="operator")
         made.caller = Caller(known(made.workspace, "leaver"), "HOPERAT", "production")
         done, waiting = made.begin(), made.begin()
         made.carry_out(done)

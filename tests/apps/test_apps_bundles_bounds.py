@@ -7,10 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import calling, outcome, own_workspace
 
 from carelake.apps.http.fhir import batching, transacting_reads
-from carelake.apps.wiring import Workspace
 from carelake.store import rows
 
 MOST = 20_000
@@ -20,13 +19,9 @@ MOST = 20_000
 def client(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     monkeypatch.setattr(batching, "MOST_BYTES", MOST)
     monkeypatch.setattr(transacting_reads, "MOST_BYTES", MOST)
-    made = Workspace.create(tmp_path / "workspace", {"CARELAKE_KEY_DIR": str(tmp_path / "keys")})
-    token = made.identity.issue(known(made, "operator"), purpose="TREAT", account="production", seconds=600)
-    headers = {"Authorization": f"Bearer {token}"}
-    with serving(made, Lines()) as url, httpx.Client(base_url=f"{url}/fhir", headers=headers, timeout=20) as one:
+    with own_workspace(tmp_path) as made, calling(made, "operator") as one:
         one.put("/Patient/p", json={"resourceType": "Patient", "id": "p", "name": [{"text": "x" * 3000}]})
         yield one
-    made.close()
 
 
 def bundle(kind: str, *urls: str) -> dict[str, Any]:
@@ -48,8 +43,7 @@ def test_answers_of_a_batch_come_to_so_much_and_no_more(client: httpx.Client, ur
 def test_neither_do_those_of_a_transaction(client: httpx.Client, url: str) -> None:
     assert client.post("/", json=bundle("transaction", *[url] * 4)).status_code == 200
     answer = client.post("/", json=bundle("transaction", *[url] * 50))
-    assert answer.status_code == 503
-    assert answer.json()["issue"][0]["details"]["text"] == "http.answer_too_large"
+    outcome(answer, 503, "http.answer_too_large")
 
 
 @pytest.mark.parametrize(
@@ -64,8 +58,7 @@ def test_a_page_holds_so_much_and_no_more(client: httpx.Client, path: str, monke
     monkeypatch.setattr(rows, "PAGE_BYTES", 8000)
     assert client.get(path.format(2)).status_code == 200
     answer = client.get(path.format(100))
-    assert answer.status_code == 400
-    assert answer.json()["issue"][0]["details"]["text"] == "store.page_too_large"
+    outcome(answer, 400, "store.page_too_large")
 
 
 LONG = {"name": [{"text": "x" * 3000}]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,8 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import Lines, admit, bearer, database_of, known, own_workspace, serving
 
-from carelake.access.principals import Principal, Principals
 from carelake.apps.wiring import Workspace
 
 FHIR = {"Content-Type": "application/fhir+json"}
@@ -37,17 +35,9 @@ class Side(NamedTuple):
 
 @pytest.fixture(params=["sqlcipher", pytest.param("postgres", marks=pytest.mark.slow)])
 def side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Side]:
-    environment = {"CARELAKE_KEY_DIR": str(tmp_path / "keys")}
-    if request.param == "postgres":
-        database: Any = request.getfixturevalue("postgres")
-        environment["CARELAKE_DATABASE__URL"] = database.url
-        environment["CARELAKE_DATABASE__PASSWORD_FILE"] = database.password_file
-    with closing(Workspace.create(tmp_path / "workspace", environment)) as workspace:
-        with workspace.vault.database.ledger() as connection:
-            Principals(connection).add(Principal("writer", "service", ("application",), ("production",)))
-        who = known(workspace, "writer")
-        token = workspace.identity.issue(who, purpose="TREAT", account="production", seconds=3600)
-        heads = {"Authorization": f"Bearer {token}", **FHIR}
+    with own_workspace(tmp_path, **database_of(request)) as workspace:
+        admit(workspace, "service", writer="application")
+        heads = {**bearer(workspace, "writer"), **FHIR}
         with serving(workspace, Lines()) as url, httpx.Client(base_url=url, headers=heads, timeout=30) as client:
             yield Side(workspace, client)
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
 from typing import Any
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
-
-from carelake.access.principals import Principal, Principals
-from carelake.apps.wiring import Workspace
+from tests.apps.served import Lines, admit, callers, own_workspace, serving
 
 FHIR = {"Content-Type": "application/fhir+json"}
 As = Callable[[str, str], httpx.Client]
@@ -36,21 +32,15 @@ def send(client: httpx.Client, *entries: dict[str, Any], kind: str = "transactio
 @pytest.fixture(scope="module")
 def as_(tmp_path_factory: pytest.TempPathFactory) -> Iterator[As]:
     """A client by SMART scopes and the patient they are about; no scopes: not narrowed."""
-    folder = tmp_path_factory.mktemp("scopes")
-    with ExitStack() as stack:
-        workspace = stack.enter_context(
-            closing(Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")}))
-        )
-        with workspace.vault.database.ledger() as connection:
-            Principals(connection).add(Principal("writer", "service", ("application",), ("production",)))
-        url = stack.enter_context(serving(workspace, Lines()))
-        who = known(workspace, "writer")
+    with (
+        own_workspace(tmp_path_factory.mktemp("scopes")) as workspace,
+        serving(workspace, Lines()) as url,
+        callers(workspace, url) as narrowed,
+    ):
+        admit(workspace, "service", writer="application")
 
         def of(scope: str, patient: str) -> httpx.Client:
-            narrowed = {"scope": scope, "patient": patient} if scope else {}
-            token = workspace.identity.issue(who, purpose="TREAT", account="production", seconds=600, **narrowed)
-            heads = {"Authorization": f"Bearer {token}"}
-            return stack.enter_context(httpx.Client(base_url=f"{url}/fhir", timeout=20, headers=heads))
+            return narrowed("writer", scope=scope, patient=patient) if scope else narrowed("writer")
 
         free = of("", "")
         for key in ("p1", "p2"):

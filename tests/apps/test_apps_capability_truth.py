@@ -11,9 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import calling, fill, own_workspace
 
-from carelake.apps.wiring import Workspace
 from carelake.fhir.definitions import resource_types
 from carelake.fhir.query import pointed_types
 from carelake.fhir.search import parameters, unsupported
@@ -45,19 +44,10 @@ Probe = Callable[[Client, str], httpx.Response]
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    folder = tmp_path_factory.mktemp("truth")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    with (
-        made.gate.enter(known(made, "operator"), "record:ingest", "test", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        for kind in TYPES:
-            made.resources.update(permit, tx, body(kind, "one"))
-    token = made.identity.issue(known(made, "operator"), purpose="TREAT", account="production", seconds=900)
-    headers = {"Authorization": f"Bearer {token}"}
-    with serving(made, Lines()) as url, httpx.Client(base_url=f"{url}/fhir", headers=headers, timeout=20) as one:
-        yield one
-    made.close()
+    with own_workspace(tmp_path_factory.mktemp("truth")) as made:
+        fill(made, *(body(kind, "one") for kind in TYPES))
+        with calling(made, "operator") as one:
+            yield one
 
 
 @pytest.fixture(scope="module")

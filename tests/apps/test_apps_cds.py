@@ -10,11 +10,9 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import Lines, act_of, admit, fill, known, own_workspace
 
-from carelake.access.principals import Principal, Principals
 from carelake.apps.wiring import Workspace
-from carelake.audit.readings import Acts
 from carelake.fhir.validate import validate
 from carelake.lake import flat
 from carelake.models import artifact, card, evaluate, matrix, train
@@ -78,52 +76,26 @@ def stay(key: str, owner: str, start: str, end: str, kind: str = "IMP") -> dict[
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("cds")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    with made.vault.database.ledger() as connection:
-        Principals(connection).add(Principal("doctor", "person", ("clinician",), ("production",)))
-        Principals(connection).add(Principal("researcher", "person", ("auditor",), ("production",)))
-
-    def entered(name: str, action: str) -> Any:
-        return made.gate.enter(known(made, name), action, "record", "HOPERAT", account="production")
-
     kept = [
         patient("p1"),
         *(stay(f"s{n}", "p1", f"2026-0{n}-01", f"2026-0{n}-09") for n in range(1, 8)),
         stay("office", "p1", "2026-07-20", "2026-07-20", "AMB"),
         patient("p2", "1990-01-01"),
     ]
-    with entered("operator", "record:ingest") as permit, made.vault.database.transaction(permit) as tx:
-        for one in kept:
-            made.resources.update(permit, tx, one)
-    with entered("pipeline", "model:train") as permit:
-        version = made.platform.registry.register(permit, "readmission", TRAINING_SET, model())
-    with entered("reviewer", "model:approve") as permit:
-        made.platform.registry.approve(permit, version.ref)
-    with entered("operator", "endpoint:deploy") as permit:
-        made.platform.endpoints.deploy(permit, "readmission", version.ref)
-    yield made
-    made.close()
+    with own_workspace(tmp_path_factory.mktemp("cds")) as made:
+        admit(made, "person", doctor="clinician", researcher="auditor")
+        fill(made, *kept)
 
+        def entered(name: str, action: str) -> Any:
+            return made.gate.enter(known(made, name), action, "record", "HOPERAT", account="production")
 
-@pytest.fixture(scope="module")
-def log() -> Lines:
-    return Lines()
-
-
-@pytest.fixture(scope="module")
-def address(workspace: Workspace, log: Lines) -> Iterator[str]:
-    with serving(workspace, log) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def token(workspace: Workspace) -> Callable[..., dict[str, str]]:
-    def issue(name: str = "doctor") -> dict[str, str]:
-        text = workspace.identity.issue(known(workspace, name), purpose="TREAT", account="production", seconds=600)
-        return {"Authorization": f"Bearer {text}"}
-
-    return issue
+        with entered("pipeline", "model:train") as permit:
+            version = made.platform.registry.register(permit, "readmission", TRAINING_SET, model())
+        with entered("reviewer", "model:approve") as permit:
+            made.platform.registry.approve(permit, version.ref)
+        with entered("operator", "endpoint:deploy") as permit:
+            made.platform.endpoints.deploy(permit, "readmission", version.ref)
+        yield made
 
 
 @pytest.fixture
@@ -140,12 +112,6 @@ def viewing(key: str, hook: str = "patient-view", **more: Any) -> dict[str, Any]
 def cards(answer: httpx.Response) -> list[dict[str, Any]]:
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["cards"]
-    return found
-
-
-def act_of(workspace: Workspace, answer: httpx.Response) -> dict[str, Any]:
-    with workspace.vault.database.ledger() as connection:
-        (found,) = Acts(connection).find(limit=20, correlation=answer.headers["X-Request-Id"])
     return found
 
 

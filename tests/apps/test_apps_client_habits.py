@@ -6,27 +6,16 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
-
-from carelake.apps.wiring import Workspace
+from tests.apps.served import calling, outcome, own_workspace
 
 MARKED = {"resourceType": "Patient", "identifier": [{"system": "http://m", "value": "1"}], "gender": "female"}
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("habits")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    token = made.identity.issue(known(made, "operator"), purpose="TREAT", account="production", seconds=900)
-    headers = {"Authorization": f"Bearer {token}"}
-    with serving(made, Lines()) as url, httpx.Client(base_url=f"{url}/fhir", headers=headers, timeout=20) as one:
+    with own_workspace(tmp_path_factory.mktemp("habits")) as made, calling(made, "operator") as one:
         one.put("/Patient/one", json={**MARKED, "id": "one"})
         yield one
-    made.close()
-
-
-def outcome(answer: httpx.Response, status: int, code: str) -> None:
-    assert (answer.status_code, answer.json()["issue"][0]["details"]["text"]) == (status, code), answer.text
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.apps.served import Lines, known, serving
-
-from carelake.apps.wiring import Workspace
+from tests.apps.served import Lines, bearer, own_workspace, serving
 
 CLIENTS = Path(__file__).parent / "clients"
 LOINC = "http://loinc.org"
@@ -23,20 +21,17 @@ LOINC = "http://loinc.org"
 @dataclass(frozen=True)
 class Served:
     base: str
-    token: str
+    headers: dict[str, str]
 
     @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"}
+    def token(self) -> str:
+        return self.headers["Authorization"].removeprefix("Bearer ")
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    made = Workspace.create(tmp_path / "workspace", {"CARELAKE_KEY_DIR": str(tmp_path / "keys")})
-    token = made.identity.issue(known(made, "operator"), purpose="TREAT", account="production", seconds=900)
-    with serving(made, Lines()) as url:
-        yield Served(f"{url}/fhir", token)
-    made.close()
+    with own_workspace(tmp_path) as made, serving(made, Lines()) as url:
+        yield Served(f"{url}/fhir", bearer(made, "operator"))
 
 
 # --- fhirclient (the SMART project's) -----------------------------------------------------------------------------
@@ -124,7 +119,7 @@ def test_fhirpy(served: Served) -> None:
         from fhirpy import SyncFHIRClient
         from fhirpy.base.exceptions import MultipleResourcesFound, OperationOutcome, ResourceNotFound
 
-    client: Any = SyncFHIRClient(served.base, authorization=f"Bearer {served.token}")
+    client: Any = SyncFHIRClient(served.base, authorization=served.headers["Authorization"])
 
     # create, read, update with If-Match
     patient = client.resource("Patient", name=[{"family": "Py", "given": ["A"]}])
@@ -135,7 +130,7 @@ def test_fhirpy(served: Served) -> None:
     patient.save()
     assert patient["meta"]["versionId"] == "2"
     careful: Any = SyncFHIRClient(
-        served.base, authorization=f"Bearer {served.token}", extra_headers={"If-Match": 'W/"1"'}
+        served.base, authorization=served.headers["Authorization"], extra_headers={"If-Match": 'W/"1"'}
     )
     stale = careful.resource("Patient", id=patient.id, gender="male")
     with pytest.raises(MultipleResourcesFound):  # fhirpy's name for every 412

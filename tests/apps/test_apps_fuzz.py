@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests.apps.fuzzing import CANARY, SEEDS, Fuzzer, Sent
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import Lines, bearer, fill, own_workspace, serving
 
 from carelake.apps.wiring import Workspace
 from carelake.audit.readings import Acts
@@ -30,12 +30,12 @@ class Target:
     log: Lines
     host: str
     port: int
-    token: str
+    headers: dict[str, str]
 
     def send(self, sent: Sent, root: str = "/fhir") -> tuple[int, str, bytes]:
         """Status, content type and body; headers may be such as no HTTP library would send."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=SECONDS)
-        headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/fhir+json", **sent.headers}
+        headers = {**self.headers, "Accept": "application/fhir+json", **sent.headers}
         try:
             connection.putrequest(
                 sent.method,
@@ -58,20 +58,11 @@ class Target:
 
 @contextmanager
 def opened(folder: Path, **told: str) -> Iterator[Target]:
-    environment = {"CARELAKE_KEY_DIR": str(folder / "keys"), "CARELAKE_SEARCH__CONTENT": "true", **told}
-    made = Workspace.create(folder / "workspace", environment)
-    with (
-        made.gate.enter(known(made, "operator"), "record:ingest", "test", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        for one in SEEDS:
-            made.resources.update(permit, tx, dict(one))
-    token = made.identity.issue(known(made, "operator"), purpose="TREAT", account="production", seconds=7200)
     log = Lines()
-    with serving(made, log) as url:
+    with own_workspace(folder, CARELAKE_SEARCH__CONTENT="true", **told) as made, serving(made, log) as url:
+        fill(made, *(dict(one) for one in SEEDS))
         at = urlsplit(url)
-        yield Target(made, log, at.hostname or "", at.port or 0, token)
-    made.close()
+        yield Target(made, log, at.hostname or "", at.port or 0, bearer(made, "operator", seconds=7200))
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import admit, calling, own_workspace
 
-from carelake.access.principals import Principal, Principals
-from carelake.apps.wiring import Workspace
 from carelake.fhir.validate import validate
 
 FHIR = {"Content-Type": "application/fhir+json"}
@@ -19,23 +17,22 @@ TIMES = 5
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("history")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    with made.vault.database.ledger() as connection:
-        Principals(connection).add(Principal("writer", "service", ("application",), ("production",)))
-    text = made.identity.issue(known(made, "writer"), purpose="TREAT", account="production", seconds=600)
-    heads = {"Authorization": f"Bearer {text}"}
-    with serving(made, Lines()) as url, httpx.Client(base_url=f"{url}/fhir", timeout=20, headers=heads) as client:
-        for number in range(TIMES):
-            for key in ("a", "b"):
-                sent = {"resourceType": "Patient", "id": key, "multipleBirthInteger": number}
-                assert client.put(f"/Patient/{key}", json=sent, headers=FHIR).status_code in (200, 201)
-        client.delete("/Patient/b")
-        client.put("/Patient/b", json={"resourceType": "Patient", "id": "b"}, headers=FHIR)
-        client.delete("/Patient/b")
-        client.post("/Basic", json={"resourceType": "Basic", "code": {"text": "x"}}, headers=FHIR)
-        yield client
-    made.close()
+    with own_workspace(tmp_path_factory.mktemp("history")) as made:
+        admit(made, "service", writer="application")
+        with calling(made, "writer") as client:
+            history(client)
+            yield client
+
+
+def history(client: httpx.Client) -> None:
+    for number in range(TIMES):
+        for key in ("a", "b"):
+            sent = {"resourceType": "Patient", "id": key, "multipleBirthInteger": number}
+            assert client.put(f"/Patient/{key}", json=sent, headers=FHIR).status_code in (200, 201)
+    client.delete("/Patient/b")
+    client.put("/Patient/b", json={"resourceType": "Patient", "id": "b"}, headers=FHIR)
+    client.delete("/Patient/b")
+    client.post("/Basic", json={"resourceType": "Basic", "code": {"text": "x"}}, headers=FHIR)
 
 
 def pages(client: httpx.Client, path: str) -> list[dict[str, Any]]:

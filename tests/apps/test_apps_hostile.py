@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
-
-from carelake.apps.wiring import Workspace
+from tests.apps.served import calling, fill, own_workspace
 
 SOON = 10.0
 """Seconds; each takes well below one on a machine that is not busy."""
@@ -24,19 +22,10 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("hostile")
-    told = {"CARELAKE_KEY_DIR": str(folder / "keys"), "CARELAKE_SEARCH__CONTENT": "true"}
-    made = Workspace.create(folder / "workspace", told)
-    with (
-        made.gate.enter(known(made, "operator"), "record:ingest", "test", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        made.resources.update(permit, tx, PATIENT)
-    token = made.identity.issue(known(made, "operator"), purpose="TREAT", account="production", seconds=3600)
-    headers = {"Authorization": f"Bearer {token}"}
-    with serving(made, Lines()) as url, httpx.Client(base_url=f"{url}/fhir", headers=headers, timeout=60) as one:
-        yield one
-    made.close()
+    with own_workspace(tmp_path_factory.mktemp("hostile"), CARELAKE_SEARCH__CONTENT="true") as made:
+        fill(made, PATIENT)
+        with calling(made, "operator", timeout=60) as one:
+            yield one
 
 
 PATIENT = {

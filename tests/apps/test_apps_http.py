@@ -15,9 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import Lines, act_of, admit, outcome, own_workspace, recording
 
-from carelake.access.principals import Principal, Principals
 from carelake.apps.http.app import create_app
 from carelake.apps.http.server import make_server, serve
 from carelake.apps.wiring import Workspace
@@ -29,55 +28,23 @@ CANARY = "Zyxwvutsrq"
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("http")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    with made.vault.database.ledger() as connection:
-        Principals(connection).add(Principal("doctor", "person", ("clinician",), ("production",)))
-    with (
-        made.gate.enter(known(made, "operator"), "record:ingest", "test", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        for number in range(5):
-            patient = {
-                "resourceType": "Patient",
-                "id": f"p{number}",
-                "gender": "female",
-                "name": [{"family": CANARY}],
-            }
-            made.resources.update(permit, tx, patient)
-        made.resources.update(permit, tx, {"resourceType": "Patient", "id": "p0", "gender": "male"})
-        made.resources.delete(permit, tx, "Patient", "p4")
-        weight = {"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "weight"}}
-        made.resources.update(permit, tx, {**weight, "valueQuantity": {"value": Decimal("1.10")}})
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def log() -> Lines:
-    return Lines()
-
-
-@pytest.fixture(scope="module")
-def address(workspace: Workspace, log: Lines) -> Iterator[str]:
-    with serving(workspace, log) as url:
-        yield url
+    patient = {"resourceType": "Patient", "gender": "female", "name": [{"family": CANARY}]}
+    weight = {"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "weight"}}
+    with own_workspace(tmp_path_factory.mktemp("http")) as made:
+        admit(made, "person", doctor="clinician")
+        with recording(made) as (permit, tx):
+            for number in range(5):
+                made.resources.update(permit, tx, {**patient, "id": f"p{number}"})
+            made.resources.update(permit, tx, {"resourceType": "Patient", "id": "p0", "gender": "male"})
+            made.resources.delete(permit, tx, "Patient", "p4")
+            made.resources.update(permit, tx, {**weight, "valueQuantity": {"value": Decimal("1.10")}})
+        yield made
 
 
 @pytest.fixture
 def client(address: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=address, timeout=20) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def token(workspace: Workspace) -> Callable[..., dict[str, str]]:
-    def issue(name: str = "doctor", purpose: str = "TREAT", account: str = "production") -> dict[str, str]:
-        who = known(workspace, name)
-        text = workspace.identity.issue(who, purpose=purpose, account=account, seconds=600)
-        return {"Authorization": f"Bearer {text}"}
-
-    return issue
 
 
 def acts(workspace: Workspace, **equal: str) -> list[dict[str, Any]]:
@@ -104,7 +71,7 @@ def test_no_token_is_refused_with_the_way_to_one(
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
     assert "carelake token --as NAME --purpose TREAT" in answer.json()["issue"][0]["diagnostics"]
-    (refused,) = acts(workspace, correlation=answer.headers["X-Request-Id"])
+    refused = act_of(workspace, answer)
     assert (refused["phase"], refused["principal"], refused["error"]) == ("refused", "anonymous", "http.no_token")
 
 
@@ -120,7 +87,7 @@ def test_a_forged_token_is_refused(client: httpx.Client, token: Callable[..., di
     forged = f"{head}.{claims}.{seal[:-4]}AAAA"
     for bad in (forged, "x", f"{head}.{claims}.", "a.b.c"):
         answer = client.get("/fhir/Patient/1", headers={"Authorization": f"{scheme} {bad}"})
-        assert (answer.status_code, answer.json()["issue"][0]["details"]["text"]) == (401, "access.token")
+        outcome(answer, 401, "access.token")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +100,7 @@ def test_who_may_not_is_refused_with_reasons_and_it_is_on_the_trail(
     assert answer.status_code == 403
     issues = answer.json()["issue"]
     assert issues[0]["details"]["text"] == "access.denied"
-    (refused,) = acts(workspace, correlation=answer.headers["X-Request-Id"])
+    refused = act_of(workspace, answer)
     assert (refused["phase"], refused["principal"]) == ("refused", who)
     assert refused["reasons"] == [issue["diagnostics"] for issue in issues[1:]]
     assert refused["reasons"]
@@ -157,7 +124,7 @@ def test_read_has_the_version_and_its_validators(
     assert answer.headers["Last-Modified"].endswith("GMT")
     same = client.get("/fhir/Patient/p0", headers={**token(), "If-None-Match": 'W/"1", W/"2"'})
     assert (same.status_code, same.content) == (304, b"")
-    (act,) = acts(workspace, correlation=answer.headers["X-Request-Id"])
+    act = act_of(workspace, answer)
     assert (act["action"], act["principal"], act["purpose"], act["target"]) == (
         "record:read",
         "doctor",
@@ -240,7 +207,7 @@ def test_what_is_not_offered_is_an_error(
     code: str,
 ) -> None:
     answer = client.get(path, headers={**token(), **headers})
-    assert (answer.status_code, answer.json()["issue"][0]["details"]["text"]) == (status, code)
+    outcome(answer, status, code)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +291,7 @@ def test_start_page_shows_the_state_and_nothing_from_elsewhere(client: httpx.Cli
     assert "script" not in answer.text
     assert "src=" not in answer.text
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-")
-    (act,) = acts(workspace, correlation=answer.headers["X-Request-Id"])
+    act = act_of(workspace, answer)
     assert (act["action"], act["principal"], act["via"]) == ("status:read", "endpoint", "anonymous")
 
 

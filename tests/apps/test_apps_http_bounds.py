@@ -8,13 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from starlette.responses import Response
-from tests.apps.served import Lines, serving
+from tests.apps.served import Lines, own_workspace, serving
 
 from carelake.apps.http import app, connections
 from carelake.apps.http.workers import Bodies, Workers
@@ -26,10 +25,8 @@ from carelake.events.progress import Tally
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder: Path = tmp_path_factory.mktemp("bounds")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    yield made
-    made.close()
+    with own_workspace(tmp_path_factory.mktemp("bounds")) as made:
+        yield made
 
 
 @contextmanager
@@ -37,11 +34,6 @@ def listening(workspace: Workspace, log: Lines, deliver: Any = None) -> Iterator
     """A server, by its port."""
     with serving(workspace, log, deliver) as address:
         yield int(address.rpartition(":")[2])
-
-
-@pytest.fixture(scope="module")
-def log() -> Lines:
-    return Lines()
 
 
 @pytest.fixture(scope="module")

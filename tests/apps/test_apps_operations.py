@@ -7,11 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import Lines, act_of, admit, outcome, own_workspace, recording
 
-from carelake.access.principals import Principal, Principals
 from carelake.apps.wiring import Workspace
-from carelake.audit.readings import Acts
 
 CANARY = "Zyxwvutsrq"
 TAG = {"system": "http://tags", "code": "x"}
@@ -42,78 +40,36 @@ PATIENT = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("operations")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    with made.vault.database.ledger() as connection:
-        for name, role in PEOPLE.items():
-            Principals(connection).add(Principal(name, "person", (role,), ("production",)))
-    with (
-        made.gate.enter(known(made, "operator"), "record:ingest", "test", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        for one in (
-            {"resourceType": "Practitioner", "id": "dr"},
-            PATIENT,
-            observation("o1", "A", "2024-01-01"),
-            observation("o2", "A", "2024-02-01"),
-            observation("o3", "B", "2024-03-01"),
-            {"resourceType": "Patient", "id": "labelled"},
-            {"resourceType": "Patient", "id": "gone"},
-        ):
-            made.resources.update(permit, tx, one)
-        made.resources.delete(permit, tx, "Patient", "gone")
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def log() -> Lines:
-    return Lines()
-
-
-@pytest.fixture(scope="module")
-def address(workspace: Workspace, log: Lines) -> Iterator[str]:
-    with serving(workspace, log) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def client_of(address: str, workspace: Workspace) -> Iterator[Callable[[str], httpx.Client]]:
-    made: dict[str, httpx.Client] = {}
-
-    def client(name: str) -> httpx.Client:
-        if name not in made:
-            token = workspace.identity.issue(
-                known(workspace, name), purpose="TREAT", account="production", seconds=600
-            )
-            headers = {"Authorization": f"Bearer {token}"}
-            made[name] = httpx.Client(base_url=f"{address}/fhir", headers=headers, timeout=20)
-        return made[name]
-
-    yield client
-    for one in made.values():
-        one.close()
+    with own_workspace(tmp_path_factory.mktemp("operations")) as made:
+        admit(made, "person", **PEOPLE)
+        with recording(made) as (permit, tx):
+            for one in (
+                {"resourceType": "Practitioner", "id": "dr"},
+                PATIENT,
+                observation("o1", "A", "2024-01-01"),
+                observation("o2", "A", "2024-02-01"),
+                observation("o3", "B", "2024-03-01"),
+                {"resourceType": "Patient", "id": "labelled"},
+                {"resourceType": "Patient", "id": "gone"},
+            ):
+                made.resources.update(permit, tx, one)
+            made.resources.delete(permit, tx, "Patient", "gone")
+        yield made
 
 
 @pytest.fixture
-def client(client_of: Callable[[str], httpx.Client]) -> httpx.Client:
-    return client_of("doctor")
+def client(as_: Callable[[str], httpx.Client]) -> httpx.Client:
+    return as_("doctor")
 
 
 @pytest.fixture
-def writer(client_of: Callable[[str], httpx.Client]) -> httpx.Client:
-    return client_of("machine")
+def writer(as_: Callable[[str], httpx.Client]) -> httpx.Client:
+    return as_("machine")
 
 
 def refs(bundle: dict[str, Any], mode: str = "match") -> list[str]:
     found = [one for one in bundle.get("entry", ()) if one["search"]["mode"] == mode]
     return [f"{one['resource']['resourceType']}/{one['resource']['id']}" for one in found]
-
-
-def outcome(answer: httpx.Response, status: int, code: str) -> None:
-    assert answer.status_code == status, answer.text
-    assert answer.json()["resourceType"] == "OperationOutcome"
-    assert answer.json()["issue"][0]["details"]["text"] == code
 
 
 # --- $everything --------------------------------------------------------------------------------------------------
@@ -126,8 +82,7 @@ def test_everything_of_a_patient(client: httpx.Client, address: str, workspace: 
     assert set(refs(bundle)) == {"Patient/p", "Observation/o1", "Observation/o2", "Observation/o3"}
     assert refs(bundle, "include") == ["Practitioner/dr"]
     assert bundle["entry"][0]["fullUrl"].startswith(f"{address}/fhir/")
-    with workspace.vault.database.ledger() as connection:
-        (act,) = Acts(connection).find(limit=5, correlation=answer.headers["X-Request-Id"])
+    act = act_of(workspace, answer)
     assert (act["action"], act["target"], act["phase"]) == ("record:search", "Patient", "done")
 
 
@@ -177,8 +132,8 @@ def test_everything_of_nobody(client: httpx.Client) -> None:
     outcome(client.get("/Observation/o1/$everything"), 404, "http.no_route")
 
 
-def test_who_may_not_search_gets_nothing(client_of: Callable[[str], httpx.Client]) -> None:
-    auditor = client_of("auditor2")
+def test_who_may_not_search_gets_nothing(as_: Callable[[str], httpx.Client]) -> None:
+    auditor = as_("auditor2")
     for path in ("/Patient/p/$everything", "/Observation/$lastn?patient=p&code=A", "/Patient/p/$meta", "/$meta"):
         outcome(auditor.get(path), 403, "access.denied")
     body = {"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": PATIENT}]}
@@ -316,10 +271,10 @@ def test_labels_need_a_right_to_write(client: httpx.Client) -> None:
 
 
 def test_who_may_not_read_is_told_no_labels_that_were_there(
-    writer: httpx.Client, client_of: Callable[[str], httpx.Client]
+    writer: httpx.Client, as_: Callable[[str], httpx.Client]
 ) -> None:
     writer.post("/Patient/labelled/$meta-add", json=meta(security=[TAG]))
-    loader = client_of("pipeline")
+    loader = as_("pipeline")
     assert loader.get("/Patient/labelled/$meta").status_code == 403
     for name in ("$meta-add", "$meta-delete"):
         assert set(told(loader.post(f"/Patient/labelled/{name}", json=meta(tag=[TAG])))) == {

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from itertools import count
 from typing import Any
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
-
-from carelake.access.principals import Principal, Principals
-from carelake.apps.wiring import Workspace
+from tests.apps.served import admit, calling, outcome, own_workspace
 
 JSON_PATCH = "application/json-patch+json"
 FHIR = "application/fhir+json"
@@ -23,17 +19,9 @@ _numbers = count()
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("patching")
-    with closing(Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})) as workspace:
-        with workspace.vault.database.ledger() as connection:
-            Principals(connection).add(Principal("writer", "service", ("application",), ("production",)))
-        who = known(workspace, "writer")
-        text = workspace.identity.issue(who, purpose="TREAT", account="production", seconds=600)
-        heads = {"Authorization": f"Bearer {text}"}
-        with (
-            serving(workspace, Lines()) as address,
-            httpx.Client(base_url=f"{address}/fhir", timeout=20, headers=heads) as made,
-        ):
+    with own_workspace(tmp_path_factory.mktemp("patching")) as workspace:
+        admit(workspace, "service", writer="application")
+        with calling(workspace, "writer") as made:
             yield made
 
 
@@ -48,11 +36,6 @@ def key(client: httpx.Client) -> str:
 
 def patch(client: httpx.Client, url: str, body: Any, media_type: str = JSON_PATCH, **heads: str) -> httpx.Response:
     return client.patch(url, content=json.dumps(body), headers={"Content-Type": media_type, **heads})
-
-
-def code(answer: httpx.Response) -> str:
-    said: str = answer.json()["issue"][0].get("details", {}).get("text", "")
-    return said
 
 
 def gender(value: str = "male") -> list[dict[str, Any]]:
@@ -107,11 +90,11 @@ def test_conditional_patch(client: httpx.Client, key: str) -> None:
     where = f"/Patient?identifier=urn:p|{value}"
     assert patch(client, where, gender()).json()["id"] == key
     none = patch(client, f"/Patient?identifier=urn:p|{CANARY}", gender())
-    assert (none.status_code, code(none)) == (404, "http.no_match")
+    outcome(none, 404, "http.no_match")
     many = patch(client, "/Patient?identifier=urn:p|", gender())
     client.post("/Patient", json={"resourceType": "Patient", "identifier": [{"system": "urn:p", "value": "z"}]})
     many = patch(client, "/Patient?identifier=urn:p|", gender())
-    assert (many.status_code, code(many)) == (412, "http.several_matches")
+    outcome(many, 412, "http.several_matches")
     assert patch(client, "/Patient", gender()).status_code == 400
 
 
@@ -174,4 +157,4 @@ def test_a_bomb_is_bounded(client: httpx.Client, key: str) -> None:
     begun = [{"op": "add", "path": "/extension", "value": []}]
     body = [*begun, *[{"op": "copy", "from": "", "path": "/extension/-"}] * 40]
     answer = patch(client, f"/Patient/{key}", body)
-    assert (answer.status_code, code(answer)) == (422, "fhir.patch_limit")
+    outcome(answer, 422, "fhir.patch_limit")

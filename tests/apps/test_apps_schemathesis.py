@@ -12,9 +12,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from tests.apps.served import Lines, known, serving
-
-from carelake.apps.wiring import Workspace
+from tests.apps.served import Lines, bearer, fill, own_workspace, serving
 
 KINDS = ("Patient", "Observation", "ValueSet", "Binary", "Nothing")
 KEYS = ("one", "nobody")
@@ -30,19 +28,11 @@ class Target:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    folder = tmp_path_factory.mktemp("schemathesis")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    with (
-        made.gate.enter(known(made, "operator"), "record:ingest", "test", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        made.resources.update(permit, tx, {"resourceType": "Patient", "id": "one"})
-    token = made.identity.issue(known(made, "operator"), purpose="TREAT", account="production", seconds=7200)
     log = Lines()
-    with serving(made, log) as url:
+    with own_workspace(tmp_path_factory.mktemp("schemathesis")) as made, serving(made, log) as url:
+        fill(made, {"resourceType": "Patient", "id": "one"})
         document = httpx.get(f"{url}/openapi.json", timeout=20).json()
-        yield Target(url, {"Authorization": f"Bearer {token}"}, log, document)
-    made.close()
+        yield Target(url, bearer(made, "operator", seconds=7200), log, document)
 
 
 def examine(target: Target, examples: int, number: int) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import Lines, act_of, admit, fill, known, outcome, own_workspace, wrong
 
-from carelake.access.principals import Principal, Principals
 from carelake.apps.wiring import Workspace
 from carelake.audit.readings import Acts
 
@@ -61,46 +60,13 @@ def resources() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("search")
-    environment = {"CARELAKE_KEY_DIR": str(folder / "keys")}
-    Workspace.create(folder / "workspace", environment).close()
-    (folder / "workspace" / "policies").mkdir(exist_ok=True)
-    (folder / "workspace" / "policies" / "types.cedar").write_text(POLICY)
-    made = Workspace.open(folder / "workspace", environment)
-    with made.vault.database.ledger() as connection:
-        for name in ("doctor", "intern", "other", "clerk"):
-            Principals(connection).add(Principal(name, "person", ("clinician",), ("production",)))
-    with (
-        made.gate.enter(known(made, "operator"), "record:ingest", "record", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        for one in resources():
-            made.resources.update(permit, tx, one)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def log() -> Lines:
-    return Lines()
-
-
-@pytest.fixture(scope="module")
-def address(workspace: Workspace, log: Lines) -> Iterator[str]:
-    with serving(workspace, log) as url:
-        yield url
+    with own_workspace(tmp_path_factory.mktemp("search"), POLICY) as made:
+        admit(made, "person", **dict.fromkeys(("doctor", "intern", "other", "clerk"), "clinician"))
+        fill(made, *resources())
+        yield made
 
 
 Token = Callable[..., dict[str, str]]
-
-
-@pytest.fixture(scope="module")
-def token(workspace: Workspace) -> Token:
-    def issue(name: str = "doctor", purpose: str = "TREAT") -> dict[str, str]:
-        text = workspace.identity.issue(known(workspace, name), purpose=purpose, account="production", seconds=600)
-        return {"Authorization": f"Bearer {text}"}
-
-    return issue
 
 
 @pytest.fixture
@@ -129,11 +95,6 @@ def pages(client: httpx.Client, answer: httpx.Response, **other: Any) -> Iterato
         answer = client.get(links(answer)["next"], **other)
         assert answer.status_code == 200, answer.text
         yield answer
-
-
-def wrong(answer: httpx.Response) -> tuple[int, str]:
-    assert answer.json()["resourceType"] == "OperationOutcome", answer.text
-    return answer.status_code, answer.json()["issue"][0]["details"]["text"]
 
 
 # -- levels ----------------------------------------------------------------------------------------------------------
@@ -186,7 +147,7 @@ def test_compartments(client: httpx.Client) -> None:
     ],
 )
 def test_what_is_wrong_is_an_outcome(client: httpx.Client, path: str, status: int, code: str) -> None:
-    assert wrong(client.get(path)) == (status, code)
+    outcome(client.get(path), status, code)
 
 
 def test_the_parameter_is_named_and_its_value_is_not(client: httpx.Client) -> None:
@@ -215,10 +176,10 @@ def test_a_form_adds_to_the_address(client: httpx.Client) -> None:
 
 
 def test_another_body_is_refused(client: httpx.Client) -> None:
-    assert wrong(client.post("/fhir/Patient/_search", json={"gender": "female"})) == (415, "http.media_type")
+    outcome(client.post("/fhir/Patient/_search", json={"gender": "female"}), 415, "http.media_type")
     assert client.request("GET", "/fhir/Patient", content=b"gender=male").status_code == 400
     long = client.post("/fhir/Patient/_search", data={"_id": "x" * (5 * 1024 * 1024)})
-    assert wrong(long) == (413, "http.body_too_large")
+    outcome(long, 413, "http.body_too_large")
 
 
 def test_a_long_form_is_taken(client: httpx.Client) -> None:
@@ -245,10 +206,10 @@ def test_a_page_is_for_its_search(client: httpx.Client, token: Token) -> None:
     first = client.get("/fhir/Observation?_count=4")
     following = links(first)["next"]
     assert found(client.get(following)) == found(client.get(following))
-    assert wrong(client.get(following.replace("/Observation?", "/Condition?"))) == (400, "store.page")
-    assert wrong(client.get(following + "&code=x")) == (400, "store.page")
-    assert wrong(client.get(following[:-3] + "AAA")) == (400, "store.page")
-    assert wrong(client.get(following, headers=token("auditor"))) == (403, "access.denied")
+    outcome(client.get(following.replace("/Observation?", "/Condition?")), 400, "store.page")
+    outcome(client.get(following + "&code=x"), 400, "store.page")
+    outcome(client.get(following[:-3] + "AAA"), 400, "store.page")
+    outcome(client.get(following, headers=token("auditor")), 403, "access.denied")
 
 
 def test_a_post_leaves_nothing_in_addresses(client: httpx.Client) -> None:
@@ -267,10 +228,10 @@ def test_a_post_leaves_nothing_in_addresses(client: httpx.Client) -> None:
 def test_a_sealed_search_is_for_its_caller_and_is_not_added_to(client: httpx.Client, token: Token) -> None:
     first = client.post("/fhir/Observation/_search", data={"subject:Patient.name": CANARY, "_count": "4"})
     following = links(first)["next"]
-    assert wrong(client.get(following, headers=token("other"))) == (400, "store.page")
+    outcome(client.get(following, headers=token("other")), 400, "store.page")
     assert wrong(client.get(following + "&code=x"))[0] == 400
-    assert wrong(client.get(following[:-3] + "AAA")) == (400, "store.page")
-    assert wrong(client.get(following.replace("/Observation?", "/Condition?"))) == (400, "store.page")
+    outcome(client.get(following[:-3] + "AAA"), 400, "store.page")
+    outcome(client.get(following.replace("/Observation?", "/Condition?")), 400, "store.page")
 
 
 def test_a_very_long_post_is_paged_by_post(client: httpx.Client) -> None:
@@ -326,22 +287,22 @@ def test_lenient_says_what_it_left_out(client: httpx.Client) -> None:
         answer = client.get(asked, headers={"Prefer": prefer})
         assert found(answer) == ["Patient/p4", "Patient/p2", "Patient/p0"]
         assert answer.headers["Preference-Applied"] == "handling=lenient"
-        (outcome,) = [one for one in answer.json()["entry"] if one["search"]["mode"] == "outcome"]
-        said = " ".join(issue["diagnostics"] for issue in outcome["resource"]["issue"])
+        (left_out,) = [one for one in answer.json()["entry"] if one["search"]["mode"] == "outcome"]
+        said = " ".join(issue["diagnostics"] for issue in left_out["resource"]["issue"])
         assert "colour" in said
         assert "name:fuzzy" in said
         assert "colour" not in links(answer)["self"]
         assert "gender=female" in links(answer)["self"]
     assert client.get(asked, headers={"Prefer": "handling=strict"}).status_code == 400
     bad = client.get("/fhir/Patient?birthdate=soon", headers={"Prefer": "handling=lenient"})
-    assert wrong(bad) == (400, "search.bad_value")
+    outcome(bad, 400, "search.bad_value")
 
 
 def test_formats(client: httpx.Client) -> None:
     for accept in ("application/fhir+json", "application/json;q=0.9, text/html", "*/*"):
         assert client.get("/fhir/Patient", headers={"Accept": accept}).status_code == 200
     for accept in ("application/fhir+xml", "text/html", "application/fhir+json; fhirVersion=3.0", "*/*;q=0"):
-        assert wrong(client.get("/fhir/Patient", headers={"Accept": accept})) == (406, "http.format")
+        outcome(client.get("/fhir/Patient", headers={"Accept": accept}), 406, "http.format")
     for told in ("json", "application/fhir%2Bjson", "application/fhir+json"):
         assert client.get(f"/fhir/Patient?_format={told}").status_code == 200
     assert client.get("/fhir/Patient?_pretty=true&_count=1").text.startswith("{\n  ")
@@ -372,11 +333,10 @@ def test_a_denied_type_refuses_the_whole(
 ) -> None:
     assert client.get(asked).status_code == 200
     answer = client.get(asked, headers=token("intern"))
-    assert wrong(answer) == (403, "access.denied")
+    outcome(answer, 403, "access.denied")
     assert "interns see no diagnoses" in [issue["diagnostics"] for issue in answer.json()["issue"][1:]]
     assert "Patient/p" not in answer.text
-    with workspace.vault.database.ledger() as connection:
-        (act,) = Acts(connection).find(limit=5, correlation=answer.headers["X-Request-Id"])
+    act = act_of(workspace, answer)
     assert (act["phase"], act["principal"]) == ("refused", "intern")
     assert "interns see no diagnoses" in act["reasons"]
 
@@ -404,8 +364,7 @@ def test_one_act_names_all_types(client: httpx.Client, workspace: Workspace) -> 
     answer = client.get("/fhir/Observation?subject:Patient.organization.name=north&_revinclude=Condition:subject")
     assert answer.status_code in (200, 400)
     answer = client.get("/fhir/Observation?subject:Patient.organization.name=north")
-    with workspace.vault.database.ledger() as connection:
-        (act,) = Acts(connection).find(limit=5, correlation=answer.headers["X-Request-Id"])
+    act = act_of(workspace, answer)
     assert (act["target"], act["types"]) == ("Observation", ["Observation", "Organization", "Patient"])
     assert len(act["read"]) == 15
 
@@ -420,8 +379,8 @@ def test_who_may_see_some_types_pages_through_them(client: httpx.Client, token: 
         assert len(listed) == len(set(listed)) == 6
     other = links(first)["next"].replace("Organization", "Condition")
     assert wrong(client.get(other, headers=clerk))[0] in (400, 403)
-    assert wrong(client.get(other)) == (400, "store.page")
-    assert wrong(client.get("/fhir?_id=p1", headers=clerk)) == (403, "access.denied")
+    outcome(client.get(other), 400, "store.page")
+    outcome(client.get("/fhir?_id=p1", headers=clerk), 403, "access.denied")
 
 
 # -- capabilities ----------------------------------------------------------------------------------------------------
@@ -466,7 +425,7 @@ def test_the_accounts_own_parameters_are_told_to_its_callers_once_they_are_built
     with workspace.gate.enter(operator, "record:ingest", "record", "TREAT", account="production") as permit:
         with workspace.vault.database.transaction(permit) as tx:
             workspace.resources.update(permit, tx, own)
-        assert wrong(client.get("/fhir/Observation?unit-of=/min")) == (400, "search.unknown_parameter")
+        outcome(client.get("/fhir/Observation?unit-of=/min"), 400, "search.unknown_parameter")
         assert not told(client.get("/fhir/metadata"))
         workspace.resources.reindex(permit)
     assert told(client.get("/fhir/metadata"))

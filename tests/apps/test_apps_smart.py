@@ -13,9 +13,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import act_of, admit, bearer, fill, own_workspace
 
-from carelake.access.principals import Principal, Principals
 from carelake.access.smart_clients import Client, Clients
 from carelake.apps.http.smart import _configured, security
 from carelake.apps.wiring import Workspace
@@ -56,38 +55,26 @@ HELD: list[Json] = [
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("smart")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    clock = made.vault.clock
-    with made.vault.database.ledger() as connection:
-        for who in (
-            Principal("doctor", "person", ("clinician",), ("production",)),
-            Principal("loader", "service", ("application",), ("production",)),
-            Principal("reader", "service", ("clinician",), ("production",)),
-        ):
-            Principals(connection).add(who)
-        for name, principal, scopes in (
-            ("loads", "loader", "system/*.cruds"),
-            ("reads", "reader", f"system/Patient.rs system/Observation.rs?category={CATEGORY}|laboratory"),
-            ("ended", "reader", "system/*.rs"),
-        ):
-            said = (name, principal, "production", "TREAT", scopes, "", JWKS, clock.now())
-            Clients(connection).add(Client(*said), by=None)
-        Clients(connection).disable("ended", by=None)
-    with (
-        made.gate.enter(known(made, "operator"), "record:write", "test", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        for one in HELD:
-            made.resources.update(permit, tx, one)
-        made.resources.update(permit, tx, observation("turned", "p1", "laboratory"))
-    yield made
-    made.close()
+    registered = (
+        ("loads", "loader", "system/*.cruds"),
+        ("reads", "reader", f"system/Patient.rs system/Observation.rs?category={CATEGORY}|laboratory"),
+        ("ended", "reader", "system/*.rs"),
+    )
+    with own_workspace(tmp_path_factory.mktemp("smart")) as made:
+        admit(made, "person", doctor="clinician")
+        admit(made, "service", loader="application", reader="clinician")
+        with made.vault.database.ledger() as connection:
+            for name, principal, scopes in registered:
+                said = (name, principal, "production", "TREAT", scopes, "", JWKS, made.vault.clock.now())
+                Clients(connection).add(Client(*said), by=None)
+            Clients(connection).disable("ended", by=None)
+        fill(made, *HELD, observation("turned", "p1", "laboratory"), action="record:write")
+        yield made
 
 
 @pytest.fixture(scope="module")
-def client(workspace: Workspace) -> Iterator[httpx.Client]:
-    with serving(workspace, Lines()) as url, httpx.Client(base_url=url, timeout=20) as made:
+def client(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=20) as made:
         yield made
 
 
@@ -96,12 +83,10 @@ def narrowed(workspace: Workspace, client: httpx.Client) -> Callable[..., Callab
     """``narrowed("doctor", "patient/*.rs", "p1")("GET", "/fhir/Patient")``."""
 
     def as_(name: str, scope: str, patient: str = "") -> Callable[..., httpx.Response]:
-        more = {"purpose": "TREAT", "account": "production", "seconds": 600, "scope": scope, "patient": patient}
-        text = workspace.identity.issue(known(workspace, name), **more)  # type: ignore[arg-type]
+        own = bearer(workspace, name, scope=scope, patient=patient)
 
         def ask(method: str, path: str, **said: Any) -> httpx.Response:
-            headers = {"Authorization": f"Bearer {text}", **said.pop("headers", {})}
-            return client.request(method, path, headers=headers, **said)
+            return client.request(method, path, headers={**own, **said.pop("headers", {})}, **said)
 
         return ask
 
@@ -275,8 +260,7 @@ def test_an_assertion_is_good_once_and_its_refusal_is_on_the_trail(
     assert exchange(client, "loads", "system/*.rs", client_assertion=same).status_code == 200
     again = exchange(client, "loads", "system/*.rs", client_assertion=same)
     assert (again.status_code, again.json()["error"]) == (401, "invalid_client")
-    with workspace.vault.database.ledger() as connection:
-        (act,) = Acts(connection).find(limit=2, correlation=again.headers["X-Request-Id"])
+    act = act_of(workspace, again)
     assert (act["phase"], act["error"], act["principal"]) == ("refused", "access.client", "anonymous")
 
 
@@ -385,8 +369,7 @@ def test_a_write_stays_within_the_conditions_before_and_after(narrowed: Any) -> 
 def test_no_value_of_a_scope_and_no_patient_is_on_the_trail(narrowed: Any, workspace: Workspace) -> None:
     ask = narrowed("doctor", "patient/Observation.rs?code=urn:s|Zyxwvutsrq", "p1")
     answer = ask("GET", "/fhir/Observation")
-    with workspace.vault.database.ledger() as connection:
-        (act,) = Acts(connection).find(limit=2, correlation=answer.headers["X-Request-Id"])
+    act = act_of(workspace, answer)
     assert act["scope"] == ["account", "only:/Observation.rs?code", "patient"]
     assert "Zyxwvutsrq" not in json.dumps(act)
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import acts_of, admit, fill, outcome, own_workspace, wrong
 
-from carelake.access.principals import Principal, Principals
 from carelake.apps.wiring import Workspace
-from carelake.audit.readings import Acts
 from carelake.fhir.validate import validate
 
+POLICY = """
+@id("interns see no code systems")
+forbid (principal, action, resource)
+when { principal.name == "intern" && context.type == "CodeSystem" };
+"""
 GENDER = "http://hl7.org/fhir/administrative-gender"
 GENDERS = "http://hl7.org/fhir/ValueSet/administrative-gender"
 ROLES = "http://terminology.hl7.org/CodeSystem/v3-RoleCode"
@@ -87,41 +90,10 @@ SEEN = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("terms")
-    environment = {"CARELAKE_KEY_DIR": str(folder / "keys")}
-    Workspace.create(folder / "workspace", environment).close()
-    (folder / "workspace" / "policies").mkdir(exist_ok=True)
-    (folder / "workspace" / "policies" / "types.cedar").write_text(
-        '@id("interns see no code systems")\nforbid (principal, action, resource)\n'
-        'when { principal.name == "intern" && context.type == "CodeSystem" };\n'
-    )
-    made = Workspace.open(folder / "workspace", environment)
-    with made.vault.database.ledger() as connection:
-        for name in ("doctor", "intern"):
-            Principals(connection).add(Principal(name, "person", ("clinician",), ("production",)))
-    with (
-        made.gate.enter(known(made, "operator"), "record:ingest", "record", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        for one in (ANIMALS, PETS, BITES, SEEN):
-            made.resources.update(permit, tx, one)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def address(workspace: Workspace) -> Iterator[str]:
-    with serving(workspace, Lines()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def token(workspace: Workspace) -> Callable[..., dict[str, str]]:
-    def issue(name: str = "doctor") -> dict[str, str]:
-        text = workspace.identity.issue(known(workspace, name), purpose="TREAT", account="production", seconds=600)
-        return {"Authorization": f"Bearer {text}"}
-
-    return issue
+    with own_workspace(tmp_path_factory.mktemp("terms"), POLICY) as made:
+        admit(made, "person", doctor="clinician", intern="clinician")
+        fill(made, ANIMALS, PETS, BITES, SEEN)
+        yield made
 
 
 @pytest.fixture
@@ -157,11 +129,6 @@ def told(answer: httpx.Response) -> dict[str, Any]:
 
 def codes(answer: httpx.Response) -> list[str]:
     return [one["code"] for one in valid(answer)["expansion"].get("contains", [])]
-
-
-def wrong(answer: httpx.Response) -> tuple[int, str]:
-    assert answer.json()["resourceType"] == "OperationOutcome", answer.text
-    return answer.status_code, answer.json()["issue"][0]["details"]["text"]
 
 
 # -- $expand ---------------------------------------------------------------------------------------------------------
@@ -240,7 +207,7 @@ def test_a_large_expansion_is_asked_for_in_pages(client: httpx.Client) -> None:
     listed = [{"code": f"c{n}"} for n in range(5001)]
     big = {**PETS, "compose": {"include": [{"system": "http://a.example/big", "concept": listed}]}}
     answer = client.post("/ValueSet/$expand", json=big)
-    assert wrong(answer) == (422, "terminology.too_costly")
+    outcome(answer, 422, "terminology.too_costly")
     assert answer.json()["issue"][0]["code"] == "too-costly"
     asked = sent(valueSet__resource=big, offset__integer=4999, count__integer=10)
     assert codes(client.post("/ValueSet/$expand", json=asked)) == ["c4999", "c5000"]
@@ -313,7 +280,7 @@ def test_codings_and_concepts(client: httpx.Client) -> None:
     asked = sent(url__uri=GENDERS, coding__Coding={"code": "male"})
     assert told(client.post("/ValueSet/$validate-code", json=asked))["result"] is False
     asked = sent(url__uri=GENDERS, coding__Coding=good, code__code="male", system__uri=GENDER)
-    assert wrong(client.post("/ValueSet/$validate-code", json=asked)) == (400, "http.parameter")
+    outcome(client.post("/ValueSet/$validate-code", json=asked), 400, "http.parameter")
 
 
 def test_one_part_that_is_not_here_does_not_hide_another(client: httpx.Client) -> None:
@@ -440,7 +407,7 @@ def test_loaded_maps(client: httpx.Client) -> None:
 def test_what_the_caller_may_not_see_is_not_used(client: httpx.Client, token: Callable[..., dict[str, str]]) -> None:
     intern = token("intern")
     answer = client.get("/ValueSet/pets/$expand", headers=intern)
-    assert wrong(answer) == (422, "terminology.unknown_code_system")
+    outcome(answer, 422, "terminology.unknown_code_system")
     asked = {"system": ANIMALS["url"], "code": "cat"}
     assert client.get("/CodeSystem/$lookup", params=asked, headers=intern).status_code == 403
     assert codes(client.get("/ValueSet/$expand", params={"url": GENDERS}, headers=intern))
@@ -466,8 +433,7 @@ def test_nobody_is_refused_and_each_is_one_act(client: httpx.Client, workspace: 
     assert httpx.get(f"{address}/fhir/ValueSet/$expand", params={"url": GENDERS}).status_code == 401
     answer = client.get("/CodeSystem/$lookup", params={"system": "urn:Qwxyz", "code": "Qwxyz"})
     assert "Qwxyz" not in answer.text
-    with workspace.vault.database.ledger() as connection:
-        found = Acts(connection).find(limit=20, correlation=answer.headers["X-Request-Id"])
+    found = acts_of(workspace, answer)
     assert [(one["action"], one["target"], one["phase"]) for one in found] == [
         ("record:search", "CodeSystem", "failed")
     ]
@@ -493,10 +459,10 @@ def test_bombs_are_bounded(client: httpx.Client) -> None:
         "filter": [{"property": "concept", "op": "is-a", "value": "_PersonalRelationshipRoleType"}],
     }
     wide = {**PETS, "compose": {"include": [role] * 20_000}}
-    assert wrong(client.post("/ValueSet/$expand", json=wide)) == (422, "terminology.too_many")
+    outcome(client.post("/ValueSet/$expand", json=wide), 422, "terminology.too_many")
     regex = {"system": ROLES, "filter": [{"property": "code", "op": "regex", "value": "(a+)+$"}]}
     slow = {**PETS, "compose": {"include": [regex]}}
-    assert wrong(client.post("/ValueSet/$expand", json=slow)) == (422, "terminology.filter")
+    outcome(client.post("/ValueSet/$expand", json=slow), 422, "terminology.filter")
     concept: dict[str, Any] = {"code": "x"}
     for n in range(60):
         concept = {"code": f"x{n}", "concept": [concept]}
@@ -522,4 +488,4 @@ def test_a_long_filter_is_plain_text(client: httpx.Client) -> None:
     assert codes(answer) == []
     assert answer.elapsed.total_seconds() < 10
     asked = sent(url__uri=GENDERS, filter__string="male " * 20_000)
-    assert wrong(client.post("/ValueSet/$expand", json=asked)) == (422, "terminology.too_costly")
+    outcome(client.post("/ValueSet/$expand", json=asked), 422, "terminology.too_costly")

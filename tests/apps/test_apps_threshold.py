@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.responses import Response, StreamingResponse
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import Lines, bearer, fill, outcome, own_workspace, serving
 
 from carelake.apps.http import server
 from carelake.apps.http.connections import HEAD_BYTES, Connection, quickest
@@ -208,23 +208,15 @@ def test_an_error_of_one_is_not_that_of_others_in_its_group() -> None:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("threshold")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    with (
-        made.gate.enter(known(made, "operator"), "record:ingest", "test", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
+    with own_workspace(tmp_path_factory.mktemp("threshold")) as made:
         names = [{"family": "Example", "given": ["An", "Other"]} for _ in range(40)]
-        made.resources.update(permit, tx, {"resourceType": "Patient", "id": "p", "name": names})
-    yield made
-    made.close()
+        fill(made, {"resourceType": "Patient", "id": "p", "name": names})
+        yield made
 
 
 @pytest.fixture
 def headers(workspace: Workspace) -> dict[str, str]:
-    who = known(workspace, "operator")
-    text = workspace.identity.issue(who, purpose="TREAT", account="production", seconds=600)
-    return {"Authorization": f"Bearer {text}"}
+    return bearer(workspace, "operator")
 
 
 @contextmanager
@@ -245,7 +237,7 @@ def test_over_a_rate_it_is_429(workspace: Workspace, headers: dict[str, str], ra
         found = [client.get("/fhir/Patient/p", headers=headers) for _ in range(5)]
         assert [one.status_code for one in found] == [200, 200, 200, 429, 429]
         assert 1 <= int(found[-1].headers["Retry-After"]) <= 101
-        assert found[-1].json()["issue"][0]["details"]["text"] == "http.too_many"
+        outcome(found[-1], 429, "http.too_many")
         told_of = client.get("/metrics")
         assert told_of.status_code == (429 if rate == "source" else 200)
         if rate == "principal":

@@ -9,14 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.apps.fleet import Fleet, Served
-from tests.apps.served import known
-
-from carelake.access.principals import Principal, Principals
-from carelake.apps.wiring import Workspace
+from tests.apps.served import admit, bearer, database_of, own_workspace
 
 SOAK = float(os.environ.get("SOAK_SECONDS", "300"))
 
@@ -24,22 +20,15 @@ SOAK = float(os.environ.get("SOAK_SECONDS", "300"))
 @pytest.fixture(params=["sqlcipher", "postgres"])
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[int], Fleet]]:
     """A fleet before a server of so many workers."""
-    environment = {"CARELAKE_KEY_DIR": str(tmp_path / "keys")}
-    if request.param == "postgres":
-        database: Any = request.getfixturevalue("postgres")
-        environment["CARELAKE_DATABASE__URL"] = database.url
-        environment["CARELAKE_DATABASE__PASSWORD_FILE"] = database.password_file
-    root = tmp_path / "workspace"
-    with_closed = Workspace.create(root, environment)
-    with with_closed.vault.database.ledger() as connection:
-        Principals(connection).add(Principal("writer", "service", ("application",), ("production",)))
-    who = known(with_closed, "writer")
-    token = with_closed.identity.issue(who, purpose="TREAT", account="production", seconds=3600)
-    with_closed.close()
+    told = database_of(request)
+    with own_workspace(tmp_path, **told) as workspace:
+        admit(workspace, "service", writer="application")
+        token = bearer(workspace, "writer")["Authorization"].removeprefix("Bearer ")
+    environment = {**os.environ, "CARELAKE_KEY_DIR": str(tmp_path / "keys"), **told}
     served: list[Served] = []
 
     def of(workers: int) -> Fleet:
-        served.append(Served(root, {**os.environ, **environment}, workers))
+        served.append(Served(tmp_path / "workspace", environment, workers))
         served[-1].start()
         made = Fleet(served[-1], token)
         made.prepare()

@@ -9,22 +9,18 @@ import os
 import subprocess
 import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from tests.apps.served import act_of, admit, bearer, fill, outcome, own_workspace, wrong
 
-from carelake.access.principals import Principal, Principals
 from carelake.apps.cli import validating
 from carelake.apps.cli.session import Options
-from carelake.apps.http.server import make_server
 from carelake.apps.wiring import Workspace
-from carelake.audit.readings import Acts
 from carelake.core.errors import CarelakeError, Invalid, NotFound
 from carelake.core.settings import ValidationSettings
 
@@ -34,55 +30,24 @@ PATIENT: dict[str, Any] = {"resourceType": "Patient", "id": "p", "name": [{"fami
 BAD: dict[str, Any] = {**PATIENT, "gender": CANARY, "managingOrganization": {"reference": "Device/1"}}
 
 
-class Silent:
-    """A logger that says nothing."""
-
-    def info(self, event: str, **facts: Any) -> None:
-        """Nothing."""
-
-    error = info
-
-
-def known(workspace: Workspace, name: str) -> Principal:
-    with workspace.vault.database.ledger() as connection:
-        return Principals(connection).get(name)
-
-
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("validating")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    with made.vault.database.ledger() as connection:
-        Principals(connection).add(Principal("doctor", "person", ("clinician",), ("production",)))
-        Principals(connection).add(Principal("inspector", "person", ("auditor",), ("production",)))
-    operator = known(made, "operator")
-    with (
-        made.gate.enter(operator, "record:ingest", "test", "TREAT", account="production") as permit,
-        made.vault.database.transaction(permit) as tx,
-    ):
-        made.resources.update(permit, tx, {**PATIENT, "birthDate": "2020"})
-    yield made
-    made.close()
+    with own_workspace(tmp_path_factory.mktemp("validating")) as made:
+        admit(made, "person", doctor="clinician", inspector="auditor")
+        fill(made, {**PATIENT, "birthDate": "2020"})
+        yield made
 
 
 @pytest.fixture(scope="module")
-def client(workspace: Workspace) -> Iterator[httpx.Client]:
-    addresses: Queue[str] = Queue()
-    server = make_server(workspace, port=0, started=addresses.put, log=Silent())
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    with httpx.Client(base_url=addresses.get(timeout=10), timeout=20) as made:
+def client(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=20) as made:
         yield made
-    server.should_exit = True
-    thread.join(15)
-    assert not thread.is_alive()
 
 
 @pytest.fixture
 def ask(client: httpx.Client, workspace: Workspace) -> Callable[..., httpx.Response]:
     def request(path: str, body: Any = None, method: str = "POST", who: str = "doctor") -> httpx.Response:
-        text = workspace.identity.issue(known(workspace, who), purpose="TREAT", account="production", seconds=60)
-        headers = {"Authorization": f"Bearer {text}"}
+        headers = bearer(workspace, who)
         if method == "GET":
             return client.get(path, headers=headers)
         content = body if isinstance(body, bytes) else json.dumps(body, indent=1).encode()
@@ -109,8 +74,7 @@ def told(answer: httpx.Response) -> list[tuple[str, list[str], int]]:
 def test_a_good_resource(ask: Ask, workspace: Workspace) -> None:
     answer = ask("/fhir/Patient/$validate", PATIENT)
     assert told(answer) == [("information", [], 0)]
-    with workspace.vault.database.ledger() as connection:
-        (act,) = Acts(connection).find(limit=5, correlation=answer.headers["X-Request-Id"])
+    act = act_of(workspace, answer)
     assert (act["action"], act["phase"], act["counts"]) == ("record:validate", "done", {"issues": 0})
 
 
@@ -138,7 +102,7 @@ def test_parameters(ask: Ask) -> None:
     assert [issue[:2] for issue in found] == [issue[:2] for issue in same]
     assert ("error", ["Patient.gender"], 18) in told(ask("/fhir/Patient/$validate", parameters(BAD, mode=mode)))
     body = parameters(PATIENT, unheard={"valueCode": "x"})
-    assert ask("/fhir/Patient/$validate", body).json()["issue"][0]["details"]["text"] == "http.parameters"
+    assert wrong(ask("/fhir/Patient/$validate", body))[1] == "http.parameters"
     assert ask("/fhir/Patient/$validate", parameters(PATIENT, mode={"valueUri": "x"})).status_code == 400
     assert told(ask("/fhir/Parameters/$validate", {"resourceType": "Parameters"})) == [("information", [], 0)]
     only = {"resourceType": "Parameters", "parameter": "x"}
@@ -159,7 +123,7 @@ def test_of_one_resource(ask: Ask) -> None:
 
 def test_what_cannot_be_asked(ask: Ask, client: httpx.Client) -> None:
     unknown = ask("/fhir/Patient/$validate?profile=http://profiles.test/x", PATIENT)
-    assert (unknown.status_code, unknown.json()["issue"][0]["details"]["text"]) == (400, "http.profile")
+    outcome(unknown, 400, "http.profile")
     assert ask("/fhir/Patient/$validate?mode=guess", PATIENT).status_code == 400
     assert ask("/fhir/Patient/$validate?colour=red", PATIENT).status_code == 400
     assert ask("/fhir/Starship/$validate", PATIENT).status_code == 404
@@ -177,12 +141,7 @@ def writing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     def write(resource: dict[str, Any], **settings: str) -> None:
         told = msgspec.convert(settings, ValidationSettings)
         monkeypatch.setattr(workspace.vault, "settings", msgspec.structs.replace(workspace.settings, validation=told))
-        operator = known(workspace, "operator")
-        with (
-            workspace.gate.enter(operator, "record:write", "test", "TREAT", account="production") as permit,
-            workspace.vault.database.transaction(permit) as tx,
-        ):
-            workspace.resources.update(permit, tx, resource)
+        fill(workspace, resource, action="record:write")
 
     return write
 

@@ -11,11 +11,9 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from tests.apps.served import Lines, known, serving
+from tests.apps.served import act_of, admit, outcome, own_workspace
 
-from carelake.access.principals import Principal, Principals
 from carelake.apps.wiring import Workspace
-from carelake.audit.readings import Acts
 from carelake.core.settings import ValidationSettings
 
 FHIR = {"Content-Type": "application/fhir+json"}
@@ -25,38 +23,10 @@ _numbers = count()
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("writing")
-    made = Workspace.create(folder / "workspace", {"CARELAKE_KEY_DIR": str(folder / "keys")})
-    with made.vault.database.ledger() as connection:
-        Principals(connection).add(Principal("writer", "service", ("application",), ("production",)))
-        Principals(connection).add(Principal("doctor", "person", ("clinician",), ("production",)))
-        Principals(connection).add(Principal("loader", "service", ("pipeline",), ("production",)))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def address(workspace: Workspace) -> Iterator[str]:
-    with serving(workspace, Lines()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def as_(workspace: Workspace, address: str) -> Iterator[Callable[[str], httpx.Client]]:
-    clients: dict[str, httpx.Client] = {}
-
-    def of(name: str) -> httpx.Client:
-        if name not in clients:
-            text = workspace.identity.issue(
-                known(workspace, name), purpose="TREAT", account="production", seconds=600
-            )
-            heads = {"Authorization": f"Bearer {text}"}
-            clients[name] = httpx.Client(base_url=f"{address}/fhir", timeout=20, headers=heads)
-        return clients[name]
-
-    yield of
-    for client in clients.values():
-        client.close()
+    with own_workspace(tmp_path_factory.mktemp("writing")) as made:
+        admit(made, "service", writer="application", loader="pipeline")
+        admit(made, "person", doctor="clinician")
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +54,6 @@ def make(client: httpx.Client, **more: Any) -> dict[str, Any]:
 def versions(client: httpx.Client, key: str) -> list[str]:
     answer = client.get(f"/Patient/{key}/_history")
     return [entry["response"]["etag"] for entry in answer.json().get("entry", ())]
-
-
-def code(answer: httpx.Response) -> str:
-    said: str = answer.json()["issue"][0].get("details", {}).get("text", "")
-    return said
 
 
 # --- create -------------------------------------------------------------------------------------------------------
@@ -150,7 +115,7 @@ def test_create_where_nothing_matches(client: httpx.Client) -> None:
     assert again.headers["ETag"] == 'W/"1"'
     other = client.post("/Patient", json=sent, headers=FHIR).json()
     several = client.post("/Patient", json=sent, headers={**FHIR, "If-None-Exist": named(sent)})
-    assert (several.status_code, code(several)) == (412, "http.several_matches")
+    outcome(several, 412, "http.several_matches")
     assert several.json()["issue"][0]["code"] == "multiple-matches"
     assert client.delete(f"/Patient/{other['id']}").status_code == 204
     assert client.post("/Patient", json=sent, headers={**FHIR, "If-None-Exist": named(sent)}).status_code == 200
@@ -191,8 +156,7 @@ def test_what_is_no_resource_of_this_type_is_refused(
         issue = answer.json()["issue"][0]
         assert issue["severity"] in ("error", "fatal")
         assert CANARY not in answer.text
-        with workspace.vault.database.ledger() as connection:
-            (act,) = Acts(connection).find(limit=20, correlation=answer.headers["X-Request-Id"])
+        act = act_of(workspace, answer)
         assert act["phase"] == "failed"
         assert CANARY not in json.dumps(act)
     assert client.get("/Patient?_summary=count").json()["total"] == before
@@ -296,7 +260,7 @@ def test_if_match(client: httpx.Client, match: str, status: int) -> None:
     assert answer.status_code == status
     assert versions(client, made["id"]) == (['W/"2"', 'W/"1"'] if status == 200 else ['W/"1"'])
     if status == 412:
-        assert code(answer) == "store.version_conflict"
+        outcome(answer, 412, "store.version_conflict")
 
 
 def test_if_match_of_what_is_not_there(client: httpx.Client) -> None:
@@ -315,7 +279,7 @@ def test_if_none_match_creates_only(client: httpx.Client) -> None:
     sent = patient(id="only-once")
     assert client.put("/Patient/only-once", json=sent, headers=heads).status_code == 201
     again = client.put("/Patient/only-once", json={**sent, "active": False}, headers=heads)
-    assert (again.status_code, code(again)) == (412, "http.precondition")
+    outcome(again, 412, "http.precondition")
     assert versions(client, "only-once") == ['W/"1"']
     heads["If-None-Match"] = 'W/"1"'
     assert client.put("/Patient/only-once", json={**sent, "active": False}, headers=heads).status_code == 412
@@ -345,12 +309,12 @@ def test_conditional_update(client: httpx.Client) -> None:
     own = client.put(f"/Patient?{named(sent)}", json={**sent, "id": key, "gender": "other"}, headers=FHIR)
     assert (own.status_code, own.headers["ETag"]) == (200, 'W/"3"')
     wrong = client.put(f"/Patient?{named(sent)}", json={**sent, "id": "another"}, headers=FHIR)
-    assert (wrong.status_code, code(wrong)) == (400, "http.id")
+    outcome(wrong, 400, "http.id")
     stale = client.put(f"/Patient?{named(sent)}", json=sent, headers={**FHIR, "If-Match": 'W/"1"'})
     assert stale.status_code == 412
     client.post("/Patient", json=sent, headers=FHIR)
     several = client.put(f"/Patient?{named(sent)}", json=sent, headers=FHIR)
-    assert (several.status_code, code(several)) == (412, "http.several_matches")
+    outcome(several, 412, "http.several_matches")
     assert versions(client, key) == ['W/"3"', 'W/"2"', 'W/"1"']
 
 
@@ -359,7 +323,7 @@ def test_conditional_update_under_an_id(client: httpx.Client) -> None:
     assert client.put(f"/Patient?{named(sent)}", json=sent, headers=FHIR).status_code == 201
     assert client.get("/Patient/chosen").status_code == 200
     taken = client.put("/Patient?identifier=urn:test|nobody", json=sent, headers=FHIR)
-    assert (taken.status_code, code(taken)) == (409, "http.id_taken")
+    outcome(taken, 409, "http.id_taken")
     assert versions(client, "chosen") == ['W/"1"']
     stale = {**FHIR, "If-Match": 'W/"1"'}
     nobody = client.put("/Patient?identifier=urn:test|nobody", json=patient(), headers=stale)
@@ -370,7 +334,7 @@ def test_without_an_id_there_must_be_a_condition(client: httpx.Client) -> None:
     for method in ("PUT", "DELETE"):
         more = {"json": patient(), "headers": FHIR} if method == "PUT" else {}
         answer = client.request(method, "/Patient", **more)
-        assert (answer.status_code, code(answer)) == (400, "http.no_condition")
+        outcome(answer, 400, "http.no_condition")
         assert client.request(method, "/Patient?nothing=1", **more).status_code == 400
 
 
@@ -414,7 +378,7 @@ def test_conditional_delete(client: httpx.Client) -> None:
     pair = patient()
     kept = [client.post("/Patient", json=pair, headers=FHIR).json()["id"] for _ in range(2)]
     several = client.delete(f"/Patient?{named(pair)}")
-    assert (several.status_code, code(several)) == (412, "http.several_matches")
+    outcome(several, 412, "http.several_matches")
     assert [client.get(f"/Patient/{key}").status_code for key in kept] == [200, 200]
 
 
@@ -466,7 +430,7 @@ def test_who_may_not_write_does_not(client: httpx.Client, as_: Callable[[str], h
         doctor.put(f"/Patient?{named(made)}", json=made, headers=FHIR),
         doctor.delete(f"/Patient?{named(made)}"),
     ):
-        assert (answer.status_code, code(answer)) == (403, "access.denied")
+        outcome(answer, 403, "access.denied")
     assert versions(client, made["id"]) == ['W/"1"']
 
 
@@ -479,16 +443,14 @@ def test_who_may_not_search_has_no_conditions(client: httpx.Client, as_: Callabl
         loader.put(f"/Patient?{named(sent)}", json=sent, headers=FHIR),
         loader.delete(f"/Patient?{named(sent)}"),
     ):
-        assert (answer.status_code, code(answer)) == (403, "access.denied")
+        outcome(answer, 403, "access.denied")
     assert client.get(f"/Patient?{named(sent)}").json()["total"] == 1
 
 
 def test_a_write_is_one_act_that_names_no_patient(client: httpx.Client, workspace: Workspace) -> None:
     sent = patient(name=[{"family": CANARY}])
     answer = client.post("/Patient", json=sent, headers={**FHIR, "If-None-Exist": named(sent)})
-    with workspace.vault.database.ledger() as connection:
-        acts = Acts(connection).find(limit=20, correlation=answer.headers["X-Request-Id"])
-    (act,) = acts
+    act = act_of(workspace, answer)
     assert (act["phase"], act["action"], act["target"], act["principal"]) == (
         "done",
         "record:write",
@@ -549,7 +511,7 @@ def test_references_must_lead_somewhere_where_that_is_asked(
 def test_an_id_that_none_can_have_is_no_address_of_an_update(client: httpx.Client) -> None:
     for key in ("under_score", "x" * 65):
         answer = client.put(f"/Patient/{key}", json=patient(id=key), headers=FHIR)
-        assert (answer.status_code, code(answer)) == (400, "http.id")
+        outcome(answer, 400, "http.id")
 
 
 def test_a_conditional_create_tells_where_what_it_found_is(client: httpx.Client, address: str) -> None:

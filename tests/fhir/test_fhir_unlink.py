@@ -108,3 +108,41 @@ def test_contained_extensions_addresses_and_texts() -> None:
 def test_any_text_is_read(text: str) -> None:
     assert GONE.masked(text) == text or GONE.named_in(text.encode("utf-8", "surrogatepass"))
     list(GONE.places(text.encode("utf-8", "surrogatepass")))
+
+
+WORDS = st.sampled_from([
+    LONG, "p1", "o1", "p11", "Patient/", "Observation/", "urn:uuid:", "http://s/", "/", ".", "-", " ", '"', "\\u00e9",
+    "x" * 48, "x" * 64, "A1b2", '"identifier"', '"value": "12345"', '"value":"1234"', "\n",
+])  # fmt: skip
+
+
+@given(st.lists(st.lists(WORDS, max_size=8).map("".join), max_size=9))
+@settings(max_examples=400, deadline=None)
+def test_the_quick_look_misses_nothing(texts: list[str]) -> None:
+    """Whatever a text names, it is among those that are worth to be parsed, whatever stands beside it."""
+    told = [text.encode() for text in texts]
+    near = GONE.may_be_in(told)
+    assert near == sorted(set(near))
+    for at, text in enumerate(told):
+        value = b'"identifier"' in text and (b'"value": "12345"' in text or b'"value":"12345"' in text)
+        if GONE.named_in(text) or GONE.told_in(text) or value:
+            assert at in near
+        if at in near:
+            assert GONE.may_be_in([text]) == [0]  # each alone as among others
+
+
+@pytest.mark.parametrize(
+    ("path", "theirs"),
+    [
+        (f"in/{LONG}.json", True),
+        (f"Jane_Doe_{LONG}.json.gz", True),
+        (f"{LONG}/bundle.json", True),
+        (f"fhir/Patient/{LONG}", True),
+        ("fhir/Patient/p1", True),
+        ("p1.json", False),
+        (f"x{LONG}.json", False),
+        (f"{LONG[:-1]}.json", False),
+    ],
+)
+def test_names_of_files(path: str, theirs: bool) -> None:
+    assert GONE.in_path(path.encode()) is theirs

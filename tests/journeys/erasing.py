@@ -30,6 +30,7 @@ def plant(rows: list[dict[str, Any]], chosen: list[str], folder: Path) -> set[st
     """Write files in which the chosen patients carry words of their own; these words."""
     words: set[str] = set()
     again, alone = [], []
+    folder.mkdir(parents=True)
     for number, key in enumerate(chosen):
         (patient,) = [row for row in rows if row["resourceType"] == "Patient" and row["id"] == key]
         family, given, mrn, born = (
@@ -47,6 +48,11 @@ def plant(rows: list[dict[str, Any]], chosen: list[str], folder: Path) -> set[st
         }
         again.append(changed)
         again.append({**changed, "active": True})  # so that the words are in the past, too
+        # As Synthea has it: a file of one person, called by the name, in which also somebody else's resource is.
+        house = {"resourceType": "Organization", "id": f"house-{number}", "name": "x"}
+        both = [{"fullUrl": f"urn:uuid:{one['id']}", "resource": one} for one in (again[-1], house)]
+        text = json.dumps({"resourceType": "Bundle", "type": "collection", "entry": both})
+        (folder / f"{given}_{family}.json").write_text(text)
         note = f"fnord{number}blatt"
         words.add(note)
         told = {
@@ -57,7 +63,6 @@ def plant(rows: list[dict[str, Any]], chosen: list[str], folder: Path) -> set[st
             {"resourceType": "Condition", "id": f"c-{key}", "subject": {"reference": f"Patient/{key}"}, "code": told}
         )
         words.add(f"c-{key}")
-    folder.mkdir(parents=True)
     survivors = [row["id"] for row in rows if row["resourceType"] == "Patient" and row["id"] not in chosen]
     (folder / "again.ndjson").write_text("\n".join(json.dumps(row) for row in [*again, *shared(chosen, survivors)]))
     for row in alone:

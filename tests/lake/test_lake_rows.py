@@ -39,6 +39,7 @@ def changes(bodies: list[bytes], ids: list[str]) -> pa.Table:
         [MOMENT] * count,
         [None] * count,
         [False] * count,
+        [None] * count,
         [body.decode() for body in bodies],
     ]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, rows.CHANGES, strict=True)], schema=rows.CHANGES)

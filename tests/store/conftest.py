@@ -15,6 +15,7 @@ from carelake.core.permit import Permit
 from carelake.core.settings import DatabaseSettings, Settings
 from carelake.fhir.query import parse_text
 from carelake.store import Kept, Resources, SearchResult
+from carelake.store.search import plan
 from carelake.store.write import parsed
 from carelake.vault.workspace import Vault
 
@@ -63,6 +64,16 @@ def record(tmp_path: Path, clock: FixedClock, permit_for: Callable[..., Permit])
         tmp_path / "w", settings=settings, key_dir=tmp_path / "k", clock=clock, ids=SequenceIds()
     ) as vault:
         yield Record(vault, clock, permit_for)
+
+
+@pytest.fixture(params=["gathered", "walked"])
+def planned(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Small numbers are gathered; with the bounds at nothing they are walked, as large ones are."""
+    if request.param == "walked":
+        monkeypatch.setattr(plan, "FEW", 1)
+        monkeypatch.setattr(plan, "_LEAST_ROOM", 1)
+        monkeypatch.setattr(plan, "_root", lambda number: 1)
+    return str(request.param)
 
 
 @pytest.fixture(params=["sqlcipher", pytest.param("postgres", marks=pytest.mark.slow)])

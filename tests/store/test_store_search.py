@@ -11,7 +11,6 @@ from tests.store.search_oracle import DATES, NUMBERS, World, hospital
 
 from carelake.core.errors import CarelakeError, Unsupported
 from carelake.fhir.query import parse, parse_text
-from carelake.store.search import plan
 
 prefix = st.sampled_from(["", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap"])
 token = st.sampled_from(["a", "b", "http://loinc.org|a", "|a", "urn:x|", "A\\|b", "a,b", "none", "urn:none|a"])
@@ -93,16 +92,6 @@ def filled(record: Any) -> tuple[Any, World]:
     record.keep(*[{**one, "language": "de"} for one in resources])
     record.keep(*resources)
     return record, World(resources)
-
-
-@pytest.fixture(params=["gathered", "walked"])
-def planned(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Small numbers are gathered; with the bounds at nothing they are walked, as large ones are."""
-    if request.param == "walked":
-        monkeypatch.setattr(plan, "FEW", 1)
-        monkeypatch.setattr(plan, "_LEAST_ROOM", 1)
-        monkeypatch.setattr(plan, "_root", lambda number: 1)
-    return str(request.param)
 
 
 _many = settings(

@@ -12,16 +12,6 @@ from tests.store.search_oracle import World, hospital
 
 from carelake.core.errors import Invalid
 from carelake.fhir.query import parse
-from carelake.store.search import plan
-
-
-@pytest.fixture(params=["gathered", "walked"])
-def planned(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "walked":
-        monkeypatch.setattr(plan, "FEW", 1)
-        monkeypatch.setattr(plan, "_LEAST_ROOM", 1)
-        monkeypatch.setattr(plan, "_root", lambda number: 1)
-    return str(request.param)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from carelake.core.clock import FixedClock
 from carelake.core.ids import SequenceIds
 from carelake.core.permit import Permit
 from carelake.core.settings import DatabaseSettings, Settings
-from carelake.store.search import plan
 from carelake.vault.workspace import Vault
 
 pytestmark = pytest.mark.slow
@@ -97,15 +96,6 @@ def filled(postgres_server: Any, tmp_path_factory: Any) -> Iterator[tuple[Record
         yield record, World(resources)
     with postgres_server.connect() as connection:
         connection.execute("DROP DATABASE searched WITH (FORCE)")
-
-
-@pytest.fixture(params=["gathered", "walked"])
-def planned(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "walked":
-        monkeypatch.setattr(plan, "FEW", 1)
-        monkeypatch.setattr(plan, "_LEAST_ROOM", 1)
-        monkeypatch.setattr(plan, "_root", lambda number: 1)
-    return str(request.param)
 
 
 def pairs(text: str) -> tuple[str, list[tuple[str, str]]]:

@@ -13,7 +13,6 @@ from tests.store.test_store_search import observation_pairs, person_pairs
 from carelake.core.errors import Refused
 from carelake.fhir.compartment import owner
 from carelake.fhir.query import parse
-from carelake.store.search import plan
 
 
 @pytest.fixture
@@ -21,15 +20,6 @@ def filled(record: Any) -> tuple[Any, list[dict[str, Any]]]:
     resources = hospital(7)
     record.keep(*resources)
     return record, resources
-
-
-@pytest.fixture(params=["gathered", "walked"])
-def planned(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "walked":
-        monkeypatch.setattr(plan, "FEW", 1)
-        monkeypatch.setattr(plan, "_LEAST_ROOM", 1)
-        monkeypatch.setattr(plan, "_root", lambda number: 1)
-    return str(request.param)
 
 
 def limited(record: Any, patient: str) -> Any:

@@ -97,7 +97,7 @@ class Gate:
         For readings. What it gives is to be called after the block, and commits the acts of all; none of the callers
         may be answered before it has returned, and nothing at all but the error when it raises.
         """
-        with self.gathering() as settle, self._vault.database.together():
+        with self.gathering() as settle, self._vault.database.together(), self._vault.keyring.steady():
             yield settle
 
     def gathering(self) -> AbstractContextManager[Callable[[], None]]:
@@ -169,6 +169,15 @@ class Gate:
         Nobody is asked: that was decided before, and the copy is not to be opened without. The vault does the job.
         """
         with self._unasked(account, "record:erase", "erased after this copy was made") as permit:
+            yield permit
+
+    @contextmanager
+    def resuming(self, account: str) -> Iterator[Permit]:
+        """A permit to bring to its end an erasure that was broken off.
+
+        Nobody is asked: who began it was, and half of a patient is not to stay because they may not do it any more.
+        """
+        with self._unasked(account, "record:erase", "an erasure that was broken off") as permit:
             yield permit
 
     @contextmanager

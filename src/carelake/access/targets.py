@@ -30,7 +30,7 @@ def shown_target(text: str, names: Collection[str] = ()) -> str:
     Args:
         names: words that are known beside our own, for example of recipes.
     """
-    if text in _PLACES or text in names or _REF.fullmatch(text) or _OWN_ID.fullmatch(text) or is_resource(text):
+    if is_resource(text) or text in _PLACES or text in names or _REF.fullmatch(text) or _OWN_ID.fullmatch(text):
         return text
     kind, _, rest = text.partition("/")
     if kind in ("group", "principal") and len(rest) > 0 and len(text) <= _LONGEST:

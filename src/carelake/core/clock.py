@@ -40,7 +40,7 @@ class FixedClock:
 
 def iso(moment: datetime) -> str:
     """A FHIR instant in UTC with milliseconds, ``2026-11-22T01:02:03.456Z``; sorts as text."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def instant(text: str) -> datetime:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 __all__ = ["Ids", "RandomIds", "SequenceIds", "derived_uuid"]
 
+_LOW = (1 << 62) - 1
 _NAMESPACE = uuid.UUID("6f5c2c0a-8f5e-5d0b-9a53-3c3a7d1f0e11")
 
 
@@ -25,7 +26,8 @@ class RandomIds:
 
     def new(self) -> str:
         millis = time.time_ns() // 1_000_000
-        value = (millis << 80) | (0x7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | secrets.randbits(62)
+        drawn = secrets.randbits(74)  # in one call: each is one of the system
+        value = (millis << 80) | (0x7 << 76) | ((drawn >> 62) << 64) | (0b10 << 62) | (drawn & _LOW)
         return f"{value:032x}"
 
 

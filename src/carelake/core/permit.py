@@ -1,7 +1,8 @@
 """The permit: the one capability that opens bytes and rows (decision D2).
 
 `access.gate` mints it, `vault` checks it before it unwraps a key, opens a zone or starts a transaction. The seal is
-an HMAC under a secret that lives in this process only, so a permit cannot be made up, altered or carried elsewhere.
+a MAC (BLAKE2b with a key, RFC 7693) under a secret that lives in this process only, so a permit cannot be made up,
+altered or carried elsewhere.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 from carelake.core.errors import Refused
@@ -78,20 +80,25 @@ class Permit:
 
 def _seal(permit: Permit) -> bytes:
     said = "\x1f".join(
-        [
+        (
             permit.act,
             permit.principal,
             permit.account,
             permit.purpose,
             permit.action,
             permit.target,
-            ",".join(sorted(permit.grants)),
+            _in_order(permit.grants),
             ",".join(permit.scope),
             permit.expires.isoformat(),
             str(id(permit.log)),
-        ]
+        )
     )
-    return hmac.digest(_SECRET, said.encode(), hashlib.sha256)
+    return hashlib.blake2b(said.encode(), key=_SECRET, digest_size=32).digest()
+
+
+@lru_cache(1024)
+def _in_order(grants: frozenset[str]) -> str:
+    return ",".join(sorted(grants))
 
 
 def mint(
@@ -108,8 +115,9 @@ def mint(
     log: ActLog,
 ) -> Permit:
     """Make a sealed permit. Only `access.gate` may call this; a test of the architecture holds it to that."""
-    bare = Permit(act, principal, account, purpose, action, target, frozenset(grants), scope, expires, log, b"")
-    return Permit(act, principal, account, purpose, action, target, bare.grants, scope, expires, log, _seal(bare))
+    permit = Permit(act, principal, account, purpose, action, target, frozenset(grants), scope, expires, log)
+    object.__setattr__(permit, "seal", _seal(permit))
+    return permit
 
 
 def check(permit: Permit, grant: str, *, now: datetime, account: str | None = None) -> None:

@@ -80,7 +80,7 @@ class LakeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_limit: str = "4GB"
     threads: int = 2
     buckets: int = 16
-    keep_days: int = 30
+    keep_days: int = 7
     grace_seconds: int = 3600
 
 
@@ -323,6 +323,7 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         source_per_second: requests from one address (IPv6: one /64), over all workers; 0 counts none.
         burst_seconds: how long one who was quiet may go on at any speed, in seconds' worth of requests.
         answer_seconds: how long an answer may take to be made.
+        silent_seconds: a worker whose event loop does not run for so long is ended, and another one begins; 0: never.
         gzip: compress answers for those who take that.
         max_bundle_entries: entries of one batch or transaction.
     """
@@ -337,6 +338,7 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source_per_second: float = 10_000.0
     burst_seconds: float = 2.0
     answer_seconds: float = 60.0
+    silent_seconds: float = 30.0
     gzip: bool = True
     max_bundle_entries: int = 1000
 
@@ -345,8 +347,8 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"serve.workers is {self.workers}; one to 64 processes answer")
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ValueError("serve.tls_certificate and serve.tls_key are given both or neither")
-        if min(self.principal_per_second, self.source_per_second, self.hsts_seconds) < 0:
-            raise ValueError("serve: rates and hsts_seconds are 0 or more")
+        if min(self.principal_per_second, self.source_per_second, self.hsts_seconds, self.silent_seconds) < 0:
+            raise ValueError("serve: rates, hsts_seconds and silent_seconds are 0 or more")
         if self.burst_seconds <= 0 or self.answer_seconds <= 0:
             raise ValueError("serve.burst_seconds and serve.answer_seconds are more than 0")
 

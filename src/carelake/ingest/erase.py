@@ -11,9 +11,10 @@ one that the landing is named by: what is left is proved to be what came. A land
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import msgspec
@@ -30,6 +31,7 @@ from carelake.fhir.gone import Gone
 from carelake.fhir.references import rewrite
 from carelake.fhir.unlink import without
 from carelake.ingest.batches import Entry, Mark
+from carelake.ingest.blanking import BLOCK, Span, blocks, copy, is_blank, joined, meets
 from carelake.ingest.entries import entries_of
 from carelake.ingest.landing import ERASED, ZONE, Landing, landing_of
 from carelake.ingest.tables import landing as table
@@ -38,12 +40,11 @@ from carelake.vault.workspace import Vault
 
 __all__ = ["Landed", "LandingEraser"]
 
-_BLOCK = 1 << 20
 _OVERLAP = 256
+_SHORTEST = len(b"Aaa/1")
+"""Fewer bytes than this between two entries name nobody."""
+_PATIENT = re.compile(rb'"resourceType"\s*:\s*"Patient"')
 _L, _Q = table.c, quarantine.c
-
-Span = tuple[int, int]
-"""Start and end of bytes."""
 
 
 class _Manifest(msgspec.Struct, frozen=True, array_like=True):
@@ -79,11 +80,23 @@ class Landed:
 
 @dataclass(slots=True)
 class _Found:
-    """What is to be blanked in a landing. ``entries``: all of its entries; ``left``: those that stay."""
+    """What is to be blanked in a landing.
 
-    spans: list[Span]
-    entries: int
-    left: int
+    Attributes:
+        entries: all of its entries. left: those that stay.
+        patients: Patients among those that go. others: Patients among those that stay.
+    """
+
+    spans: list[Span] = field(default_factory=list)
+    entries: int = 0
+    left: int = 0
+    patients: int = 0
+    others: int = 0
+
+    @property
+    def theirs(self) -> bool:
+        """Whether it was the file of the erased, so that its name may be their name."""
+        return bool(self.patients and not self.others)
 
 
 class LandingEraser:
@@ -147,33 +160,31 @@ class LandingEraser:
             if not found.left:
                 self._remove(permit, row, told)
                 return
-            self._blank(permit, row, stream, found.spans, told)
+            self._blank(permit, row, stream, found, told)
 
     def _find(self, stream: BinaryIO, landing: Landing, gone: Gone, known: set[Span]) -> _Found:
-        spans: list[Span] = []
-        outside: list[Span] = []
-        entries = left = at = 0
-        for entry in entries_of(stream, landing, self._vault.settings.ingest):
-            length = len(entry.data) or (entry.refused.length if entry.refused else 0)
-            start = entry.refused.offset if entry.refused and not entry.data else entry.offset
-            if not entry.data:
-                continue  # looked at below, as bytes
-            if _blank(entry.data):
-                outside.append((at, start))
-                at = start + length
-                continue
-            entries += 1
-            if (start, start + length) in known or _names(entry, gone):
-                spans.append((start, start + length))
-            else:
-                left += 1
-            outside.append((at, start))
-            at = max(at, start + length)
-        outside.append((at, landing.size))
-        for start, end in outside:
-            if end > start:
-                spans += _in_bytes(stream, start, end, gone)
-        return _Found(sorted(set(spans)), entries, left)
+        found, outside, at = _Found(), list[Span](), 0
+        for page in _pages(entries_of(stream, landing, self._vault.settings.ingest)):
+            near = set(gone.may_be_in([entry.data for entry in page]))
+            for number, entry in enumerate(page):
+                start, end = entry.offset, entry.offset + len(entry.data)
+                if start - at >= _SHORTEST:
+                    outside.append((at, start))
+                at = max(at, end)
+                if is_blank(entry.data):
+                    continue
+                found.entries += 1
+                is_patient = _PATIENT.search(entry.data) is not None
+                if (start, end) in known or _names(entry, gone, near=number in near):
+                    found.spans.append((start, end))
+                    found.patients += is_patient
+                else:
+                    found.left += 1
+                    found.others += is_patient
+        for start, end in [*outside, (at, landing.size)]:
+            found.spans += _in_bytes(stream, start, end, gone)
+        found.spans = sorted(set(found.spans))
+        return found
 
     def _remove(self, permit: Permit, row: Row[Any], told: Landed) -> None:
         with self._vault.database.transaction(permit) as tx:
@@ -187,13 +198,13 @@ class LandingEraser:
             permit.log.count(landings_removed=1)
         told.add(Landed(removed=1, bytes=row.size, refused=gone))
 
-    def _blank(self, permit: Permit, row: Row[Any], stream: BinaryIO, spans: list[Span], told: Landed) -> None:
-        before = self._manifest(permit, row.id)
+    def _blank(self, permit: Permit, row: Row[Any], stream: BinaryIO, found: _Found, told: Landed) -> None:
+        spans, before = found.spans, self._manifest(permit, row.id)
         old = [(at, at + length) for at, length, digest in before.ranges if not digest] if before else []
-        blanks = _joined([*spans, *old])
+        blanks = joined([*spans, *old])
         out = self._vault.objects.create(permit, ZONE, row.object)
         try:
-            made = _Manifest(row.ref, row.size, _copy(stream, row.size, blanks, set(old), out.write))
+            made = _Manifest(row.ref, row.size, copy(stream, row.size, blanks, set(old), out.write))
             packed = zstandard.compress(msgspec.json.encode(made))
             name = self._vault.keyring.reference(permit, "manifest", msgspec.json.encode(made))
             with self._vault.database.transaction(permit) as tx:
@@ -201,6 +212,8 @@ class LandingEraser:
                 self._vault.objects.keeping.purge(permit, ZONE, row.object)
                 out.commit()
                 refused = self._settle(permit, tx, row, spans)
+                if found.theirs:
+                    self._unname(tx, row)
                 tx.execute(delete(landing_manifest).where(landing_manifest.c.landing == row.id))
                 tx.execute(insert(landing_manifest).values(landing=row.id, digest=name, ranges=packed))
                 permit.log.wrote(row.ref)
@@ -214,11 +227,18 @@ class LandingEraser:
     @staticmethod
     def _settle(permit: Permit, tx: Connection, row: Row[Any], spans: Sequence[Span]) -> int:
         """Delete the refusals of what was blanked."""
+        whole = joined(spans)
         query = select(_Q.number, _Q.offset, _Q.length).where(_Q.account == permit.account, _Q.landing == row.id)
-        over = [one.number for one in tx.execute(query) if _meets(spans, one.offset, one.offset + one.length)]
+        over = [one.number for one in tx.execute(query) if meets(whole, one.offset, one.offset + one.length)]
         for start in range(0, len(over), 500):
             tx.execute(delete(quarantine).where(_Q.number.in_(over[start : start + 500])))
         return len(over)
+
+    @staticmethod
+    def _unname(tx: Connection, row: Row[Any]) -> None:
+        """Forget the path of a file that was theirs, though it held what stays: it may be their name."""
+        tx.execute(update(table).where(_L.id == row.id).values(source=""))
+        tx.execute(update(quarantine).where(_Q.account == row.account, _Q.landing == row.id).values(source=""))
 
     def _unlanded(self, permit: Permit, gone: Gone, told: Landed) -> None:
         """Names of files: a path can be a patient's name and id; and refusals of what never landed."""
@@ -226,7 +246,7 @@ class LandingEraser:
             for one, key in ((table, _L.id), (quarantine, _Q.number)):
                 query = select(key, one.c.source).where(one.c.account == permit.account, one.c.source != "")
                 for number, source in tx.execute(query).all():
-                    if gone.named_in(source.encode("utf-8", "surrogateescape")):
+                    if gone.in_path(source.encode("utf-8", "surrogateescape")):
                         tx.execute(update(one).where(key == number).values(source=""))
                         permit.log.count(sources_blanked=1)
 
@@ -257,7 +277,7 @@ class LandingEraser:
             with self._vault.objects.open(permit, ZONE, row.object) as stream:
                 for offset, length, digest in made.ranges:
                     told, bare = hashlib.sha256(), True
-                    for block in _blocks(stream, offset, offset + length):
+                    for block in blocks(stream, offset, offset + length):
                         told.update(block)
                         bare = bare and not block.strip(b"{} \n0-")
                     if digest not in ("", told.hexdigest()) or (not digest and not bare):
@@ -266,31 +286,31 @@ class LandingEraser:
                         )
         return count
 
-    def residue(self, permit: Permit, gone: Gone) -> int:
+    def residue(
+        self, permit: Permit, gone: Gone, *, progress: Callable[[int, int], None] = lambda done, of: None
+    ) -> int:
         """Entries of landings that still name what is gone, or bytes between them."""
         count = 0
-        for row in self._rows(permit):
+        rows = self._rows(permit)
+        for number, row in enumerate(rows, 1):
             if row.object:
                 landing = replace(landing_of(row), mark=Mark(), finished=False)
                 with self._vault.objects.open(permit, ZONE, row.object) as stream:
                     count += len(self._find(stream, landing, gone, set()).spans)
+            progress(number, len(rows))
         with self._vault.database.reading(permit) as tx:
             for one in (table, quarantine):
                 query = select(one.c.source).where(one.c.account == permit.account, one.c.source != "")
-                count += sum(gone.named_in(s.encode("utf-8", "surrogateescape")) for s in tx.scalars(query))
+                count += sum(gone.in_path(s.encode("utf-8", "surrogateescape")) for s in tx.scalars(query))
         return count
 
 
-def _blank(data: bytes) -> bool:
-    return data.startswith(b"{") and data.endswith(b"}") and not data[1:-1].strip(b" \n") and len(data) > 2
-
-
-def _names(entry: Entry, gone: Gone) -> bool:
-    """Whether an entry is erased, or names what is."""
+def _names(entry: Entry, gone: Gone, *, near: bool) -> bool:
+    """Whether an entry is erased, or names what is; ``near`` tells that its text may."""
     said = set(entry.mapping.values())
     if not said.isdisjoint(gone.resources):
         return True
-    if not gone.may_be_in(entry.data) and not _maybe(entry, gone):
+    if not near and not gone.has_id(entry.given_id):
         return False
     try:
         body = canonical.load(entry.data)
@@ -309,75 +329,27 @@ def _names(entry: Entry, gone: Gone) -> bool:
         return gone.named_in(entry.data)  # it was refused: its shape may be anything
 
 
-def _maybe(entry: Entry, gone: Gone) -> bool:
-    """Whether the id of an entry, short, is that of something erased: `Gone.named_in` does not see it alone."""
-    return any(key in entry.data for key in gone.short_ids) or entry.given_id.encode() in gone.short_ids
+def _pages(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    """Entries that have a text, some at a time: what has none is looked at as bytes."""
+    page: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if entry.data:
+            page.append(entry)
+            size += len(entry.data)
+        if size >= BLOCK:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
 
 
 def _in_bytes(stream: BinaryIO, start: int, end: int, gone: Gone) -> Iterator[Span]:
     """Ids in what stands between entries: addresses of entries, broken text."""
     at, held = start, b""
-    for block in _blocks(stream, start, end):
+    for block in blocks(stream, start, end):
         text = held + block
         for first, last in gone.places(text):
             yield at - len(held) + first, at - len(held) + last
         at += len(block)
         held = text[-_OVERLAP:]
-
-
-def _blocks(stream: BinaryIO, start: int, end: int) -> Iterator[bytes]:
-    stream.seek(start)
-    while start < end and (block := stream.read(min(_BLOCK, end - start))):
-        start += len(block)
-        yield block
-
-
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Spans in order, none within another."""
-    made: list[Span] = []
-    for start, end in sorted(set(spans)):
-        if made and start < made[-1][1]:
-            made[-1] = (made[-1][0], max(end, made[-1][1]))
-        else:
-            made.append((start, end))
-    return made
-
-
-def _meets(spans: Sequence[Span], start: int, end: int) -> bool:
-    return any(a < end and start < b for a, b in spans)
-
-
-def _copy(
-    stream: BinaryIO, size: int, blanks: Sequence[Span], old: set[Span], write: Callable[[bytes], object]
-) -> list[tuple[int, int, str]]:
-    """Write the content with these spans blanked; the manifest's ranges."""
-    ranges: list[tuple[int, int, str]] = []
-    at = 0
-    for start, end in [*blanks, (size, size)]:
-        if start > at:
-            digest = hashlib.sha256()
-            for block in _blocks(stream, at, start):
-                digest.update(block)
-                write(block)
-            ranges.append((at, start - at, digest.hexdigest()))
-        if end > start:
-            for block in _blocks(stream, start, end):
-                write(_emptied(block, first=stream.tell() - len(block) == start, last=stream.tell() == end))
-            ranges.append((start, end - start, ""))
-        at = end
-    return ranges
-
-
-_TO_SPACE = bytes(10 if code == 10 else 32 for code in range(256))
-
-
-def _emptied(block: bytes, *, first: bool, last: bool) -> bytes:
-    """An empty object of the same length and lines; an id within a text becomes zeros."""
-    if first and not block.startswith(b"{"):
-        return b"0" * len(block)
-    made = bytearray(block.translate(_TO_SPACE))
-    if first:
-        made[:1] = b"{"
-    if last:
-        made[-1:] = b"}"
-    return bytes(made)

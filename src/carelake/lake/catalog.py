@@ -30,6 +30,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from carelake.core.errors import Unsupported
 from carelake.core.permit import Permit
+from carelake.lake.layout import laid
 from carelake.lake.tables import lake_table
 from carelake.vault.database import scope_of
 from carelake.vault.filesystem import VaultFileSystem
@@ -103,8 +104,14 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
         partition_spec: PartitionSpec = UNPARTITIONED_PARTITION_SPEC,
         sort_order: SortOrder = UNSORTED_SORT_ORDER,
         properties: Properties = EMPTY_DICT,
+        *,
+        buckets: int = 0,
     ) -> Table:
-        """Make an empty table; CommitFailedException when another writer was first."""
+        """Make an empty table; CommitFailedException when another writer was first.
+
+        Args:
+            buckets: of patients, by which it is laid out from the start (`layout`).
+        """
         name = self.table_name_from(identifier)
         place = f"vault://lake/iceberg/{name}"
         metadata = new_table_metadata(
@@ -114,13 +121,15 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
             sort_order=sort_order,
             properties=properties,
         )
+        if buckets:
+            metadata = laid(metadata, buckets)
         at = load_location_provider(place, properties).new_table_metadata_file_location()
         self._write_metadata(metadata, self._io, at)
         with self._vault.database.transaction(self._permit) as tx:
             if tx.execute(self._row(name)).first():
                 raise CommitFailedException("The table was made by another writer meanwhile.")
             tx.execute(insert(lake_table).values(account=self._permit.account, name=name, location=at))
-        return self.load_table(identifier)
+        return Table((self._permit.account, name), metadata, at, self._io, self)
 
     def load_table(self, identifier: str | Identifier) -> Table:
         """The table as its current metadata says; NoSuchTableError where there is none."""

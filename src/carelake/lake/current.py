@@ -28,7 +28,10 @@ from carelake.lake.engine import run
 from carelake.lake.files import Files
 from carelake.vault.workspace import Vault
 
-__all__ = ["INTERNAL", "Rows", "rows_of"]
+__all__ = ["ERASED", "INTERNAL", "Rows", "rows_of"]
+
+ERASED = "carelake.erased"
+"""Property of a table that rows were taken out of by an erasure."""
 
 INTERNAL = frozenset({"seq", "deleted", "replaced_seq"})
 """Key columns that tell versions apart; rows of `current` are without them."""
@@ -68,7 +71,7 @@ class Rows:
             coded: columns of text that are given as dictionaries.
         """
         wanted = [name for name in self._names(columns) if name not in INTERNAL]
-        if "replaced_seq" not in self.schema.column_names:
+        if "replaced_seq" not in self._names(None):
             return self._latest(wanted, patient)
         parts = [self._current(file, wanted, patient, coded) for file in self._planned(_of(patient))]
         return _together(parts, wanted, self.files)
@@ -89,7 +92,7 @@ class Rows:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _names(self, columns: Collection[str] | None) -> list[str]:
-        return [name for name in self.schema.column_names if columns is None or name in columns]
+        return [field.name for field in self.schema.fields if columns is None or field.name in columns]
 
     def _planned(self, only: BooleanExpression) -> Iterator[DataFile]:
         for task in self.table.scan(only, snapshot_id=self.snapshot_id).plan_files():
@@ -133,24 +136,27 @@ class Rows:
 
     def _latest(self, wanted: list[str], patient: str | None) -> pa.Table:
         """As `current`, of a table from before rows told what they replaced."""
-        names = [name for name in self.schema.column_names if name in {*wanted, "id", "seq", "deleted"}]
-        versions = self.versions([*names, "patient"])
+        versions = self.versions({*wanted, "id", "seq", "deleted", "patient"})
         found = run(_LATEST, {"versions": versions}, limits=self.limits)
-        if patient is not None:
-            found = found.filter(pc.field("patient") == patient)
-        return found.select(wanted)
+        return (found if patient is None else found.filter(pc.field("patient") == patient)).select(wanted)
 
 
 def rows_of(permit: Permit, vault: Vault, resource_type: str, snapshot_id: int) -> Rows:
     """The rows of a type as of an Iceberg snapshot.
 
     Raises:
-        Gone: ``lake.expired``.
+        Gone: ``lake.erased``, ``lake.expired``.
     """
     table = VaultCatalog(vault, permit).load_table((permit.account, resource_type))
     found = table.snapshot_by_id(snapshot_id)
     if found is None:
-        raise Gone("lake.expired", "That snapshot was expired by an erasure or by age; read the newest one.")
+        if ERASED in table.properties:
+            raise Gone(
+                "lake.erased",
+                "Somebody who was in that snapshot was erased by law since, so it cannot be given again; "
+                "read the newest one.",
+            )
+        raise Gone("lake.expired", "That snapshot was expired by age; read the newest one, or tag what is to stay.")
     schemas = {one.schema_id: one for one in table.metadata.schemas}
     schema = schemas.get(found.schema_id, table.schema())
     return Rows(table, snapshot_id, Files(vault, permit, table.metadata, schema), vault.settings.lake)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.expressions import AlwaysFalse, BooleanExpression, In, Or
+from pyiceberg.expressions import In
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import Table
 from pyiceberg.table.update.snapshot import ExpireSnapshots
@@ -33,6 +33,9 @@ from carelake.fhir.gone import Gone
 from carelake.lake import rows
 from carelake.lake.catalog import VaultCatalog
 from carelake.lake.engine import connect
+from carelake.lake.feeding import changes_table
+from carelake.lake.files import Files
+from carelake.lake.rewriting import rewrite
 from carelake.lake.schema import of_arrow
 from carelake.lake.sync import SEQ, moved, position, seq_of, told_of
 from carelake.lake.tables import lake_table
@@ -42,6 +45,7 @@ from carelake.vault.workspace import Vault
 __all__ = ["Leaving", "erase", "held", "residue"]
 
 _ZONE = "lake"
+_SOME = 10_000
 _MARK = "carelake.erased"
 
 
@@ -121,8 +125,8 @@ def _table(
     if snapshot is None:
         return
     again = sorted(leaving.rewritten.get(name, ()))
-    out = _matching(table, _condition(leaving, name))
-    anew = _matching(table, _in("seq", again))
+    out = _theirs(table, leaving, name)
+    anew = _matching(table, "seq", again)
     if out or anew:
         told["lake_tables"] += 1
         told["lake_rows"] += len(out)
@@ -132,44 +136,25 @@ def _table(
     told["lake_files_removed"] += _sweep(permit, vault, catalog, table, mark)
 
 
-def _condition(leaving: Leaving, name: str) -> BooleanExpression:
-    return Or(_in("patient", sorted(leaving.patients)), _in("seq", sorted(leaving.seqs.get(name, ()))))
+def _theirs(table: Table, leaving: Leaving, name: str) -> set[int]:
+    """Numbers of the rows that are to leave; two questions, since each of them leaves other files out."""
+    of_patients = _matching(table, "patient", sorted(leaving.patients))
+    return of_patients | _matching(table, "seq", sorted(leaving.seqs.get(name, ())))
 
 
-def _in(column: str, values: Sequence[Any]) -> BooleanExpression:
-    return In(column, values) if values else AlwaysFalse()
+def _matching(table: Table, column: str, values: Sequence[Any]) -> set[int]:
+    """Numbers of the rows that have one of the values."""
+    return set(table.scan(In(column, values), ("seq",)).to_arrow().column("seq").to_pylist()) if values else set()
 
 
-def _matching(table: Table, condition: BooleanExpression) -> list[int]:
-    """Numbers of the rows that a condition finds."""
-    found: list[int] = table.scan(condition, ("seq",)).to_arrow().column("seq").to_pylist()
-    return found
-
-
-def _change(permit: Permit, vault: Vault, table: Table, feed: Feed, out: Sequence[int], again: Sequence[int]) -> None:
-    kept = {SEQ: str(seq_of(table))}
-    with table.transaction() as tx:
-        # By their numbers alone: a deletion by several columns keeps every row in which one of them is null.
-        tx.delete(In("seq", sorted({*out, *again})), snapshot_properties=kept)
-        made = _rows(permit, vault, table, feed.changes_of(permit, again)) if again else None
-        if made is not None and len(made):
-            tx.append(made, snapshot_properties=kept)
+def _change(permit: Permit, vault: Vault, table: Table, feed: Feed, out: set[int], again: set[int]) -> None:
+    made = _rows(permit, vault, table, feed.changes_of(permit, sorted(again))) if again else None
+    rewrite(permit, vault, table, out | again, made, {SEQ: str(seq_of(table))})
 
 
 def _rows(permit: Permit, vault: Vault, table: Table, changes: Sequence[Change]) -> pa.Table:
     name = str(table.name()[-1])
-    batch = pa.table(
-        {
-            "seq": pa.array([one.seq for one in changes], pa.int64()),
-            "id": pa.array([one.id for one in changes], pa.string()),
-            "version": pa.array([one.version for one in changes], pa.int32()),
-            "last_updated": pa.array([one.last_updated for one in changes]).cast(pa.timestamp("us", "UTC")),
-            "patient": pa.array([one.owner or None for one in changes], pa.string()),
-            "deleted": pa.array([one.deleted for one in changes], pa.bool_()),
-            "body": pa.array([None if one.deleted else one.body.decode() for one in changes], pa.string()),
-        },
-        schema=rows.CHANGES,
-    )
+    batch = changes_table(changes)
     record = of_arrow(name, schema_to_pyarrow(table.schema(), include_field_ids=False))
     with connect(vault.settings.lake) as connection:
         return rows.rows(connection, record, batch)
@@ -234,42 +219,51 @@ def _note(
         permit.log.wrote(name)
 
 
-def residue(permit: Permit, vault: Vault, leaving: Leaving, gone: Gone) -> int:
-    """Rows that still are theirs, columns of batches that name them, and files that no table uses."""
+def residue(
+    permit: Permit,
+    vault: Vault,
+    leaving: Leaving,
+    gone: Gone,
+    *,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> int:
+    """Rows that still are theirs, columns that name them, and files that no table uses; one file at a time."""
     catalog = VaultCatalog(vault, permit)
+    wanted = pa.array(sorted(gone.resources), pa.string())
+    names = catalog.list_tables()
     count = 0
-    for _, name in catalog.list_tables():
+    for number, (_, name) in enumerate(names, 1):
         table = catalog.load_table((permit.account, name))
-        if table.current_snapshot() is None:
-            continue
-        count += len(_matching(table, _condition(leaving, name)))
-        count += len({one.name for one in vault.objects.list(permit, _ZONE, _prefix(name))} - _used(table))
-        names = pa.array(sorted(gone.resources), pa.string())
-        for batch in table.scan().to_arrow_batch_reader():
-            count += sum(_named(text, names, gone) for text in _texts(batch))
+        if table.current_snapshot() is not None:
+            count += len(_theirs(table, leaving, name))
+            count += len({one.name for one in vault.objects.list(permit, _ZONE, _prefix(name))} - _used(table))
+            files = Files(vault, permit, table.metadata)
+            for task in table.scan().plan_files():
+                for batch in files.read(task.file).to_batches(_SOME):
+                    count += sum(_named(text, wanted, gone) for column in batch.columns for text in _leaves(column))
+        progress(number, len(names))
     return count
 
 
 def _named(array: pa.Array, names: pa.Array, gone: Gone) -> bool:
     if pc.any(pc.is_in(array, names)).as_py():
         return True
-    offsets, data = array.buffers()[1:3]
-    return data is not None and offsets is not None and gone.told_in(data.to_pybytes())
+    text = _joined(array)
+    return bool(gone.may_be_in([text])) and gone.told_in(text)
 
 
-def _texts(batch: pa.RecordBatch) -> Iterable[pa.Array]:
-    """All texts of a batch, column by column: nested ones too."""
-    for column in batch.columns:
-        yield from _leaves(column)
+def _joined(array: pa.Array) -> bytes:
+    """All texts, a line each: what ends in one does not run into the next."""
+    kept = array.drop_null().cast(pa.large_string())
+    whole = pa.LargeListArray.from_arrays(pa.array([0, len(kept)], pa.int64()), kept)
+    return bytes(pc.binary_join(whole, pa.scalar("\n", pa.large_string()))[0].as_buffer())
 
 
 def _leaves(array: pa.Array) -> Iterable[pa.Array]:
-    if pa.types.is_struct(array.type):
-        for at in range(array.type.num_fields):
-            yield from _leaves(array.field(at))
-    elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-        yield from _leaves(array.values)
-    elif pa.types.is_string(array.type):
-        yield array
-    elif pa.types.is_large_string(array.type):
+    """All texts of a column, nested ones too."""
+    if pa.types.is_struct(array.type) or pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        inner = array.flatten()
+        for part in inner if isinstance(inner, list) else [inner]:
+            yield from _leaves(part)
+    elif pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         yield array.cast(pa.string())

@@ -20,7 +20,7 @@ from carelake.core.permit import Permit
 from carelake.lake import rows
 from carelake.store.feed import Change
 
-__all__ = ["Batch", "Feed", "Flush", "flushes"]
+__all__ = ["Batch", "Feed", "Flush", "changes_table", "flushes"]
 
 _BATCH_ROWS = 150_000
 _PAGE = 5_000

@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyiceberg.conversions import to_bytes
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.expressions.visitors import bind
 from pyiceberg.io.pyarrow import expression_to_pyarrow, schema_to_pyarrow
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionSpec
@@ -138,7 +139,7 @@ class Files:
 
         Args:
             columns: top-level columns, by default all; in the schema's order.
-            only: a condition on key columns, bound to the schema.
+            only: a condition on key columns.
             coded: columns of text that are given as dictionaries.
         """
         wanted = [field for field in self.arrow if columns is None or field.name in columns]
@@ -148,7 +149,9 @@ class Files:
             fragment = shape.make_fragment(source)
             have = set(fragment.physical_schema.names)
             condition = (
-                None if only is None or isinstance(only, AlwaysTrue) else expression_to_pyarrow(only, self.schema)
+                None
+                if only is None or isinstance(only, AlwaysTrue)
+                else expression_to_pyarrow(bind(self.schema, only, True), self.schema)
             )
             # A file from before a column was added has none of it: what is asked of the column is null there.
             table = fragment.to_table(columns=[f.name for f in wanted if f.name in have], filter=condition)

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
 from pyiceberg.table import Transaction
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortField, SortOrder
 from pyiceberg.transforms import BucketTransform, IdentityTransform
 from pyiceberg.types import StringType
 
@@ -28,6 +29,7 @@ __all__ = [
     "bucketed",
     "bucketed_spec",
     "buckets",
+    "laid",
     "lay",
     "tray_spec",
 ]
@@ -59,6 +61,22 @@ def lay(change: Transaction, count: int) -> None:
     if change.table_metadata.sort_order().is_unsorted:
         with change.update_sort_order() as order:
             order.asc("time", IdentityTransform())
+
+
+def laid(metadata: TableMetadata, count: int) -> TableMetadata:
+    """As `lay`, of a table that is being made."""
+    patient, time = (metadata.schema().find_field(name).field_id for name in ("patient", "time"))
+    field = PartitionField(patient, PARTITION_FIELD_ID_START, BucketTransform(count), f"{BUCKETED}_{count}")
+    order = SortOrder(SortField(time, IdentityTransform()), order_id=1)
+    told = {
+        "partition_specs": [PartitionSpec(spec_id=0), PartitionSpec(field, spec_id=1)],
+        "default_spec_id": 1,
+        "last_partition_id": PARTITION_FIELD_ID_START,
+        "sort_orders": [UNSORTED_SORT_ORDER, order],
+        "default_sort_order_id": 1,
+    }
+    made: TableMetadata = metadata.model_copy(update=told)
+    return made
 
 
 def buckets(spec: PartitionSpec) -> int:

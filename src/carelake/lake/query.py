@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import duckdb
@@ -23,6 +24,7 @@ from carelake.vault.workspace import Vault
 __all__ = ["DELETIONS", "current", "deletions", "snapshot_of", "sql", "versions", "views"]
 
 _MAX_SQL = 100_000
+_WORD = re.compile(r"\w+")
 DELETIONS = pa.schema(
     [
         pa.field("type", pa.string()),
@@ -145,7 +147,10 @@ def _resources(permit: Permit, vault: Vault, snapshot: Noun, wanted: View, patie
 
 
 def sql(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> pa.Table:
-    """The rows of one SELECT over the flat views of a snapshot; it can read nothing else and change nothing.
+    """The rows of one SELECT over the flat views and the tables of a snapshot; it can read and change nothing else.
+
+    A table is named as its resource type (current rows), or ``TYPE_history`` (all versions); ``deletions`` is the
+    deletes feed.
 
     Raises:
         Invalid: ``lake.sql``, when it is not one SELECT or DuckDB refuses it; the text is not repeated.
@@ -153,7 +158,7 @@ def sql(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> pa.Table:
     """
     if len(text) > _MAX_SQL:
         raise Invalid("lake.sql", "The statement is too long.")
-    tables = views(permit, vault, snapshot, _mentioned(text))
+    tables = {**views(permit, vault, snapshot, _mentioned(text)), **_tables(permit, vault, snapshot, text)}
     with connect(vault.settings.lake) as connection:
         for name, table in tables.items():
             connection.register(name, table)
@@ -173,3 +178,16 @@ def _mentioned(text: str) -> list[str]:
     """The views that the text may read: reading the others would be work for nothing."""
     low = text.lower()
     return [name for name in names() if name in low]
+
+
+def _tables(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> dict[str, pa.Table]:
+    words = {word.lower() for word in _WORD.findall(text)}
+    found: dict[str, pa.Table | None] = {}
+    for name in snapshot.body["tables"]:
+        if name.lower() in words:
+            found[name] = current(permit, vault, snapshot, name)
+        if f"{name.lower()}_history" in words:
+            found[f"{name}_history"] = versions(permit, vault, snapshot, name)
+    if "deletions" in words:
+        found["deletions"] = deletions(permit, vault, snapshot)
+    return {name: table for name, table in found.items() if table is not None}

@@ -33,6 +33,7 @@ from carelake.lake.engine import connect
 from carelake.lake.feeding import Batch, Feed, Flush, flushes
 from carelake.lake.files import Files, Written
 from carelake.lake.layout import PROPERTIES, ROWS_OF_A_BUCKET, bucketed, bucketed_spec, buckets, lay, tray_spec
+from carelake.lake.rewriting import is_old, relay
 from carelake.lake.schema import KEYS, Record, merge, of_arrow, table_schema
 from carelake.lake.tables import lake_position, lake_table
 from carelake.store.scopes import owner_of
@@ -71,6 +72,9 @@ class Told:
         self._catalog = catalog
         self._known: dict[str, tuple[str, dict[str, Any]]] = {}
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
     def now(self, table: Table) -> None:
         """This is what the table holds once its commit is swapped in."""
         self._known[str(table.name()[-1])] = (str(table.metadata_location), told_of(table))
@@ -102,6 +106,8 @@ class _Sync:
         """Write a flush; the ref of the snapshot that it makes."""
         appended: dict[str, int] = {}
         try:
+            for name in made.batches:
+                self._laid_anew(name)
             with self.catalog.together():
                 for name in sorted(made.batches):
                     if count := self._append(name, made.batches[name]):
@@ -118,6 +124,15 @@ class _Sync:
             self.appended[name] = self.appended.get(name, 0) + count
         return snapshot
 
+    def _laid_anew(self, name: str) -> None:
+        """A table from before tables had buckets gets them, in a commit of its own."""
+        if name in self.told:
+            return
+        with self.lock:
+            table = self._load(name)
+            if table is not None and is_old(table):
+                relay(self.permit, self.vault, table, self.vault.settings.lake.buckets, {SEQ: str(seq_of(table))})
+
     def _append(self, name: str, batch: Batch) -> int:
         with self.lock:
             table = self._load(name)
@@ -126,13 +141,14 @@ class _Sync:
             return 0
         record = rows.occurs(self.connection, name, changes)
         made = rows.rows(self.connection, record, changes)
+        count = self.vault.settings.lake.buckets
         with self.lock:
             table = table or self.catalog.create_table(
-                (self.permit.account, name), table_schema(record), properties=PROPERTIES
+                (self.permit.account, name), table_schema(record), properties=PROPERTIES, buckets=count
             )
         last = {SEQ: str(changes.column("seq")[-1].as_py())}
         tx = table.transaction()
-        lay(tx, self.vault.settings.lake.buckets)
+        lay(tx, count)
         if (whole := _grown(name, tx.table_metadata, record)) is not None:
             with tx.update_schema() as evolve:
                 evolve.union_by_name(table_schema(whole))
@@ -205,7 +221,7 @@ def sync(
     feed: Feed,
     nouns: Nouns,
     *,
-    sources: Sequence[str] = (),
+    sources: Sequence[str] | None = None,
     batch_bytes: int = _BATCH_BYTES,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> SyncReport:
@@ -213,7 +229,8 @@ def sync(
 
     Args:
         permit: grants ``clinical:read``, ``lake:read``, ``lake:write``, ``rows:read``, ``rows:write``.
-        sources: refs that the snapshot is made from beside the snapshot before it, for example landings.
+        sources: refs that the snapshot is made from beside the snapshot before it; by default the landings that came
+            since.
         batch_bytes: JSON gathered before a flush; memory is a small multiple of it.
         progress: told after each flush how many change numbers of how many are done.
 
@@ -226,6 +243,9 @@ def sync(
     began = vault.clock.now()
     start, before = position(permit, vault)
     newest = feed.last_seq(permit)
+    if sources is None:
+        with vault.database.reading(permit) as tx:
+            sources = nouns.since(tx, "landing", permit.account, before)
     reached, snapshot = start, before
     with connect(vault.settings.lake) as connection:
         work = _Sync(permit, vault, nouns, connection)

@@ -24,15 +24,15 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from carelake.audit.nouns import Nouns
-from carelake.audit.processes import alive, elsewhere, this_process
 from carelake.core import canonical
-from carelake.core.clock import instant, iso
+from carelake.core.clock import iso
 from carelake.core.errors import Conflict, NotFound, Refused
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
 from carelake.features import erase as features
 from carelake.ingest.erase import LandingEraser
 from carelake.lake import erase as lake
+from carelake.pipelines.erase_holding import holder, mine, over
 from carelake.pipelines.erase_proof import Prover, leaving
 from carelake.pipelines.erase_targets import Target, Targets, checked_patients, checked_reason, reason_context
 from carelake.pipelines.export import drop_copies
@@ -59,6 +59,7 @@ _PATIENTS = 25
 _VERSIONS = 200
 
 Progress = Callable[[str, int, int], None]
+Shown = Callable[[int, int], None]
 
 
 @dataclass(slots=True)
@@ -71,6 +72,8 @@ class _Job:
     started: str
     reason_ref: str
     targets: Targets
+    process: str
+    """Who carried it out when it was read."""
     survey: Survey | None = None
     manifests: list[str] = field(default_factory=list)
 
@@ -117,7 +120,7 @@ class Erasures:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One thread of this process at a time; `_check_free` tells of other processes."""
+        """One thread of this process at a time; `_busy` tells of other processes."""
         if not self._turn.acquire(blocking=False):
             raise _busy()
         try:
@@ -129,6 +132,14 @@ class Erasures:
         """Bring to its end what was broken off; the proofs."""
         with self._alone():
             return [self._carry_out(permit, job, progress) for job in self._open_jobs(permit)]
+
+    def broken_off(self, permit: Permit) -> list[str]:
+        """Accounts with an erasure that began, did not end, and that nobody carries out now."""
+        query = select(table.c.account, table.c.process).where(table.c.state != DONE).order_by(table.c.started)
+        with self._vault.database.reading(permit) as tx:
+            rows = tx.execute(query).all()
+        busy = {row.account for row in rows if self._busy(row.process) or (mine(row.process) and self._turn.locked())}
+        return list(dict.fromkeys(row.account for row in rows if row.account not in busy))
 
     def replay(self, permit: Permit, *, progress: Progress = lambda step, done, of: None) -> list[dict[str, Any]]:
         """Take out of a copy whoever was erased after it was made, and finish what was under way in it."""
@@ -178,7 +189,7 @@ class Erasures:
         now = iso(vault.clock.now())
         with vault.database.transaction(permit) as tx:
             name = vault.ids.new()
-            job = _Job(name, STEPS[0], {}, now, "", Targets(vault, name), survey)
+            job = _Job(name, STEPS[0], {}, now, "", Targets(vault, name), holder(permit), survey)
             job.reason_ref = vault.keyring.reference(permit, "reason", reason.encode())
             sealed = vault.sealer.seal(permit, tx, "", reason_context(name), reason.encode())
             tx.execute(
@@ -189,7 +200,7 @@ class Erasures:
                     reason=sealed,
                     reason_ref=job.reason_ref,
                     counts="{}",
-                    process=_holder(permit),
+                    process=job.process,
                     proof="",
                     act=permit.act,
                     started=now,
@@ -221,37 +232,29 @@ class Erasures:
             rows = tx.execute(query).all()
         jobs = []
         for row in rows:
-            if not anybodys:
-                self._check_free(row.process)
+            if not anybodys and self._busy(row.process):
+                raise _busy()
             targets = Targets(self._vault, row.id)
-            jobs.append(_Job(row.id, row.state, canonical.load(row.counts), row.started, row.reason_ref, targets))
+            counts = canonical.load(row.counts)
+            jobs.append(_Job(row.id, row.state, counts, row.started, row.reason_ref, targets, row.process))
         return jobs
 
-    def _check_free(self, process: str) -> None:
-        holder = canonical.load(process)
-        mine = this_process()
-        if all(holder.get(name) == value for name, value in mine.items()):
-            return
-        busy = alive(holder)
-        if elsewhere(holder):
-            busy = self._vault.clock.now() < instant(holder.get("until", "1970-01-01T00:00:00Z"))
-        if busy:
-            raise _busy()
+    def _busy(self, process: str) -> bool:
+        """Whether another process carries it out; of this one `_alone` tells."""
+        return not mine(process) and not over(process, self._vault.clock.now())
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
     def _carry_out(self, permit: Permit, job: _Job, progress: Progress) -> dict[str, Any]:
         with self._vault.database.transaction(permit) as tx:
-            tx.execute(update(table).where(table.c.id == job.id).values(process=_holder(permit)))
-        proof: dict[str, Any] = {}
-        for step in STEPS[STEPS.index(job.state) :]:
-            work: Callable[[Permit, _Job, Progress], Any] = getattr(self, f"_{step}")
-            made = work(permit, job, partial(progress, step))
-            if step == STEPS[-1]:
-                proof = made
-            else:
-                self._ended(permit, job, STEPS[STEPS.index(step) + 1])
-        return proof
+            held = update(table).where(table.c.id == job.id, table.c.process == job.process, table.c.state != DONE)
+            if tx.execute(held.values(process=holder(permit))).rowcount != 1:
+                raise _busy()  # another one took it up meanwhile
+        for step in STEPS[STEPS.index(job.state) : -1]:
+            work: Callable[[Permit, _Job, Shown], None] = getattr(self, f"_{step}")
+            work(permit, job, partial(progress, step))
+            self._ended(permit, job, STEPS[STEPS.index(step) + 1])
+        return self._proof(permit, job, progress)
 
     def _ended(self, permit: Permit, job: _Job, state: str) -> None:
         job.state = state
@@ -270,7 +273,7 @@ class Erasures:
         with self._vault.database.reading(permit) as tx:
             return job.targets.load(permit, tx)
 
-    def _record(self, permit: Permit, job: _Job, progress: Callable[[int, int], None]) -> None:
+    def _record(self, permit: Permit, job: _Job, progress: Shown) -> None:
         target = self._load(permit, job)
         eraser = self._resources.eraser
         left = [one for one in target.asked if one not in set(target.done)]
@@ -291,7 +294,7 @@ class Erasures:
                 permit.log.count(**told)
             progress(start + len(page), len(left))
 
-    def _links(self, permit: Permit, job: _Job, progress: Callable[[int, int], None]) -> None:
+    def _links(self, permit: Permit, job: _Job, progress: Shown) -> None:
         target, eraser = self._load(permit, job), self._resources.eraser
         gone, binaries = target.gone, set(target.binaries)
         while True:
@@ -331,14 +334,14 @@ class Erasures:
             permit.log.count(**taken.counts)
         return taken.resources
 
-    def _landing(self, permit: Permit, job: _Job, progress: Callable[[int, int], None]) -> None:
+    def _landing(self, permit: Permit, job: _Job, progress: Shown) -> None:
         target = self._load(permit, job)
         told = self._landings.erase(permit, target.gone, target.ranges, progress=progress)
         job.manifests = told.manifests or []
         counts = {"landings_blanked": told.blanked, "landings_removed": told.removed, "landing_ranges": told.ranges}
         self._add(job, {**counts, "landing_bytes": told.bytes, "quarantined": told.refused})
 
-    def _lake(self, permit: Permit, job: _Job, progress: Callable[[int, int], None]) -> None:
+    def _lake(self, permit: Permit, job: _Job, progress: Shown) -> None:
         told = lake.erase(
             permit,
             self._vault,
@@ -350,11 +353,11 @@ class Erasures:
         )
         self._add(job, told)
 
-    def _features(self, permit: Permit, job: _Job, progress: Callable[[int, int], None]) -> None:
+    def _features(self, permit: Permit, job: _Job, progress: Shown) -> None:
         asked = set(self._load(permit, job).asked)
         self._add(job, features.erase(permit, self._vault, self._nouns, asked, progress=progress))
 
-    def _copies(self, permit: Permit, job: _Job, progress: Callable[[int, int], None]) -> None:
+    def _copies(self, permit: Permit, job: _Job, progress: Shown) -> None:
         asked = frozenset(self._load(permit, job).asked)
         for hook in HOOKS:
             self._add(job, hook(self._vault, permit, asked))
@@ -366,7 +369,7 @@ class Erasures:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def _proof(self, permit: Permit, job: _Job, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    def _proof(self, permit: Permit, job: _Job, progress: Progress) -> dict[str, Any]:
         target = self._load(permit, job)
         residue = self._prover.residue(permit, target, progress)
         told = {"erasure": job.id, "reason_ref": job.reason_ref, "started": job.started, "manifests": job.manifests}
@@ -387,7 +390,3 @@ class Erasures:
 
 def _busy() -> Conflict:
     return Conflict("pipelines.erasing", "Another erasure is under way in this account; wait for it to end.")
-
-
-def _holder(permit: Permit) -> str:
-    return canonical.dump({**this_process(), "act": permit.act, "until": iso(permit.expires)}).decode()

@@ -7,6 +7,7 @@ is sealed in the trail: so what it says can neither be changed nor made up later
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -40,10 +41,10 @@ class Prover:
         self._resources = resources
         self._landings = landings
 
-    def residue(self, permit: Permit, target: Target, progress: Callable[[int, int], None]) -> dict[str, int]:
+    def residue(self, permit: Permit, target: Target, progress: Callable[[str, int, int], None]) -> dict[str, int]:
         """What is left, by place: all of it 0 when nothing is."""
         vault, gone, eraser = self._vault, target.gone, self._resources.eraser
-        found, _ = eraser.mentions(permit, gone, set(), progress=progress)
+        found, _ = eraser.mentions(permit, gone, set(), progress=partial(progress, "proof: record"))
         with vault.database.reading(permit) as tx:
             rows = eraser.residue(permit, tx, target.asked, gone)
             keys = _keys(permit, tx, target.asked)
@@ -51,9 +52,9 @@ class Prover:
             "keys": keys,
             "versions": len(found),
             **rows,
-            "landing": self._landings.residue(permit, gone),
+            "landing": self._landings.residue(permit, gone, progress=partial(progress, "proof: landing")),
             "landing_manifests": self._altered(permit),
-            "lake": lake.residue(permit, vault, leaving(target), gone),
+            "lake": lake.residue(permit, vault, leaving(target), gone, progress=partial(progress, "proof: lake")),
             "features": features.residue(permit, vault, self._nouns, set(target.asked)),
         }
 

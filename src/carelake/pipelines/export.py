@@ -138,7 +138,14 @@ class VaultSink:
 
 
 def begin(
-    vault: Vault, gate: Gate, permit: Permit, resources: Resources, asked: Asked, *, kind: str = "export"
+    vault: Vault,
+    gate: Gate,
+    permit: Permit,
+    resources: Resources,
+    asked: Asked,
+    *,
+    kind: str = "export",
+    most: int | None = None,
 ) -> str:
     """Choose what is exported and write it down as a job; answers its id.
 
@@ -147,9 +154,11 @@ def begin(
             is named and denied refuses the export; of others, those that are denied are left out and told,
             whether there is one or not: what there is of them is not to be told.
         kind: ``export`` for the server, ``dump`` for a command.
+        most: as `Jobs.begin`.
 
     Raises:
         Refused: ``access.denied``. Invalid: ``pipelines.filter``, ``pipelines.elements``; as a search.
+        Unavailable: ``store.too_many_jobs``.
     """
     jobs = Jobs(vault)
     exports = resources.exports
@@ -170,7 +179,7 @@ def begin(
     wanted = Wanted(allowed, asked.since, asked.until, asked.within, patients, filters)
     with vault.database.transaction(wider) as tx:
         # Writers are served one after another: whatever is later than this one's time is later than the snapshot too.
-        job = jobs.begin(wider, tx, kind, msgspec.to_builtins(asked))
+        job = jobs.begin(wider, tx, kind, msgspec.to_builtins(asked), most=most)
     try:
         with vault.database.reading(wider) as tx:
             found = exports.select(wider, tx, wanted, resources.terminology(wider, tx))

@@ -77,10 +77,12 @@ class ImportReport(msgspec.Struct):
     seconds: float = 0.0
 
 
-def begin(vault: Vault, permit: Permit, tx: Connection, asked: Mapping[str, Any], kind: str) -> str:
-    """A new job, to be taken up; answers its id."""
+def begin(
+    vault: Vault, permit: Permit, tx: Connection, asked: Mapping[str, Any], kind: str, *, most: int | None = None
+) -> str:
+    """A new job, to be taken up; answers its id. Args and errors are those of `Jobs.begin`."""
     jobs = Jobs(vault)
-    job = jobs.begin(permit, tx, kind, asked)
+    job = jobs.begin(permit, tx, kind, asked, most=most)
     jobs.release(tx, job)
     return job
 

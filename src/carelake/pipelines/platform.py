@@ -15,7 +15,7 @@ from carelake.access.identity import Caller, Identity
 from carelake.audit.nouns import Nouns
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
-from carelake.lake.sync import SyncReport, position, sync
+from carelake.lake.sync import SyncReport, sync
 from carelake.models.registry import Registry
 from carelake.monitor.check import Monitor
 from carelake.pipelines.runs import Runs
@@ -67,9 +67,7 @@ class Platform:
 
     def sync(self, permit: Permit) -> SyncReport:
         """Bring the lake up to the record's newest change; the snapshot tells which landings are new in it."""
-        with self.vault.database.reading(permit) as connection:
-            landings = self.nouns.since(connection, "landing", permit.account, position(permit, self.vault)[1])
-        return sync(permit, self.vault, self.resources, self.nouns, sources=landings)
+        return sync(permit, self.vault, self.resources, self.nouns)
 
     def _keep(self, permit: Permit, tx: Connection, resources: Sequence[Mapping[str, Any]]) -> object:
         return self.resources.keep(permit, tx, "", [parsed(dict(resource)) for resource in resources])

@@ -22,6 +22,7 @@ __all__ = ["Leftovers"]
 _CHUNK = 500
 _FEW = 50
 _R = resource.c
+_POINTERS = select(ix_reference.c.target, ix_reference.c.type).execution_options(yield_per=10_000)
 
 
 class Leftovers(Walker):
@@ -91,8 +92,9 @@ class Leftovers(Walker):
             found["resource"] += _count(tx, _R.id, ids, _R.kind == kinds.get(kind, -1))
         terms = {key: text for text, key in self._symbols.everything(tx, TERM).items()}
         # One walk over the rows: asked by target alone, each question would be one.
-        for target, kind in tx.execute(select(ix_reference.c.target, ix_reference.c.type)):
-            found["ix_reference"] += f"{terms.get(kind, '')}/{target}" in gone.resources
+        for target, kind in tx.execute(_POINTERS):
+            if gone.has_id(target):
+                found["ix_reference"] += f"{terms.get(kind, '')}/{target}" in gone.resources
         return found
 
 

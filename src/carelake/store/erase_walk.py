@@ -109,7 +109,6 @@ class Walker:
         Returns their seqs and the newest seq that was looked at.
         """
         found: list[int] = []
-        names = {one.encode() for one in binaries}
         with self._vault.database.reading(permit) as tx:
             kinds = self._kinds(permit, tx)
             until = int(tx.execute(select(func.max(_V.seq))).scalar() or 0)
@@ -117,11 +116,11 @@ class Walker:
             with self._vault.database.reading(permit) as tx:
                 said = {"after": after, "until": until, "kinds": list(kinds)}
                 rows = tx.execute(_WALK, said).all()
-                for row, text in self._texts(permit, tx, rows, kinds):
-                    own = f"{kinds[row.kind]}/{row.id}"
-                    if own in gone.resources or _names(text, gone):
-                        found.append(row.seq)
-                    if names and own not in binaries and b"Binary/" in text:
+                opened = list(self._texts(permit, tx, rows, kinds))
+            found += _naming(opened, gone, kinds)
+            if binaries:
+                for row, text in opened:
+                    if b"Binary/" in text and f"{kinds[row.kind]}/{row.id}" not in binaries:
                         binaries -= binaries_in(text)
             if not rows:
                 break
@@ -154,10 +153,15 @@ class Walker:
         return {key: text for text, key in self._symbols.everything(tx, kinds_of(permit.account)).items()}
 
 
+def _naming(opened: Sequence[tuple[Any, bytes]], gone: Gone, kinds: Mapping[int, str]) -> Iterator[int]:
+    """Seqs of versions that are gone, or have a link to what is: a cheap look, then the dear one that is right."""
+    near = set(gone.may_be_in([text for _, text in opened]))
+    for at, (row, text) in enumerate(opened):
+        if f"{kinds[row.kind]}/{row.id}" in gone.resources or (at in near and _names(text, gone)):
+            yield row.seq
+
+
 def _names(text: bytes, gone: Gone) -> bool:
-    """Whether a body has a link to what is gone: a cheap look, then the dear one that is right."""
-    if not text or not gone.may_be_in(text):
-        return False
     body = canonical.load(text)
     return bool(without(body, gone) != body)
 

@@ -23,9 +23,11 @@ __all__ = ["Change", "Feed", "page_ref"]
 _CHUNK = 500
 _V = resource_version.c
 _TOLD = (*COLUMNS, _V.previous)
+# Not by the index of kinds and times, which would read and sort all that comes for each page.
+_KIND = _V.kind + 0
 _PAGE = (
     select(*_TOLD)
-    .where(_V.seq > bindparam("after"), _V.kind.in_(bindparam("kinds", expanding=True)))
+    .where(_V.seq > bindparam("after"), _KIND.in_(bindparam("kinds", expanding=True)))
     .order_by(_V.seq)
     .limit(bindparam("at_most"))
 )
@@ -95,10 +97,18 @@ class Feed:
             permit.log.count(read=len(changes))
         return changes
 
+    def lag(self, tx: Connection, account: str, after: int) -> tuple[int, int | None]:
+        """The newest ``seq`` of an account, and when the oldest one beyond ``after`` was written (microseconds)."""
+        kinds = list(self._symbols.everything(tx, kinds_of(account)).values())
+        mine = _KIND.in_(kinds)
+        newest = tx.execute(select(_V.seq).where(mine).order_by(_V.seq.desc()).limit(1)).scalar()
+        oldest = tx.execute(select(_V.updated).where(mine, _V.seq > after).order_by(_V.seq).limit(1)).scalar()
+        return int(newest or 0), oldest
+
     def last(self, permit: Permit, tx: Connection) -> int:
         """The newest ``seq`` of the account, 0 for none."""
         kinds = list(self._symbols.everything(tx, kinds_of(permit.account)).values())
-        query = select(_V.seq).where(_V.kind.in_(kinds)).order_by(_V.seq.desc()).limit(1)
+        query = select(_V.seq).where(_KIND.in_(kinds)).order_by(_V.seq.desc()).limit(1)
         return int(tx.execute(query).scalar() or 0)
 
 

@@ -24,7 +24,7 @@ from carelake.fhir.search import Registry, SearchDefinition, SearchParameter
 from carelake.fhir.search.registry import RULES
 from carelake.store.symbols import Symbols, kinds_of, params_of
 from carelake.store.tables import index_registry, index_state
-from carelake.vault.database import bulk
+from carelake.vault.database import bulk, rows_of, scope_of
 
 __all__ = ["BUILDING", "READY", "Indexed", "State", "with_sides"]
 
@@ -33,7 +33,7 @@ _DIGEST = 48
 
 _R = index_registry.c
 _S = index_state.c
-_FOUND = select(_R.stamp, _R.base, _R.custom).where(_R.account == bindparam("of"))
+_FOUND = "SELECT stamp, base, custom FROM index_registry WHERE account = ?"
 _MOVED = update(index_registry).where(_R.account == bindparam("of")).values(stamp=bindparam("to"))
 _STATES = select(_S.param, _S.state, _S.position, _S.goal).where(_S.kind == bindparam("of"))
 _PUT = (
@@ -198,15 +198,22 @@ class Indexed:
         tx.execute(_MOVED, {"of": account, "to": _stamp()})
 
     def _look(self, tx: Connection, account: str) -> _Known | None:
-        row = tx.execute(_FOUND, {"of": account}).first()
-        if row is None:
-            return None
+        scope, asked = scope_of(tx), (_FOUND, account)
+        if asked in scope.memo:  # of a snapshot that several readings share
+            found: _Known | None = scope.memo[asked]
+            return found
+        row = next(iter(rows_of(tx, _FOUND, account)), None)
         known = self._known.get(account)
-        if known is None or known.stamp != row.stamp:
-            custom = _definitions(row.custom)
+        if row is None:
+            known = None
+        elif known is None or known.stamp != row[0]:
+            stamp, base, text = row
+            custom = _definitions(text)
             same = known is not None and known.registry.custom == custom
             registry = known.registry if known is not None and same else self._made(custom)
-            known = self._known[account] = _Known(row.stamp, row.base, registry)
+            known = self._known[account] = _Known(stamp, base, registry)
+        if not scope.writing:
+            scope.memo[asked] = known
         return known
 
     def _made(self, custom: _Definitions) -> Registry:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from carelake.audit.processes import alive, elsewhere, this_process
 from carelake.core import canonical
 from carelake.core.clock import instant, iso
-from carelake.core.errors import Conflict, NotFound
+from carelake.core.errors import Conflict, NotFound, Unavailable
 from carelake.core.permit import Permit
 from carelake.store.jobs_tables import bulk_job, bulk_part
 from carelake.store.scopes import bounded
@@ -112,8 +112,23 @@ class Jobs:
 
     # -- beginning ------------------------------------------------------------------------------------------------
 
-    def begin(self, permit: Permit, tx: Connection, kind: str, asked: Mapping[str, Any]) -> str:
-        """A new job, held by this process until `accept`; answers its id."""
+    def begin(
+        self, permit: Permit, tx: Connection, kind: str, asked: Mapping[str, Any], *, most: int | None = None
+    ) -> str:
+        """A new job, held by this process until `accept`; answers its id.
+
+        Args:
+            tx: a write transaction, of which there is one at a time: two that begin at once are counted one by one.
+            most: so many of the principal's may be not at their end, with this one.
+
+        Raises:
+            Unavailable: ``store.too_many_jobs``.
+        """
+        if most is not None and self.running(permit, tx) >= most:
+            raise Unavailable(
+                "store.too_many_jobs",
+                "So many of your jobs run already (bulk.most_jobs); wait for one, or cancel it.",
+            )
         job, now = self._vault.ids.new(), self._vault.clock.now()
         sealed = self._vault.sealer.seal(permit, tx, "", _context(job), canonical.dump(dict(asked)))
         tx.execute(

@@ -339,6 +339,11 @@ class Resources:
         with self._vault.database.reading(permit) as tx:
             return self._feed.last(permit, tx)
 
+    def lag(self, permit: Permit, account: str, after: int) -> tuple[int, int | None]:
+        """Of an account's feed: its newest seq, and when the oldest beyond ``after`` was written (microseconds)."""
+        with self._vault.database.reading(permit) as tx:
+            return self._feed.lag(tx, account, after)
+
     @cached_property
     def exports(self) -> Exports:
         """What bulk exports read."""

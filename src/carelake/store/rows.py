@@ -58,9 +58,10 @@ def open_rows(
     permit: Permit, tx: Connection, vault: Vault, symbols: Symbols, rows: Sequence[Any]
 ) -> Iterator[Version]:
     """Open rows of `COLUMNS`, in their order; whose they are is noted for the permit's act."""
-    texts = symbols.texts(tx, {row[1] for row in rows} | {row[5] for row in rows})
-    open_ = vault.sealer.keys_for(permit, tx, {texts.get(row[5], "") for row in rows}, create=False).open
-    note(permit, vault.keyring, {texts.get(row[5], "") for row in rows})
+    texts = symbols.texts(tx, {symbol for row in rows for symbol in (row[1], row[5])})
+    owners = {texts.get(row[5], "") for row in rows}
+    open_ = vault.sealer.keys_for(permit, tx, owners, create=False).open
+    note(permit, vault.keyring, owners)
     context, unpack = bodies.context, bodies.unpack
     for seq, kind, key, version, deleted, owner_key, updated, digest, body in rows:
         type_, owner = texts[kind], texts.get(owner_key, "")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, bindparam, select
 
 from carelake.store.tables import symbol
-from carelake.vault.database import bulk, scope_of
+from carelake.vault.database import bulk, rows_of, scope_of
 
 __all__ = ["TERM", "UNIT", "Space", "Symbols", "kinds_of", "origins_of", "params_of", "patients_of"]
 
@@ -28,6 +28,8 @@ _FEW = 100
 _FIND = select(symbol.c.text, symbol.c.key).where(
     symbol.c.space == bindparam("space"), symbol.c.text.in_(bindparam("texts", expanding=True))
 )
+_AT_ONCE = 16
+_FIND_FEW = f'SELECT text, "key" FROM symbol WHERE space = ? AND text IN ({", ".join("?" * _AT_ONCE)})'
 _NAME = select(symbol.c.key, symbol.c.text).where(symbol.c.key.in_(bindparam("keys", expanding=True)))
 _ALL = select(symbol.c.text, symbol.c.key).where(symbol.c.space == bindparam("space"))
 
@@ -134,8 +136,16 @@ class Symbols:
 
     def texts(self, tx: Connection, keys: Iterable[int]) -> dict[int, str]:
         """Texts of symbols."""
-        wanted = set(keys)
-        missing = [key for key in wanted if key and key not in self._texts]
+        found, missing = {0: ""}, []
+        for key in set(keys):
+            text = self._texts.get(key)
+            if text is not None:
+                found[key] = text
+            elif key:
+                missing.append(key)
+        return found | self._load(tx, missing) if missing else found
+
+    def _load(self, tx: Connection, missing: list[int]) -> dict[int, str]:
         found: dict[int, str] = {}
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
@@ -144,9 +154,13 @@ class Symbols:
             if len(self._texts) > _CACHED:
                 self._texts.clear()
             self._texts |= found
-        return {0: ""} | {key: self._texts[key] for key in wanted if key in self._texts} | found
+        return found
 
     def _select(self, tx: Connection, name: str, texts: list[str]) -> dict[str, int]:
+        if len(texts) <= _AT_ONCE:
+            # The same statement for any number of them; the work that SQLAlchemy has with it is more than SQLite's.
+            padded = [*texts, *([texts[0]] * (_AT_ONCE - len(texts)))]
+            return dict(rows_of(tx, _FIND_FEW, name, *padded))  # type: ignore[arg-type]
         found: dict[str, int] = {}
         for start in range(0, len(texts), _CHUNK):
             rows = tx.execute(_FIND, {"space": name, "texts": texts[start : start + _CHUNK]})

@@ -11,7 +11,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import get_ident
@@ -197,7 +197,9 @@ class Database:
         self._clock = clock
         self._driver = driver
         self._engine = _engine(driver)
+        self._readers = _engine(driver) if driver.readers_apart else self._engine
         _forget_in_children(self._engine)
+        _forget_in_children(self._readers)
         self._groups = Groups(lambda: self._scope(writing=True))
 
     @property
@@ -253,16 +255,14 @@ class Database:
         """As `grouped`, for several whose threads would only wait: what each answers, or its error."""
         return self._groups.run_all(works)
 
-    @contextmanager
-    def reading(self, permit: Permit) -> Iterator[sqlalchemy.Connection]:
+    def reading(self, permit: Permit) -> AbstractContextManager[sqlalchemy.Connection]:
         """One consistent snapshot; inside a transaction or reading of this thread, that one's connection.
 
         Raises:
             Refused: the permit has no grant ``rows:read``.
         """
         check(permit, "rows:read", now=self._clock.now())
-        with self.snapshot(share=True) as connection:
-            yield connection
+        return self.snapshot(share=True)
 
     @contextmanager
     def ledger(self, *, keys: bool = True) -> Iterator[sqlalchemy.Connection]:
@@ -274,11 +274,9 @@ class Database:
         with self._scope(writing=True, epoch=keys) as scope:
             yield scope.connection
 
-    @contextmanager
-    def ledger_reading(self) -> Iterator[sqlalchemy.Connection]:
+    def ledger_reading(self) -> AbstractContextManager[sqlalchemy.Connection]:
         """One consistent snapshot without a permit, for audit, events and access alone; no writer waits for it."""
-        with self.snapshot() as connection:
-            yield connection
+        return self.snapshot()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -372,6 +370,7 @@ class Database:
 
     def close(self) -> None:
         """Close all connections; the last one of all processes folds the WAL into the database."""
+        self._readers.dispose()
         self._engine.dispose()
 
     # -- inside the room ------------------------------------------------------------------------------------------
@@ -400,8 +399,7 @@ class Database:
             yield scope.connection
             permit.log.flush(scope.connection)
 
-    @contextmanager
-    def snapshot(self, *, share: bool = False) -> Iterator[sqlalchemy.Connection]:
+    def snapshot(self, *, share: bool = False) -> AbstractContextManager[sqlalchemy.Connection]:
         """As `reading`, for modules of the vault that have checked another grant.
 
         Args:
@@ -410,8 +408,11 @@ class Database:
         """
         outer = self._mine(writing=True) or self._mine(writing=False)
         if outer and (outer.writing or outer.shared or share):
-            yield outer.connection
-            return
+            return nullcontext(outer.connection)
+        return self._snapshot()
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlalchemy.Connection]:
         with self._scope(writing=False) as scope:
             yield scope.connection
 
@@ -449,16 +450,17 @@ class Database:
     @contextmanager
     def _begun(self, *, writing: bool, epoch: bool) -> Iterator[tuple[sqlalchemy.Connection, int]]:
         """A connection in a transaction, which commits on a clean exit, and the erasure epoch that it sees."""
+        engine = self._engine if writing else self._readers
         with self._driver.turn() if writing else nullcontext(), ExitStack() as stack:
             try:
-                connection = stack.enter_context(self._engine.connect())
+                connection = stack.enter_context(engine.connect())
                 begun = self._begin(connection, writing=writing, epoch=epoch)
             except Unavailable as error:
                 if not self._driver.unreachable(error):
                     raise
                 # A pooled connection of a server that was restarted since; nothing was done on it yet.
                 stack.close()
-                connection = stack.enter_context(self._engine.connect())
+                connection = stack.enter_context(engine.connect())
                 begun = self._begin(connection, writing=writing, epoch=epoch)
             transaction, seen = begun
             with transaction:

@@ -148,10 +148,11 @@ class Groups:
         return [one.answer if one.error is None else one.error for one in mine]
 
     def _lead(self) -> None:
-        # Only the leader takes from the queue, so a write whose thread has been waiting is in this group or was done.
-        group = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST))]
+        group: list[_Waiting[Any]] = []
         try:
             with self._begun() as scope:
+                # Not before: what has come while another process was writing is of this group too.
+                group = self._take()
                 scope.gather()
                 _paged(scope, group)
                 for one in group:
@@ -159,6 +160,7 @@ class Groups:
                         one.run(scope)
                 scope.write_late()
         except BaseException as error:
+            group = group or self._take()
             _fail(group, error)
             if not isinstance(error, Exception):
                 raise
@@ -166,6 +168,10 @@ class Groups:
             self.groups += 1
             for one in group:
                 one.done = True
+
+    def _take(self) -> list[_Waiting[Any]]:
+        # Only the leader takes from the queue, so a write whose thread has been waiting is in this group or was done.
+        return [self._queue.popleft() for _ in range(min(len(self._queue), _MOST))]
 
 
 def _paged(scope: Undoing, group: Sequence[_Waiting[Any]]) -> None:

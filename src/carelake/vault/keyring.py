@@ -14,10 +14,10 @@ from __future__ import annotations
 import hmac
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import RLock
+from threading import RLock, local
 from typing import NoReturn, TypeVar
 
 import msgspec
@@ -98,6 +98,7 @@ class Keyring:
         self._begun: dict[tuple[str, str], HMAC] = {}
         self._referred: dict[tuple[str, str, bytes], str] = {}
         self._lock = RLock()
+        self._steady = local()
         self.forgotten = Forgotten(key_dir, now.file.workspace, now.key("security/reference", 1).secret, copy)
         self.notices: list[Notice] = []
         _no_core_dumps()
@@ -205,6 +206,9 @@ class Keyring:
         Raises:
             Corrupt: ``vault.keyring``, ``vault.keyring_put_back``. Unavailable: ``vault.root_key_missing``.
         """
+        steady: Unlocked | None = getattr(self._steady, "ring", None)
+        if steady is not None:
+            return steady
         now = self._now
         try:
             if stamp_of(self._path) == now.stamp:
@@ -214,6 +218,15 @@ class Keyring:
         with self._lock:
             self._now = self._reread()
             return self._now
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """All uses of this thread inside the block are of the ring as it is now: for what was waiting already."""
+        self._steady.ring = self.current()
+        try:
+            yield
+        finally:
+            self._steady.ring = None
 
     def change(self, edit: Callable[[Draft], _Result]) -> _Result:
         """Make a change on the newest file, one at a time over all processes, whole or not at all; then note it."""

@@ -44,6 +44,9 @@ class Unlocked:
         self.stamp = stamp
         self._entries = {(entry.name, entry.version): entry for entry in file.keys}
         self._newest = {entry.name: entry.version for entry in file.keys if entry.state == "active"}
+        self._versions: dict[str, list[Entry]] = {}
+        for entry in sorted(file.keys, key=lambda entry: entry.version):
+            self._versions.setdefault(entry.name, []).append(entry)
         self._keys: dict[tuple[str, int], Key] = {}
         self._signers: dict[tuple[str, int], ec.EllipticCurvePrivateKey] = {}
         self._why: dict[tuple[str, int], CarelakeError | None] = {}
@@ -75,8 +78,7 @@ class Unlocked:
 
     def versions(self, name: str) -> list[Entry]:
         """All versions of a key, oldest first."""
-        found = [entry for entry in self.file.keys if entry.name == name]
-        return sorted(found, key=lambda entry: entry.version)
+        return self._versions.get(name, [])
 
     def newest(self, name: str) -> int:
         """The version for what is new.

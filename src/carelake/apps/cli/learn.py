@@ -1,4 +1,4 @@
-"""``lake``, ``run``, ``model``: from tables to a released model."""
+"""``run``, ``model``: from tables to a released model."""
 
 from __future__ import annotations
 
@@ -11,26 +11,7 @@ from carelake.apps.cli.tables import progress, show
 from carelake.pipelines.recipe import recipe as recipe_of
 from carelake.pipelines.runs import Run
 
-__all__ = ["carry_out", "model_card", "model_decide", "model_list", "model_show", "run_recipe", "sync", "told"]
-
-
-def sync(session: Session, *, json_out: bool) -> None:
-    """Bring the lake up to the record."""
-    workspace = session.workspace
-    with workspace.enter(session.caller(), "lake:sync", "lake", job=True) as permit:
-        found = workspace.platform.sync(permit)
-    said = {
-        "behind_before": found.behind_before,
-        "behind_after": found.behind_after,
-        "seconds": round(found.seconds, 3),
-        "tables": dict(found.tables),
-        "snapshot": found.snapshot_ref,
-    }
-    if json_out:
-        answer(said)
-    else:
-        note(f"{found.behind_before} changes behind before, {found.behind_after} after, {found.seconds:.1f} s.")
-        show(["table", "rows"], [{"table": k, "rows": v} for k, v in sorted(found.tables.items())])
+__all__ = ["carry_out", "model_card", "model_decide", "model_list", "model_show", "run_recipe", "told"]
 
 
 def run_recipe(session: Session, *, json_out: bool, recipe: str, approve_as: str, new: bool) -> None:

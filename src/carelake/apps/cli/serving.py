@@ -5,6 +5,7 @@ A worker is ``python -m carelake.apps.cli.serving JSON DESCRIPTOR NUMBER FOLDER`
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import socket
@@ -41,7 +42,7 @@ def serve(options: Options, *, json_out: bool, port: int, host: str, workers: in
     asked = json.dumps({**said, "account": options.account, "host": host})
     # Safe path (-P): nothing is imported from the folder that somebody happens to stand in.
     command = [sys.executable, "-P", "-m", "carelake.apps.cli.serving", asked]
-    Crew(command, many, bool(told.tls_certificate), note).run(host, port, _listening)
+    Crew(command, many, bool(told.tls_certificate), note, told.silent_seconds).run(host, port, _listening)
 
 
 def worker(options: Options, *, json_out: bool, host: str, channel: int, number: int, folder: str) -> None:
@@ -66,14 +67,20 @@ def _serve(session: Session, *, delivers: bool = True, **told: Any) -> None:
     if delivers:  # once for all workers
         with session.workspace.enter(caller, "status:read", "serve"):
             note(f"Serving as {caller.principal.name}'s workspace; end with Ctrl-C.")
-    # Learning's libraries take seconds to import: the first prediction should not wait for them.
-    threading.Thread(target=lambda: session.workspace.platform.endpoints, daemon=True).start()
+    faulthandler.enable(file=2)  # what ends by a signal says where it stood: files and lines, no values
+
+    def started(url: str) -> None:
+        # Learning's libraries take seconds to import: the first prediction should not wait for them, nor the start.
+        threading.Thread(target=lambda: session.workspace.platform.endpoints, daemon=True).start()
+        if url:
+            _listening(url)
+
     if not delivers:
-        serve_http(session.workspace, started=_listening, **told)
+        serve_http(session.workspace, started=started, **told)
         return
     with Courier(session.workspace, caller) as courier:
         deliver = partial(courier.round, patience=1.0)
-        serve_http(session.workspace, started=_listening, deliver=deliver, **told)
+        serve_http(session.workspace, started=started, deliver=deliver, **told)
 
 
 def _listening(url: str) -> None:

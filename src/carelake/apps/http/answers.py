@@ -35,9 +35,9 @@ _STATUSES = {
     "http.unresolved": 412,
     "http.precondition": 412,
     "http.several_matches": 412,
-    "http.too_many_jobs": 429,
     "http.too_many": 429,
     "store.invalid_resource": 422,
+    "store.too_many_jobs": 429,
     "store.version_conflict": 412,
 }
 """Where HTTP has a word of its own for what went wrong (https://hl7.org/fhir/R4/http.html#mime-type)."""

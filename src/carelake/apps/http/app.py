@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -96,7 +96,10 @@ def create_app(
                 wait=sources.wait,
                 hsts_seconds=serve.hsts_seconds,
             ),
-            Middleware(_Shortcut, read=made["read"]),
+            Middleware(
+                _Shortcut,
+                edges={("GET", 2): made["read"], ("POST", 1): made["create"], ("PUT", 2): made["update"]},
+            ),
         ],
         exception_handlers={HTTPException: _no_such_route, CarelakeError: _known_error},
         lifespan=lifespan,
@@ -119,22 +122,24 @@ def _described(table: Sequence[Operation]) -> Operation:
 
 
 class _Shortcut:
-    """To the one address that is asked for most, past the other routes: ``GET /fhir/{type}/{id}``."""
+    """To what is asked for most, past the other routes: reading, creating and updating one resource."""
 
-    def __init__(self, app: ASGIApp, *, read: _Edge) -> None:
+    def __init__(self, app: ASGIApp, *, edges: Mapping[tuple[str, int], _Edge]) -> None:
+        """Args: edges: by method, and whether the address is ``/fhir/{type}`` (1) or ``/fhir/{type}/{id}`` (2)."""
         self._app = app
-        self._read = read
+        self._edges = edges
         self._types = resource_types() - {"Binary"}  # which is not always answered as a resource
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith("/fhir/") and scope["path"].endswith("/"):
-            scope = {**scope, "path": scope["path"][:-1]}  # clients write the base, and what follows it, both ways
-        if scope["type"] == "http" and scope["method"] == "GET":
-            parts = scope["path"].split("/")
-            if len(parts) == 4 and parts[1] == "fhir" and parts[2] in self._types and is_id(parts[3]):
-                scope["path_params"] = {"type": parts[2], "id": parts[3]}
+        if scope["type"] == "http" and scope["path"].startswith("/fhir/"):
+            if scope["path"].endswith("/"):  # clients write the base, and what follows it, both ways
+                scope = {**scope, "path": scope["path"][:-1]}
+            root, _, *named = scope["path"].split("/")
+            edge = self._edges.get((scope["method"], len(named)))
+            if edge is not None and not root and named[0] in self._types and all(map(is_id, named[1:])):
+                scope["path_params"] = dict(zip(("type", "id"), named, strict=False))
                 try:
-                    answer = await self._read(Request(scope, receive))
+                    answer = await edge(Request(scope, receive))
                 except CarelakeError as error:
                     answer = answers.failure(error, scope["path"])
                 await answer(scope, receive, send)
@@ -184,8 +189,9 @@ class _Edges:
             raise too_many(seconds, "of this principal")
 
     async def _call(self, operation: Operation, request: Request, take: Callable[[int], None]) -> Call:
-        scope, headers = request.scope, request.headers
-        if operation.body is None and _has_body(request):
+        scope = request.scope
+        raw, headers = _headers(scope)
+        if operation.body is None and _has_body(headers):
             raise Invalid("http.body_not_taken", "This address takes no body; see /openapi.json.")
         query = scope["query_string"]
         sent = body = b""
@@ -197,10 +203,11 @@ class _Edges:
             sent = await _body(request, take)
             body = await self._unpacked(sent, headers.get("content-encoding", ""), take)
             said = bool(sent) or "content-type" in headers  # an operation without parameters has no body
-            if operation.body_type not in (_FORM, ANY_TYPE) and named and said and not _is_json(request):
+            if operation.body_type not in (_FORM, ANY_TYPE) and named and said and not _is_json(headers):
                 raise Unsupported("http.media_type", f"The body must be sent as {operation.body_type}.")
         if operation.body_type == _FORM:
-            pairs += _form(request, body)
+            pairs += _form(headers, body)
+        client = scope.get("client")
         return Call(
             self.workspace,
             operation.method,
@@ -210,8 +217,10 @@ class _Edges:
             pairs,
             headers,
             body,
-            request.client.host if request.client else "",
-            *_raw(request),
+            client[0] if client else "",
+            _raw_path(scope),
+            scope["query_string"].decode("latin-1"),
+            raw,
             sent=sent,
             scheme=scope["scheme"],
             count=self._count,
@@ -236,16 +245,20 @@ def _stepped(steps: Steps, call: Call, gzip: bool) -> Steps:
     return packed(answer, call.headers.get("accept-encoding", "")) if gzip else answer
 
 
-def _raw(request: Request) -> tuple[str, str, list[tuple[str, str]]]:
-    """The target and the headers as they came, for the verification of signatures."""
-    scope = request.scope
-    path = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0]
-    headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
-    return path.decode("latin-1"), scope["query_string"].decode("latin-1"), headers
+def _raw_path(scope: Scope) -> str:
+    """The path as it came, for the verification of signatures."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    return path.partition(b"?")[0].decode("latin-1")
 
 
-def _has_body(request: Request) -> bool:
-    return request.headers.get("content-length", "0").strip("0") != "" or "transfer-encoding" in request.headers
+def _headers(scope: Scope) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """The headers as they came, and by name; the first of several counts."""
+    raw = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+    return raw, dict(reversed(raw))
+
+
+def _has_body(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-length", "0").strip("0") != "" or "transfer-encoding" in headers
 
 
 async def _body(request: Request, take: Callable[[int], None]) -> bytes:
@@ -275,15 +288,15 @@ def _pairs(raw: bytes) -> list[tuple[str, str]]:
         ) from None
 
 
-def _form(request: Request, body: bytes) -> list[tuple[str, str]]:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def _form(headers: Mapping[str, str], body: bytes) -> list[tuple[str, str]]:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and media_type != _FORM:
         raise Unsupported("http.media_type", f"The body must be sent as {_FORM}.")
     return _pairs(body)
 
 
-def _is_json(request: Request) -> bool:
-    told = request.headers.get("content-type", "")
+def _is_json(headers: Mapping[str, str]) -> bool:
+    told = headers.get("content-type", "")
     media_type = told.partition(";")[0].strip().lower()
     return (media_type == "application/json" or media_type.endswith("+json")) and of_r4(told)
 

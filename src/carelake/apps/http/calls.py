@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 
 import msgspec
@@ -65,6 +64,8 @@ class Call:
     scheme: str = "http"
     count: Callable[[str], None] = lambda _name: None
     act: str = field(default="")
+    _caller: Caller | None = field(default=None, repr=False)
+    _token: str | None = field(default=None, repr=False)
 
     @property
     def named(self) -> bool:
@@ -80,7 +81,7 @@ class Call:
             Unavailable: ``access.jwks``, ``access.no_aws``.
         """
         try:
-            return self._recognised
+            return self._recognised()
         except Unauthenticated as error:
             if error.code != _LOCKED:
                 nobody = self.door.identity.nobody()
@@ -88,18 +89,26 @@ class Call:
                 self.act = self.door.gate.refuse(nobody, action, target, "production", error, **locked)
             raise
 
-    @cached_property
     def _recognised(self) -> Caller:
-        caller = self._found()
-        self.count(caller.principal.name)
-        return caller
+        if self._caller is None:
+            caller = self._found()
+            self.count(caller.principal.name)
+            self._caller = caller
+        return self._caller
 
-    @cached_property
+    def recognise(self, caller: Caller) -> None:
+        """Who calls was found out elsewhere, and was counted there."""
+        self._caller = caller
+
+    @property
     def token(self) -> str:
         """The bearer token, "" where there is none, or more than one credential."""
-        told = [value for name, value in self.raw_headers if name == "authorization"]
-        scheme, _, token = told[0].partition(" ") if len(told) == 1 else ("", "", "")
-        return token.strip() if scheme.lower() == "bearer" and "X-Amz-Signature=" not in self.raw_query else ""
+        if self._token is None:
+            told = [value for name, value in self.raw_headers if name == "authorization"]
+            scheme, _, token = told[0].partition(" ") if len(told) == 1 else ("", "", "")
+            bearer = scheme.lower() == "bearer" and "X-Amz-Signature=" not in self.raw_query
+            self._token = token.strip() if bearer else ""
+        return self._token
 
     def _found(self) -> Caller:
         if self.token:
@@ -108,7 +117,7 @@ class Call:
             return self.door.identity.signed(self.request, self.door.gate.vouching(), self.client)
         raise Unauthenticated("http.no_token", _UNNAMED)
 
-    @cached_property
+    @property
     def request(self) -> SignedRequest:
         """The request as it was received, for those who signed it."""
         body = self.body if self.sent is None else self.sent

@@ -105,8 +105,8 @@ class Worker:
 
     def close(self) -> list[socket.socket]:
         """Of a process that is gone: what it never took."""
-        while self.hear() and self._more():
-            pass
+        while self._more():
+            self.hear()
         self.channel.close()
         left = [*self.refused, *self.given]
         self.refused.clear()

@@ -1,8 +1,10 @@
 """Several workers on one address: a parent that accepts, hands on to the least busy, and replaces the dead.
 
 The parent opens no workspace, runs no threads and answers nothing. Each worker is a process of its own from its first
-instruction (no fork of a process that has pools or keys), with a line to the parent: connections come over it as
-descriptors, and its end tells either side that the other one is gone, however it went. See decision 0036.
+instruction (no fork of a process that has pools or keys), with a channel to the parent: connections go over it as
+descriptors, and its end tells either side that the other one is gone, however it went. While no worker can take a
+connection, those that come wait to be accepted. A worker that says nothing for too long hangs: it is ended. See
+decision 0036.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from carelake.apps.http.channel import Worker
 from carelake.apps.http.metrics import FOLDER, mark_dead
 from carelake.apps.http.rates import Table
 from carelake.apps.http.server import GRACE_SECONDS, no_port, url_of
@@ -36,23 +40,17 @@ _START_SECONDS = 120.0
 _END_SECONDS = GRACE_SECONDS + 20.0
 _QUICK_SECONDS = 5.0
 _LONGEST_REST = 30.0
-
-
-@dataclass
-class _Worker:
-    number: int
-    process: subprocess.Popen[bytes]
-    channel: socket.socket
-    began: float
-    ready: bool = False
-    lines: int = 0
+_TURN_SECONDS = 0.5
+_LATE = 0.2
+"""The part of its time after which a silent worker is given no more connections."""
+_ABORT_SECONDS = 2.0
 
 
 @dataclass
 class _Place:
     """One worker's place: who has it now, and when the next one may begin."""
 
-    worker: _Worker | None = None
+    worker: Worker | None = None
     rest: float = 0.0
     again: float = 0.0
 
@@ -65,15 +63,20 @@ class Crew:
         command: begins a worker; the number of its descriptor, its own number and the shared folder are added to it.
         tls: whether they speak TLS, for the address that is told.
         note: told what happened, in a line.
+        silent_seconds: a worker that says nothing for so long is ended, and another one begins; 0: never.
     """
 
     command: Sequence[str]
     workers: int
     tls: bool
     note: Callable[[str], None]
+    silent_seconds: float = 30.0
     _places: list[_Place] = field(default_factory=list)
+    _waiting: deque[socket.socket] = field(default_factory=deque)
+    _accepting: bool = False
     _ending: bool = False
     _folder: Path = field(default_factory=Path)
+    _turned: float = 0.0
 
     def run(self, host: str, port: int, started: Callable[[str], None] = lambda _url: None) -> None:
         """Serve until SIGINT or SIGTERM.
@@ -100,13 +103,15 @@ class Crew:
                     self._begin(number)
                 self._wait_until_ready()
                 if not self._ending:
-                    selector.register(listener, selectors.EVENT_READ)
                     started(url_of(listener, tls=self.tls))
+                self._turned = time.monotonic()
                 while not self._ending:
                     self._turn(wakened, listener)
         finally:
             listener.close()
             self._end_all()
+            for line in self._waiting:
+                line.close()
             signal.set_wakeup_fd(woken)
             for one, handler in before.items():
                 signal.signal(one, handler)
@@ -132,7 +137,7 @@ class Crew:
             )
         finally:
             theirs.close()
-        worker = _Worker(number, process, ours, time.monotonic())
+        worker = Worker(number, process, ours, time.monotonic())
         self._places[number].worker = worker
         self._select.register(ours, selectors.EVENT_READ, worker)
 
@@ -140,7 +145,7 @@ class Crew:
         until = time.monotonic() + _START_SECONDS
         while not self._ending and not all(one.worker and one.worker.ready for one in self._places):
             for key, _ in self._select.select(0.5):
-                if isinstance(key.data, _Worker):
+                if isinstance(key.data, Worker):
                     self._listen(key.data)
             lost = [one.worker for one in self._places if one.worker and one.worker.process.poll() is not None]
             if lost or time.monotonic() > until:
@@ -150,50 +155,87 @@ class Crew:
                 )
 
     def _turn(self, wakened: socket.socket, listener: socket.socket) -> None:
-        for key, _ in self._select.select(0.5):
+        self._open_or_shut(listener)
+        for key, _ in self._select.select(_TURN_SECONDS):
             if key.fileobj is listener:
                 self._accept(listener)
-            elif isinstance(key.data, _Worker):
+            elif isinstance(key.data, Worker):
                 self._listen(key.data)
             else:
                 with suppress(BlockingIOError):
                     wakened.recv(4096)
         now = time.monotonic()
-        for place in self._places:
-            if place.worker is not None and place.worker.process.poll() is not None:
-                self._lost(place, place.worker, now)
+        # Time in which the parent itself did not run tells nothing of the workers: they may not have run either.
+        passed, self._turned = min(now - self._turned, 2 * _TURN_SECONDS), now
+        for number, place in enumerate(self._places):
+            if (worker := place.worker) is not None:
+                if worker.process.poll() is not None:
+                    self._lost(place, worker, now)
+                else:
+                    self._watch(worker, now, passed)
             if place.worker is None and now >= place.again and not self._ending:
-                self._begin(self._places.index(place))
+                self._begin(number)
+        self._serve_waiting()
 
-    def _lost(self, place: _Place, worker: _Worker, now: float) -> None:
+    def _watch(self, worker: Worker, now: float, passed: float) -> None:
+        """End a worker that hangs: its event loop says something each second, while it runs."""
+        worker.silent += passed
+        if worker.condemned:
+            if worker.silent >= _ABORT_SECONDS:
+                worker.process.kill()
+        elif worker.has_been and 0 < self.silent_seconds <= worker.silent:
+            self.note(f"Worker {worker.number} said nothing for {self.silent_seconds:g} s; it is ended.")
+            self._condemn(worker)
+        elif not worker.has_been and now - worker.began > _START_SECONDS:
+            self.note(f"Worker {worker.number} did not begin within {_START_SECONDS:g} s; it is ended.")
+            self._condemn(worker)
+
+    @staticmethod
+    def _condemn(worker: Worker) -> None:
+        """Ask it to tell where it stands, which it does when it is aborted; one that is stopped is killed after."""
+        worker.condemned, worker.ready, worker.silent = True, False, 0.0
+        with suppress(OSError):
+            worker.process.send_signal(signal.SIGABRT)
+
+    def _lost(self, place: _Place, worker: Worker, now: float) -> None:
         self.note(f"Worker {worker.number} ended ({worker.process.returncode}); another one begins.")
-        quick = now - worker.began < _QUICK_SECONDS or not worker.ready
+        quick = now - worker.began < _QUICK_SECONDS or not worker.has_been
         place.rest = min(_LONGEST_REST, max(1.0, place.rest * 2)) if quick else 0.0
         place.worker, place.again = None, now + place.rest
         self._forget(worker)
 
-    def _forget(self, worker: _Worker) -> None:
+    def _forget(self, worker: Worker) -> None:
         with suppress(KeyError, ValueError):
             self._select.unregister(worker.channel)
-        worker.channel.close()
+        self._waiting.extend(worker.close())
         mark_dead(worker.process.pid, self._folder)
 
-    def _listen(self, worker: _Worker) -> None:
-        try:
-            said = worker.channel.recv(65536)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            said = b""
-        if not said:
+    def _listen(self, worker: Worker) -> None:
+        before = worker.has_been
+        if not worker.hear():
             with suppress(KeyError, ValueError):
                 self._select.unregister(worker.channel)  # its end is seen by `poll`
-            worker.ready = False
-            return
-        worker.ready = worker.ready or b"r" in said
-        worker.lines -= said.count(b"x")
+        if worker.has_been and not before and self._turned:
+            self.note(f"Worker {worker.number} takes connections.")
+        self._waiting.extend(worker.refused)
+        worker.refused.clear()
 
     # -- connections ----------------------------------------------------------------------------------------------
+
+    def _able(self) -> list[Worker]:
+        """Who may be given a connection, the least busy first."""
+        late = self.silent_seconds * _LATE or float("inf")
+        found = [one.worker for one in self._places if one.worker is not None and one.worker.able(late)]
+        return sorted(found, key=lambda one: one.lines)
+
+    def _open_or_shut(self, listener: socket.socket) -> None:
+        """Accept while somebody can take what comes; else it waits in the listener's queue, and is not refused."""
+        wanted = not self._waiting and bool(self._able())
+        if wanted and not self._accepting:
+            self._select.register(listener, selectors.EVENT_READ)
+        elif self._accepting and not wanted:
+            self._select.unregister(listener)
+        self._accepting = wanted
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(64):
@@ -205,18 +247,17 @@ class Crew:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     time.sleep(0.05)
                 return
-            with line:
-                self._hand_over(line)
+            if not self._hand_over(line):
+                self._waiting.append(line)
+                return
 
-    def _hand_over(self, line: socket.socket) -> None:
-        able = [one.worker for one in self._places if one.worker is not None and one.worker.ready]
-        for worker in sorted(able, key=lambda one: one.lines):
-            try:
-                socket.send_fds(worker.channel, [b"c"], [line.fileno()])
-            except OSError:  # it takes no more at the moment, or is gone
-                continue
-            worker.lines += 1
-            return
+    def _hand_over(self, line: socket.socket) -> bool:
+        return any(worker.give(line) for worker in self._able())
+
+    def _serve_waiting(self) -> None:
+        """Hand over what was accepted and not taken: of a worker that died, or that nobody could take then."""
+        while self._waiting and self._hand_over(self._waiting[0]):
+            self._waiting.popleft()
 
     # -- the end --------------------------------------------------------------------------------------------------
 

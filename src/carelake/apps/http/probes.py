@@ -8,6 +8,7 @@ from carelake.apps.http import answers
 from carelake.apps.http.calls import Call
 from carelake.apps.http.metrics import Metrics
 from carelake.core.errors import CarelakeError
+from carelake.lake.fresh import of_accounts
 
 __all__ = ["alive", "metrics_page", "ready"]
 
@@ -41,4 +42,21 @@ def _database(call: Call) -> str:
 def metrics_page(metrics: Metrics, call: Call) -> Response:
     """The numbers of this server."""
     call.only()
-    return answers.text(metrics.page(), metrics.media_type)
+    return answers.text(metrics.page() + _lake(call), metrics.media_type)
+
+
+def _lake(call: Call) -> bytes:
+    """How far the lake of each account is behind the record; nothing where the database does not answer."""
+    door = call.door
+    try:
+        told = of_accounts(door.gate.probing(), door.vault, door.resources)
+    except CarelakeError:
+        return b""
+    lines = []
+    for name, help_text, figure in (
+        ("carelake_lake_behind", "Change numbers that the lake is behind the record", "behind"),
+        ("carelake_lake_behind_seconds", "Age of the oldest change that the lake does not have", "seconds"),
+    ):
+        lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
+        lines += [f'{name}{{account="{account}"}} {getattr(one, figure)}' for account, one in told.items()]
+    return ("\n".join(lines) + "\n").encode() if told else b""

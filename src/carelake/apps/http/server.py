@@ -8,37 +8,54 @@ import ipaddress
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import uvicorn
 
 from carelake.apps.http import connections
 from carelake.apps.http.app import create_app
+from carelake.apps.http.channel import Follower
 from carelake.apps.http.connections import MOST_CONNECTIONS, quickest
 from carelake.apps.http.delivering import Round
 from carelake.apps.http.ports import Door
 from carelake.apps.http.rates import Table
-from carelake.apps.http.tls import HANDSHAKE_SECONDS, context_of
+from carelake.apps.http.threshold import stderr_log
+from carelake.apps.http.tls import HANDSHAKE_SECONDS, Renewal, context_of
 from carelake.core.errors import Unavailable, Unsupported
 from carelake.core.settings import ServeSettings
 
 __all__ = ["check_host", "make_server", "serve", "url_of"]
 
 GRACE_SECONDS = 10
+_BEAT_SECONDS = 1.0
+_BEATS = 20  # in the time after which silence is taken for hanging
+_RENEWAL_TICKS = 50  # of uvicorn's main loop, which are a tenth of a second
 _SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter from the event loop; with Python's own 5 ms the slowest wait longer."""
 
 
 class _Server(uvicorn.Server):
-    """Tells its address once it listens; or takes connections that a parent has accepted (`server_crew`)."""
+    """Tells its address once it listens; or takes connections that a parent has accepted (`channel`)."""
 
     def __init__(
-        self, config: uvicorn.Config, started: Callable[[str], None], channel: socket.socket | None = None
+        self,
+        config: uvicorn.Config,
+        started: Callable[[str], None],
+        channel: socket.socket | None = None,
+        beat: float = 1.0,
+        renewal: Renewal | None = None,
     ) -> None:
         super().__init__(config)
+        self._renewal = renewal
         self._tell = started
         self._channel = channel
+        self._beat = beat
+        self._follower: Follower | None = None
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._renewal is not None and counter % _RENEWAL_TICKS == 0:
+            self._renewal.look()
+        return await super().on_tick(counter)
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         if self._channel is not None:
@@ -55,39 +72,27 @@ class _Server(uvicorn.Server):
         if self.lifespan.should_exit:
             sys.exit(3)
         self.servers = []
-        channel.setblocking(False)
         loop = asyncio.get_running_loop()
-        loop.add_reader(channel, self._take, loop, channel)
+        follower = Follower(channel, lambda one: self._take(loop, follower, one), self._orphaned, self._beat)
+        self._follower = follower
         self.started = True
-        channel.send(b"r")
+        follower.start()
+        self._tell("")
 
-    def _take(self, loop: asyncio.AbstractEventLoop, channel: socket.socket) -> None:
-        try:
-            said, handles, _, _ = socket.recv_fds(channel, 1, 1)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            said, handles = b"", []
-        if not said:
-            # The parent is gone: nobody would end us any more.
-            loop.remove_reader(channel)
-            self.should_exit = True
-            return
-        for handle in handles:
-            task = loop.create_task(self._begin(loop, channel, socket.socket(fileno=handle)))
-            self.server_state.tasks.add(task)
-            task.add_done_callback(self.server_state.tasks.discard)
+    def _orphaned(self) -> None:
+        self.should_exit = True
 
-    async def _begin(self, loop: asyncio.AbstractEventLoop, channel: socket.socket, one: socket.socket) -> None:
-        def gone() -> None:
-            with suppress(OSError):  # the parent is gone, or counts wrongly for a while
-                channel.send(b"x")
+    def _take(self, loop: asyncio.AbstractEventLoop, follower: Follower, one: socket.socket) -> None:
+        task = loop.create_task(self._begin(loop, follower, one))
+        self.server_state.tasks.add(task)
+        task.add_done_callback(self.server_state.tasks.discard)
 
+    async def _begin(self, loop: asyncio.AbstractEventLoop, follower: Follower, one: socket.socket) -> None:
         def made() -> Any:
             protocol: Any = self.config.http_protocol_class(  # type: ignore[call-arg]
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
             )
-            protocol.gone = gone
+            protocol.gone = follower.ended
             return protocol
 
         one.setblocking(False)
@@ -97,11 +102,11 @@ class _Server(uvicorn.Server):
             await loop.connect_accepted_socket(made, one, ssl=tls, **told)
         except (OSError, asyncio.CancelledError):  # a handshake that failed: its line ends, and no more
             one.close()
-            gone()
+            follower.ended()
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
-        if self._channel is not None:
-            asyncio.get_running_loop().remove_reader(self._channel)
+        if self._follower is not None:
+            self._follower.stop()
         await super().shutdown(sockets)
         # uvicorn would raise the signal again now, and SIGTERM end the process before the workspace is closed.
         self._captured_signals.clear()
@@ -148,7 +153,9 @@ def make_server(
     )
     config.load()
     config.ssl = context_of(told)
-    return _Server(config, started, channel)
+    beat = min(_BEAT_SECONDS, told.silent_seconds / _BEATS) or _BEAT_SECONDS
+    renewal = Renewal(config.ssl, told, log or stderr_log()) if config.ssl is not None else None
+    return _Server(config, started, channel, beat, renewal)
 
 
 def serve(
@@ -165,7 +172,7 @@ def serve(
 
     Args:
         port: 0 takes a free one.
-        started: told the server's address when it listens.
+        started: told the server's address when it listens; "" when it takes connections of a parent.
         deliver: one round of deliveries of events, see `create_app`.
         channel, table: see `make_server`.
 

@@ -1,16 +1,18 @@
 """TLS of the HTTP door: version 1.2 or later, ciphers with forward secrecy and authenticated encryption only.
 
-As RFC 9325 (BCP 195) recommends. Certificate and key are read once, at the start.
+As RFC 9325 (BCP 195) recommends. Certificate and key are read again when their files change.
 """
 
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
+from typing import Any
 
 from carelake.core.errors import Invalid
 from carelake.core.settings import ServeSettings
 
-__all__ = ["HANDSHAKE_SECONDS", "context_of"]
+__all__ = ["HANDSHAKE_SECONDS", "Renewal", "context_of"]
 
 HANDSHAKE_SECONDS = 10.0
 _TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!kRSA"
@@ -40,3 +42,44 @@ def context_of(told: ServeSettings) -> ssl.SSLContext | None:
             "files, a certificate with its chain, and its private key without a password.",
         ) from None
     return context
+
+
+class Renewal:
+    """Certificate and key of a server that runs, taken again when their files change."""
+
+    def __init__(self, context: ssl.SSLContext, told: ServeSettings, log: Any) -> None:
+        """Watch the files of ``context``.
+
+        Args:
+            log: told of each renewal (``info``), and once of files that cannot be used (``error``).
+        """
+        self._context, self._told, self._log = context, told, log
+        self._seen = self._stamps()
+
+    def look(self) -> None:
+        """Take what is new; connections that there are go on with what they began with.
+
+        Files that do not belong together, as while they are written one after the other, change nothing.
+        """
+        now = self._stamps()
+        if now == self._seen:
+            return
+        self._seen = now
+        try:
+            context_of(self._told)
+            self._context.load_cert_chain(self._told.tls_certificate, self._told.tls_key, password="")
+        except (Invalid, OSError, ValueError):
+            self._log.error("certificate not renewed", code="http.tls")
+        else:
+            self._log.info("certificate renewed")
+
+    def _stamps(self) -> list[tuple[int, ...]]:
+        return [_stamp(Path(one)) for one in (self._told.tls_certificate, self._told.tls_key)]
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -11,7 +11,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import anyio.to_thread
@@ -34,32 +35,30 @@ Grouped = Callable[[Sequence[Work[Any]]], list[Any]]
 
 def alone(steps: Steps, grouped: Grouped) -> Response:
     """The answer of one handler, in this thread."""
-    found = _done([steps], grouped)[0]
+    (found,) = _done([steps], nullcontext, grouped)
     if isinstance(found, BaseException):
         raise found
     return found
 
 
-def _done(all_steps: Sequence[Steps], grouped: Grouped) -> list[Response | BaseException]:
-    return _second(all_steps, _first(all_steps), grouped)
-
-
-def _first(all_steps: Sequence[Steps]) -> list[Any]:
-    """Their writes, or the answers and errors of those that have none."""
-    return [_step(lambda steps=steps: next(steps)) for steps in all_steps]  # type: ignore[misc]
-
-
-def _second(all_steps: Sequence[Steps], found: list[Any], grouped: Grouped) -> list[Response | BaseException]:
-    """Do the writes, and let each go on from what came of it."""
-    waiting = [number for number, one in enumerate(found) if isinstance(one, Work)]
+def _done(
+    all_steps: Sequence[Steps], snapshot: Callable[[], AbstractContextManager[None]], grouped: Grouped
+) -> list[Response | BaseException]:
+    """The answers of several handlers, or their errors."""
+    found: list[Any] = []  # works of those that wait; answers and errors of those that are done
     try:
+        with snapshot():
+            found += (_step(steps.__next__) for steps in all_steps)
+        waiting = [number for number, one in enumerate(found) if isinstance(one, Work)]
         made = grouped([found[number] for number in waiting])
-    except BaseException as error:
+    except Exception as error:
+        found += [error] * (len(all_steps) - len(found))
+        waiting = [number for number, one in enumerate(found) if isinstance(one, Work)]
         made = [error] * len(waiting)
     for number, answer in zip(waiting, made, strict=True):
         steps = all_steps[number]
         go_on = steps.throw if isinstance(answer, BaseException) else steps.send
-        found[number] = _step(lambda go_on=go_on, answer=answer: go_on(answer))  # type: ignore[misc]
+        found[number] = _step(partial(go_on, answer))
     return found
 
 
@@ -131,12 +130,9 @@ class Writers:
 
     def _go(self, loop: asyncio.AbstractEventLoop) -> None:
         while group := self._take():
-            all_steps = [one.steps for one in group]
             try:
                 with self._gathering() as settle:
-                    with self._snapshot():
-                        first = _first(all_steps)
-                    found = _second(all_steps, first, self._grouped)
+                    found = _done([one.steps for one in group], self._snapshot, self._grouped)
                 settle()
             except BaseException as error:
                 found = [error] * len(group)

@@ -13,6 +13,7 @@ from typing import Any
 
 from carelake.fhir.path.model import SYSTEM_TYPES, UNTYPED, is_type, type_named
 from carelake.fhir.path.quantity import Quantity
+from carelake.fhir.path.registry import FUNCTIONS
 from carelake.fhir.path.syntax import (
     Binary,
     Call,
@@ -188,8 +189,6 @@ class Compiler:
             return scope.focus if part.source is None else self.part(part.source, scope)
         known = CALLS.get(part.name)
         if known is None:
-            from carelake.fhir.path.functions import FUNCTIONS
-
             if part.name in FUNCTIONS:
                 raise sql_error(scope.at, f"{part.name}()")
             raise path_error(scope.at, "there is no such function.", part.at)

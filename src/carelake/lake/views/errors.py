@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from carelake.core.errors import Invalid, Unsupported
 
-__all__ = ["cardinality_error", "definition_error", "path_error", "sql_error", "type_error"]
+__all__ = ["cardinality_error", "definition_error", "depth_error", "path_error", "sql_error", "type_error"]
 
 
 def definition_error(at: str, message: str) -> Invalid:
@@ -32,6 +32,11 @@ def cardinality_error(at: str) -> Invalid:
         "Set collection: true, or choose one with first() or where().",
         path=at,
     )
+
+
+def depth_error(at: str, levels: int) -> Invalid:
+    """A `repeat` that goes deeper than any data should."""
+    return Invalid("lake.view_depth", f"The {at} of the ViewDefinition went more than {levels} levels deep.", path=at)
 
 
 def sql_error(at: str, what: str) -> Unsupported:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from carelake.core.errors import Unsupported
-from carelake.lake.views import oracle
-from carelake.lake.views.definition import read
+import duckdb
+import pyarrow as pa
 
-__all__ = ["Engine", "run"]
+from carelake.core.errors import Invalid, Unsupported
+from carelake.core.settings import LakeSettings
+from carelake.lake.engine import connect
+from carelake.lake.spark import session
+from carelake.lake.views import oracle
+from carelake.lake.views.build import DEPTHS, build
+from carelake.lake.views.definition import Definition, read
+from carelake.lake.views.duckdb import DuckDb
+from carelake.lake.views.errors import cardinality_error, depth_error
+from carelake.lake.views.plan import Plan
+from carelake.lake.views.spark import Spark
+from carelake.lake.views.tables import in_memory, rows
+
+__all__ = ["Engine", "on_duckdb", "run"]
 
 Engine = Literal["duckdb", "spark", "oracle"]
+FAILED = re.compile(r"carelake (lake\.\w+) ([\w.\[\]]+)")
+_DUCKDB = DuckDb()
+_SPARK = Spark()
+_NUMBERS = itertools.count()
 
 
 def run(
@@ -34,5 +52,84 @@ def run(
     """
     definition = read(view)
     if engine == "oracle":
+        _checked(definition)
         return list(oracle.evaluate(definition, resources))
+    if engine == "duckdb":
+        held = list(resources)
+        return deepening(definition, lambda plan: rows(plan, on_duckdb(plan, in_memory(plan, held), ordered=True)))
+    if engine == "spark":
+        kept = list(resources)
+        return deepening(definition, lambda plan: rows(plan, on_spark(plan, in_memory(plan, kept), ordered=True)))
     raise Unsupported("lake.view_engine", "There is no such engine; expected duckdb, spark or oracle.")
+
+
+def _checked(definition: Definition) -> None:
+    """Tell what is wrong by the types alone, as the other engines do; what has no SQL form is no error here."""
+    try:
+        build(definition)
+    except Unsupported:
+        return
+
+
+def deepening(definition: Definition, work: Callable[[Plan], Any]) -> Any:
+    """The work's result with a plan that goes as deep as the data needs."""
+    for depth in DEPTHS:
+        try:
+            return work(build(definition, depth))
+        except Invalid as error:
+            if error.code != "lake.view_depth" or depth == DEPTHS[-1]:
+                raise
+    raise AssertionError
+
+
+def on_duckdb(
+    plan: Plan, resources: pa.Table, *, ordered: bool = False, limits: LakeSettings | None = None
+) -> pa.Table:
+    """The result of a plan over its relation ``resources``: one column for each output.
+
+    Raises:
+        Invalid: ``lake.view_cardinality``, ``lake.view_depth``.
+        Unavailable: ``lake.memory``.
+    """
+    with connect(limits) as connection:
+        connection.register("resources", resources)
+        try:
+            return connection.sql(_DUCKDB.select(plan, shown=ordered, ordered=ordered)).to_arrow_table()
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
+            raise failed(str(error)) from None
+
+
+def on_spark(plan: Plan, resources: pa.Table, *, ordered: bool = False) -> pa.Table:
+    """The same on Spark.
+
+    Raises:
+        Invalid: as `on_duckdb`.
+        Unavailable: ``lake.spark``.
+    """
+    spark = session()
+    from pyspark.errors import PySparkException
+
+    name = f"resources_{next(_NUMBERS)}"
+    spark.createDataFrame(resources).createOrReplaceTempView(name)
+    try:
+        made: pa.Table = spark.sql(_SPARK.select(plan, shown=ordered, table=name)).toArrow()
+    except PySparkException as error:
+        raise failed(str(error)) from None
+    finally:
+        spark.catalog.dropTempView(name)
+    if not ordered:
+        return made
+    keys = ["_n", *(f"c{n}" for n, output in enumerate(plan.outputs) if output.name in plan.order)]
+    return made.sort_by([(key, "ascending") for key in keys])
+
+
+def failed(message: str) -> Exception:
+    """The error of the view that an engine's message tells of."""
+    told = FAILED.search(message)
+    if told is None:
+        return Invalid("lake.view_data", "The engine refused the view over this data; compare with engine='oracle'.")
+    if told[1] == "lake.view_depth":
+        return depth_error(told[2], DEPTHS[-1])
+    return cardinality_error(told[2])

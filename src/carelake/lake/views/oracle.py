@@ -18,7 +18,7 @@ from carelake.fhir.path.context import Env, Services
 from carelake.fhir.path.model import node
 from carelake.fhir.path.values import Item, Items, system, unwrap
 from carelake.lake.views.definition import Column, Definition, Path, Select
-from carelake.lake.views.errors import cardinality_error, definition_error, path_error, type_error
+from carelake.lake.views.errors import cardinality_error, depth_error, path_error, type_error
 from carelake.lake.views.numbers import plain_number
 
 __all__ = ["evaluate"]
@@ -70,6 +70,8 @@ def _compiled(path: Path) -> _Read:
         try:
             return run([scope.focus], _Env([scope.focus], given, _SERVICES))
         except Invalid as error:
+            if error.code == "fhirpath.singleton":
+                raise cardinality_error(path.at) from None
             raise path_error(path.at, error.message, int(error.facts.get("position") or 0)) from None
         except (AttributeError, TypeError, ValueError, KeyError, ArithmeticError, RecursionError):
             raise path_error(path.at, "the data is not of the shape that its type says.") from None
@@ -146,7 +148,7 @@ def _repeated(paths: list[_Read], at: str, scope: _Scope) -> Items:
 
     def traverse(item: Item, depth: int) -> None:
         if depth > MAX_DEPTH:
-            raise definition_error(f"{at}.repeat", f"it goes more than {MAX_DEPTH} levels deep.")
+            raise depth_error(f"{at}.repeat", MAX_DEPTH)
         for path in paths:
             for inner in path(_Scope(item, scope.index, scope.resource)):
                 found.append(inner)

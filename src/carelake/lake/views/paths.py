@@ -244,7 +244,9 @@ def first_of(val: Val) -> Val:
 
 def items(names: Names, val: Val) -> Expr:
     """As a list; null for none is as good as an empty one."""
-    if val.many or val.absent:
+    if val.absent:
+        return Null(Listed(kind_of(val)))
+    if val.many:
         return val.expr
     if isinstance(val.expr, Ref | Const):
         return Case(Op("is_null", (val.expr,)), Null(Listed(kind_of(val))), Op("list", (val.expr,)))
@@ -258,7 +260,7 @@ def exists(names: Names, val: Val | Choice) -> Expr:
             return present(names, val)
         return Op("gt", (size(names, val), Const(0, _INT)))
     if val.root:
-        return val.guard or TRUE
+        return TRUE if val.guard is None else Op("coalesce", (val.guard, Const(False, BOOL)))
     if val.absent:
         return Const(False, BOOL)
     if val.many:

@@ -21,6 +21,7 @@ __all__ = [
     "Const",
     "Each",
     "Expr",
+    "Extend",
     "Fail",
     "Get",
     "Keep",
@@ -153,6 +154,15 @@ class Source(Rel):
     """The rows of ``resources`` for which every test is true."""
 
     tests: tuple[Expr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Extend(Rel):
+    """The same rows with one more column, computed once."""
+
+    base: Rel
+    name: str
+    expr: Expr
 
 
 @dataclass(frozen=True, slots=True)

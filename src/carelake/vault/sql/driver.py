@@ -25,6 +25,9 @@ class Driver(Protocol):
     dialect: str
     """SQLAlchemy's name of it: ``sqlite`` or ``postgresql``."""
 
+    readers_apart: bool
+    """Whether snapshots have connections of their own, since one that changes over is slow."""
+
     def engine(self) -> sqlalchemy.Engine:
         """A new engine with a pool; its address holds no secret."""
         ...

@@ -45,6 +45,7 @@ class Sqlcipher:
     """The embedded default."""
 
     dialect = "sqlite"
+    readers_apart = True  # at each change of `query_only` SQLite throws away all statements it has prepared
 
     def __init__(self, path: Path, key: bytes, *, busy_seconds: float = _BUSY_SECONDS) -> None:
         """Take the file at ``path``.

@@ -17,15 +17,6 @@ _PANEL = "Learn: lake, features, models"
 commands = shelf()
 
 
-lake = group(commands, "lake", "Iceberg tables that follow the record.", _PANEL)
-
-
-@lake.command("sync")
-def lake_sync(context: typer.Context, json: JsonOut = False) -> None:
-    """Bring the lake up to the record's change feed."""
-    run("learn:sync", options_of(context), json_out=json)
-
-
 @commands.command("run", rich_help_panel=_PANEL)
 def run_recipe(
     context: typer.Context,

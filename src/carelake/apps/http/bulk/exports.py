@@ -25,7 +25,7 @@ from carelake.apps.http.fhir.record import absent
 from carelake.apps.http.packing import takes_gzip
 from carelake.apps.http.routes import Operation
 from carelake.core.clock import instant
-from carelake.core.errors import Invalid, NotFound, Unavailable, Unsupported
+from carelake.core.errors import Invalid, NotFound, Unsupported
 from carelake.core.permit import Permit
 from carelake.fhir.definitions import is_resource
 from carelake.fhir.references import target
@@ -33,7 +33,7 @@ from carelake.pipelines.export import ACTION, ZONE, Asked, begin, manifest
 from carelake.store.jobs import Job, Jobs, Part
 from carelake.store.scopes import bounded
 
-__all__ = ["at_once", "begun", "cancel", "follow_up", "job_of", "operations", "refuse_if_sync", "streamed"]
+__all__ = ["begun", "cancel", "follow_up", "job_of", "most_jobs", "operations", "refuse_if_sync", "streamed"]
 
 _TAKES = {
     "_outputFormat": "string",
@@ -110,12 +110,11 @@ def _begin(call: Call, level: str, group: str = "") -> Response:
     if "patient" in given and not level:
         raise Invalid("http.parameter", "The parameter patient is of exports of patients or of a Group.")
     with call.enter(ACTION, level or next(iter(asked.types), "record")) as permit:
-        at_once(call, permit)
         if group:
             members = _members(call, permit, group)
             chosen = members if asked.patients is None else [one for one in asked.patients if one in members]
             asked = msgspec.structs.replace(asked, patients=tuple(chosen))
-        job = begin(call.door.vault, call.door.gate, permit, call.door.resources, asked)
+        job = begin(call.door.vault, call.door.gate, permit, call.door.resources, asked, most=most_jobs(call))
     WAKE.set()
     return begun(call, "$export", job)
 
@@ -137,13 +136,9 @@ def refuse_if_sync(call: Call) -> None:
         raise Invalid("http.not_async", "This is done in the background only; send Prefer: respond-async.")
 
 
-def at_once(call: Call, permit: Permit) -> None:
-    """Raises: Unavailable: ``http.too_many_jobs``."""
-    with call.door.vault.database.reading(permit) as tx:
-        if Jobs(call.door.vault).running(permit, tx) >= call.door.settings.bulk.most_jobs:
-            raise Unavailable(
-                "http.too_many_jobs", "So many of your jobs run already (bulk.most_jobs); wait for one, or cancel it."
-            )
+def most_jobs(call: Call) -> int:
+    """How many jobs of one principal may be not at their end."""
+    return int(call.door.settings.bulk.most_jobs)
 
 
 def _asked(call: Call, given: Given, *, within: bool) -> Asked:

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.responses import Response
 
 from carelake.apps.http import answers
-from carelake.apps.http.bulk.exports import at_once, begun, cancel, follow_up, job_of, refuse_if_sync, streamed
+from carelake.apps.http.bulk.exports import begun, cancel, follow_up, job_of, most_jobs, refuse_if_sync, streamed
 from carelake.apps.http.bulk.running import WAKE
 from carelake.apps.http.calls import Call
 from carelake.apps.http.fhir.parameters import PARAMETERS
@@ -59,11 +59,10 @@ def kick_off(call: Call) -> Response:
         folder = call.door.settings.bulk.import_folder
         if not folder:
             raise Unsupported("http.import_off", "Nothing is imported over HTTP until bulk.import_folder is set.")
-        at_once(call, permit)
         read_manifest(told, Path(folder))
         asked = {"manifest": told, "request": f"{call.base}/fhir/{_PATH}"}
         with call.door.vault.database.transaction(permit) as tx:
-            job = begin(call.door.vault, permit, tx, asked, "import")
+            job = begin(call.door.vault, permit, tx, asked, "import", most=most_jobs(call))
     WAKE.set()
     return begun(call, _PATH, job)
 

@@ -1,6 +1,7 @@
 """While the server runs, it carries out the bulk jobs that wait: one at a time in each of its processes.
 
-A job is carried out in the name of who asked for it, by the rights that they have at each of its files.
+A job is carried out in the name of who asked for it, by the rights that they have at each of its files. An erasure
+that was broken off is brought to its end, whoever began it.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ async def keep_working(door: Door, log: Any) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(thread.join)
 
 
+class _Ending(Exception):
+    """The server ends while it works."""
+
+
 class _Work:
     """One process's looking and doing."""
 
@@ -76,6 +81,27 @@ class _Work:
                 return
             if self._resting.get(one.id, 0.0) < time.monotonic():
                 self._guarded(one)
+        for account in self._door.erasures.broken_off(self._door.gate.polling()):
+            if not self.ending.is_set() and self._resting.get(account, 0.0) < time.monotonic():
+                self._erase(account)
+
+    def _erase(self, account: str) -> None:
+        """Bring to its end what was broken off; one process at a time takes it up."""
+        try:
+            with self._door.gate.resuming(account) as permit:
+                proofs = self._door.erasures.resume(permit, progress=self._unless_ending)
+            self._log.info("erasures brought to their end", number=len(proofs))
+        except _Ending:
+            return
+        except Exception as error:
+            self._resting[account] = time.monotonic() + _REST_SECONDS
+            if not isinstance(error, Conflict):
+                self._log.error("erasure", code=code_of(error))
+
+    def _unless_ending(self, _step: str, _done: int, _of: int) -> None:
+        """The server ends: whoever comes next goes on at this step."""
+        if self.ending.is_set():
+            raise _Ending
 
     def _guarded(self, one: Waiting) -> None:
         """A job whose error ends with it: its row and its act tell of it."""

@@ -15,6 +15,7 @@ __all__ = ["is_id", "json_only", "lenient", "names_json", "of_r4", "pretty", "re
 
 _JSON = frozenset({"json", "application/json", "application/fhir+json", "text/json"})
 _ANY = frozenset({"*/*", "application/*", ""})
+_USUAL = frozenset({"application/fhir+json", "application/json", "*/*", "", "json"})
 _FHIR_VERSION = re.compile(r'fhirversion\s*=\s*"?([^";\s]*)')
 _OURS = frozenset({"4.0", "4.0.1"})
 
@@ -30,8 +31,8 @@ def json_only(call: Call) -> None:
     """
     told = call.one("_format")
     # A "+" in a query is a blank once it is decoded, and few clients write %2B.
-    asked = [told.strip().replace(" ", "+")] if told is not None else call.headers.get("accept", "").split(",")
-    if not any(map(_taken, asked)):
+    asked = told.strip().replace(" ", "+") if told is not None else call.headers.get("accept", "")
+    if asked not in _USUAL and not any(map(_taken, [asked] if told is not None else asked.split(","))):
         raise Unsupported("http.format", "Only JSON of FHIR R4 is offered: application/fhir+json.")
 
 

@@ -123,7 +123,7 @@ class Routes:
             scheme=call.scheme,
         )
         # Who calls was found out once for all entries: some credentials are good once.
-        own.__dict__["_recognised"] = call.caller("record:write", "record")
+        own.recognise(call.caller("record:write", "record"))
         return own
 
 

@@ -42,7 +42,7 @@ _ANSWERS = {
     "422": "It breaks a rule or a profile",
 }
 _DELETED = {"204": "It is not there, whether it was or not", "412": _ANSWERS["412"]}
-_SMALL = 64 * 1024
+_SMALL = 16 * 1024
 _UPDATED = {**_ANSWERS, "201": "Made: there was none"}
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from carelake.fhir.path.boundaries import decimal_boundary, digits_after_point, temporal_boundary
 from carelake.fhir.path.context import Env
 from carelake.fhir.path.errors import argument_error, type_error
-from carelake.fhir.path.model import info_type
+from carelake.fhir.path.model import info_type, node, type_named
 from carelake.fhir.path.operators import is_number
 from carelake.fhir.path.quantity import Quantity
 from carelake.fhir.path.registry import Applied, Made, eager, function, maker
@@ -70,12 +70,20 @@ def _named(item: Item) -> tuple[str, str]:
 def _boundary(name: str, high: bool) -> None:
     @eager(name, 0, 1)
     def work(items: Items, env: Env, at: int, digits: Items | None = None) -> Items:
-        value = one(items, at, f"{name}()")
+        value = one(_end_of(items, high), at, f"{name}()")
         wanted = None if digits is None else integer_of(digits, at, f"{name}()")
         if value is None or (digits is not None and wanted is None):
             return []
         found = _edge(value, wanted, high, at, name)
         return [] if found is None else [found]
+
+
+def _end_of(items: Items, high: bool) -> Items:
+    """A Period's boundary is that of its start or end, as SQL on FHIR has it."""
+    if len(items) == 1 and items[0].__class__ is tuple and items[0][1].path == "Period":
+        kind = type_named("dateTime")
+        return [node(value, kind) for value in [items[0][0].get("end" if high else "start")] if value is not None]
+    return items
 
 
 def _edge(value: Item, wanted: int | None, high: bool, at: int, name: str) -> Item:

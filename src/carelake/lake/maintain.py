@@ -1,0 +1,260 @@
+"""Upkeep of the tables: small files merged into their buckets, old snapshots and what nothing uses any more removed.
+
+Each step is one commit of one table, so a kill at any point leaves readers what they had. A reader is not broken
+either: what it reads is named by a snapshot, snapshots that somebody needs stay, and files outlive their snapshot by
+a time of grace (settings ``lake.keep_days``, ``lake.grace_seconds``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.table.update.snapshot import ExpireSnapshots
+from sqlalchemy import select
+
+from carelake.audit.nouns import Nouns
+from carelake.audit.tables import noun, noun_from
+from carelake.core import canonical
+from carelake.core.clock import instant, iso
+from carelake.core.errors import Conflict, NotFound
+from carelake.core.nouns import Noun, ref
+from carelake.core.permit import Permit
+from carelake.lake.catalog import VaultCatalog
+from carelake.lake.changing import change
+from carelake.lake.files import Files, name_of
+from carelake.lake.layout import bucketed, bucketed_spec, buckets, lay
+from carelake.lake.rewriting import is_old, relay
+from carelake.lake.sync import SEQ, moved, position, seq_of, told_of
+from carelake.vault.database import scope_of
+from carelake.vault.workspace import Vault
+
+__all__ = ["Upkeep", "maintain", "used"]
+
+_ZONE = "lake"
+_EXPIRED = "carelake.expired"
+"""Property of a table: when snapshots were last expired, so that their files can go after a time of grace."""
+_STEP_BYTES = 48 << 20
+"""Parquet that one step reads; in memory it is about ten times as much."""
+_FULL_BYTES = 32 << 20
+"""A file of a bucket that is as large is left as it is."""
+_SMALL_FILES = 4
+"""So many small files of a bucket are merged."""
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """What was done.
+
+    Attributes:
+        merged, made: files that went into others, and files that came of it.
+        expired: snapshots. removed: files that nothing used.
+        snapshot_ref: the snapshot that names the tables as they are now.
+    """
+
+    tables: int = 0
+    merged: int = 0
+    made: int = 0
+    expired: int = 0
+    removed: int = 0
+    snapshot_ref: str = ""
+    by_table: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As the command prints it."""
+        return {
+            **{name: getattr(self, name) for name in ("tables", "merged", "made", "expired", "removed")},
+            "snapshot": self.snapshot_ref,
+            "by_table": self.by_table,
+        }
+
+
+def maintain(
+    permit: Permit, vault: Vault, nouns: Nouns, progress: Callable[[int, int], None] = lambda done, of: None
+) -> Upkeep:
+    """Merge small files, expire what nobody needs, remove what nothing uses.
+
+    Args:
+        permit: grants ``lake:read``, ``lake:write``, ``rows:read``, ``rows:write``.
+
+    Raises:
+        Conflict: ``lake.concurrent``: a sync or an erasure came in between; run it again.
+    """
+    with vault.database.reading(permit) as tx:
+        epoch = scope_of(tx).epoch
+        keep = _needed(tx, nouns, permit.account, vault.clock.now() - timedelta(days=vault.settings.lake.keep_days))
+    work = _Work(permit, vault, VaultCatalog(vault, permit, epoch=epoch), keep)
+    names = [name for _, name in work.catalog.list_tables()]
+    try:
+        for number, name in enumerate(names, 1):
+            work.table(name)
+            progress(number, len(names))
+    except CommitFailedException:
+        raise Conflict(
+            "lake.concurrent", "Another process changed the lake meanwhile; run it again to go on from there."
+        ) from None
+    work.done.snapshot_ref = _note(permit, vault, nouns, work.catalog)
+    permit.log.count(lake_files_merged=work.done.merged, lake_files_removed=work.done.removed)
+    return work.done
+
+
+class _Work:
+    def __init__(self, permit: Permit, vault: Vault, catalog: VaultCatalog, keep: set[str]) -> None:
+        self.permit = permit
+        self.vault = vault
+        self.catalog = catalog
+        self.keep = keep
+        self.done = Upkeep()
+
+    def table(self, name: str) -> None:
+        """All of one table."""
+        table = self.catalog.load_table((self.permit.account, name))
+        if table.current_snapshot() is None:
+            return
+        if is_old(table):
+            table = relay(self.permit, self.vault, table, self.vault.settings.lake.buckets, {SEQ: str(seq_of(table))})
+        before = (self.done.merged, self.done.made, self.done.expired, self.done.removed)
+        while files := _mergeable(table, self.vault.settings.lake.buckets):
+            table = self._merge(table, files)
+        table = self._expire(table)
+        self._remove(table, name)
+        after = (self.done.merged, self.done.made, self.done.expired, self.done.removed)
+        self.done.tables += 1
+        told = dict(zip(("merged", "made", "expired", "removed"), map(int.__sub__, after, before), strict=True))
+        if any(told.values()):
+            self.done.by_table[name] = told
+
+    def _merge(self, table: Table, files: list[DataFile]) -> Table:
+        """These files as one for each bucket that they have rows of."""
+        tx = table.transaction()
+        lay(tx, self.vault.settings.lake.buckets)
+        metadata = tx.table_metadata
+        data = Files(self.vault, self.permit, metadata)
+        rows = pa.concat_tables([data.read(file) for file in files])
+        spec = bucketed_spec(metadata)
+        made = [data.put(data.encode(part, spec, at)) for at, part in bucketed(rows, buckets(spec))]
+        change(tx, made, files, properties={SEQ: str(seq_of(table))})
+        merged = tx.commit_transaction()
+        self.done.merged += len(files)
+        self.done.made += len(made)
+        return merged
+
+    def _expire(self, table: Table) -> Table:
+        """Snapshots that nobody needs, unless some were expired so lately that their files are still there."""
+        if not self._rested(table):
+            return table
+        current = table.metadata.current_snapshot_id
+        old = [
+            one.snapshot_id
+            for one in table.snapshots()
+            if one.snapshot_id != current and str(one.snapshot_id) not in self.keep
+        ]
+        if not old:
+            return table
+        tx = table.transaction()
+        tx.set_properties({_EXPIRED: iso(self.vault.clock.now())})
+        ExpireSnapshots(tx).by_ids(old).commit()
+        self.done.expired += len(old)
+        return tx.commit_transaction()
+
+    def _rested(self, table: Table) -> bool:
+        said = table.properties.get(_EXPIRED)
+        grace = timedelta(seconds=self.vault.settings.lake.grace_seconds)
+        return said is None or self.vault.clock.now() - instant(said) >= grace
+
+    def _remove(self, table: Table, name: str) -> None:
+        """Files that no snapshot uses and that are no writer's or reader's any more."""
+        if not self._rested(table):
+            return
+        edge = self.vault.clock.now() - timedelta(seconds=self.vault.settings.lake.grace_seconds)
+        # Listed before the table is read again: what comes meanwhile is in no list.
+        there = self.vault.objects.list(self.permit, _ZONE, f"iceberg/{name}/")
+        needed = used(self.catalog.load_table(table.name()))
+        for one in there:
+            if one.name not in needed and instant(one.created) < edge:
+                with suppress(NotFound):
+                    self.vault.objects.remove(self.permit, _ZONE, one.name)
+                    self.done.removed += 1
+
+
+def _mergeable(table: Table, count: int) -> list[DataFile]:
+    """Files that one step merges: first what lies outside the buckets, then what is small in one bucket."""
+    files = [task.file for task in table.scan().plan_files()]
+    spec = bucketed_spec(table.metadata)
+    right = buckets(spec) == count
+    if loose := [one for one in files if not right or one.spec_id != spec.spec_id]:
+        return _as_much(loose)
+    by_bucket: dict[Any, list[DataFile]] = {}
+    for one in files:
+        if one.file_size_in_bytes < _FULL_BYTES:
+            by_bucket.setdefault(one.partition[0], []).append(one)
+    return next((_as_much(group) for group in by_bucket.values() if len(group) >= _SMALL_FILES), [])
+
+
+def _as_much(files: Iterable[DataFile]) -> list[DataFile]:
+    taken: list[DataFile] = []
+    held = 0
+    for one in files:
+        held += one.file_size_in_bytes
+        if taken and held > _STEP_BYTES:
+            break
+        taken.append(one)
+    return taken
+
+
+def used(table: Table) -> set[str]:
+    """Names of the objects that a table is made of now, in all its snapshots."""
+    files = {str(table.metadata_location)} | {entry.metadata_file for entry in table.metadata.metadata_log}
+    for snapshot in table.snapshots():
+        files.add(snapshot.manifest_list)
+        for manifest in snapshot.manifests(table.io):
+            files.add(manifest.manifest_path)
+            files.update(one.data_file.file_path for one in manifest.fetch_manifest_entry(table.io))
+    return {name_of(path) for path in files}
+
+
+def _needed(tx: Any, nouns: Nouns, account: str, since: datetime) -> set[str]:
+    """Iceberg snapshots that stay: of young snapshots, and of those that something was made from."""
+    young = select(noun.c.ref).where(noun.c.kind == "snapshot", noun.c.account == account, noun.c.at >= iso(since))
+    made = noun.alias("made")
+    sources = (
+        select(noun_from.c.source)
+        .join(made, made.c.ref == noun_from.c.ref)
+        .where(made.c.account == account, made.c.kind != "snapshot", noun_from.c.source.like("snapshot:%"))
+    )
+    refs = {*tx.execute(young).scalars(), *tx.execute(sources.distinct()).scalars()}
+    found: set[str] = set()
+    for one in sorted(refs):
+        with suppress(NotFound):
+            found.update(told["snapshot"] for told in nouns.get(tx, one).body["tables"].values())
+    return found
+
+
+def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog) -> str:
+    """The snapshot of the tables as they are laid out now, at the same position of the feed."""
+    seq, before = position(permit, vault)
+    if not before:
+        return ""
+    tables = {name: told_of(catalog.load_table((account, name))) for account, name in catalog.list_tables()}
+    with vault.database.transaction(permit) as tx:
+        if nouns.get(tx, before).body["tables"] == tables:
+            return before
+        content = {
+            "workspace": vault.settings.workspace,
+            "account": permit.account,
+            "seq": seq,
+            "tables": {name: told["snapshot"] for name, told in tables.items()},
+        }
+        name = ref("snapshot", canonical.dump(content))
+        made = Noun(name, permit.account, "committed", permit.act, (before,), {"seq": seq, "tables": tables})
+        nouns.write(tx, made)
+        moved(tx, permit.account, seq, name)
+        permit.log.wrote(name)
+    return name

