@@ -311,6 +311,10 @@ class SearchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float = 30.0
 
 
+_ORIGIN = re.compile(r"https://[a-z0-9.-]+(:[1-9][0-9]{0,4})?|http://(localhost|127\.0\.0\.1)(:[1-9][0-9]{0,4})?")
+"""An exact origin, as browsers write it; without TLS on the same machine only."""
+
+
 class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The HTTP door and its bounds (docs/serving.md).
 
@@ -325,6 +329,7 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         answer_seconds: how long an answer may take to be made.
         silent_seconds: a worker whose event loop does not run for so long is ended, and another one begins; 0: never.
         gzip: compress answers for those who take that.
+        cors_origins: origins whose pages browsers let read answers, each as a browser sends it.
         max_bundle_entries: entries of one batch or transaction.
     """
 
@@ -341,8 +346,11 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silent_seconds: float = 30.0
     gzip: bool = True
     max_bundle_entries: int = 1000
+    cors_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if wrong := [one for one in self.cors_origins if not _ORIGIN.fullmatch(one)]:
+            raise ValueError(f"serve.cors_origins has {wrong[0]!r}; expected origins like https://app.example:8443")
         if not 1 <= self.workers <= 64:
             raise ValueError(f"serve.workers is {self.workers}; one to 64 processes answer")
         if bool(self.tls_certificate) != bool(self.tls_key):

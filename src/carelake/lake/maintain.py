@@ -30,7 +30,7 @@ from carelake.core.permit import Permit
 from carelake.lake.catalog import VaultCatalog
 from carelake.lake.changing import change
 from carelake.lake.files import Files, name_of
-from carelake.lake.layout import bucketed, bucketed_spec, buckets, lay
+from carelake.lake.layout import ROWS_OF_A_BUCKET, bucketed, bucketed_spec, buckets, lay, tray_spec
 from carelake.lake.rewriting import is_old, relay
 from carelake.lake.sync import SEQ, moved, position, seq_of, told_of
 from carelake.vault.database import scope_of
@@ -121,8 +121,8 @@ class _Work:
         if is_old(table):
             table = relay(self.permit, self.vault, table, self.vault.settings.lake.buckets, {SEQ: str(seq_of(table))})
         before = (self.done.merged, self.done.made, self.done.expired, self.done.removed)
-        while files := _mergeable(table, self.vault.settings.lake.buckets):
-            table = self._merge(table, files)
+        while (step := _mergeable(table, self.vault.settings.lake.buckets))[0]:
+            table = self._merge(table, *step)
         table = self._expire(table)
         self._remove(table, name)
         after = (self.done.merged, self.done.made, self.done.expired, self.done.removed)
@@ -131,14 +131,14 @@ class _Work:
         if any(told.values()):
             self.done.by_table[name] = told
 
-    def _merge(self, table: Table, files: list[DataFile]) -> Table:
-        """These files as one for each bucket that they have rows of."""
+    def _merge(self, table: Table, files: list[DataFile], to_buckets: bool) -> Table:
+        """These files as one for each bucket that they have rows of, or as one in the tray."""
         tx = table.transaction()
         lay(tx, self.vault.settings.lake.buckets)
         metadata = tx.table_metadata
         data = Files(self.vault, self.permit, metadata)
         rows = pa.concat_tables([data.read(file) for file in files])
-        spec = bucketed_spec(metadata)
+        spec = bucketed_spec(metadata) if to_buckets else tray_spec(metadata)
         made = [data.put(data.encode(part, spec, at)) for at, part in bucketed(rows, buckets(spec))]
         change(tx, made, files, properties={SEQ: str(seq_of(table))})
         merged = tx.commit_transaction()
@@ -184,18 +184,24 @@ class _Work:
                     self.done.removed += 1
 
 
-def _mergeable(table: Table, count: int) -> list[DataFile]:
-    """Files that one step merges: first what lies outside the buckets, then what is small in one bucket."""
+def _mergeable(table: Table, count: int) -> tuple[list[DataFile], bool]:
+    """Files that one step merges, and whether they go to buckets.
+
+    First what lies in other buckets than the table has, or in a tray that is full; then small files of one place.
+    """
     files = [task.file for task in table.scan().plan_files()]
-    spec = bucketed_spec(table.metadata)
-    right = buckets(spec) == count
-    if loose := [one for one in files if not right or one.spec_id != spec.spec_id]:
-        return _as_much(loose)
-    by_bucket: dict[Any, list[DataFile]] = {}
+    specs = table.metadata.specs()
+    tray = [one for one in files if not buckets(specs[one.spec_id])]
+    other = [one for one in files if buckets(specs[one.spec_id]) not in (0, count)]
+    full = sum(one.record_count for one in tray) >= count * ROWS_OF_A_BUCKET
+    if other or (tray and full):
+        return _as_much([*other, *tray]), True
+    places: dict[Any, list[DataFile]] = {}
     for one in files:
         if one.file_size_in_bytes < _FULL_BYTES:
-            by_bucket.setdefault(one.partition[0], []).append(one)
-    return next((_as_much(group) for group in by_bucket.values() if len(group) >= _SMALL_FILES), [])
+            places.setdefault((one.spec_id, *one.partition), []).append(one)
+    group = next((some for some in places.values() if len(some) >= _SMALL_FILES), [])
+    return _as_much(group), bool(group) and bool(buckets(specs[group[0].spec_id]))
 
 
 def _as_much(files: Iterable[DataFile]) -> list[DataFile]:

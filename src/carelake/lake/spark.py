@@ -28,6 +28,7 @@ _CONF = {
     "spark.io.encryption.enabled": "true",
     # The levels of a `repeat` are nested relations.
     "spark.driver.extraJavaOptions": "-Xss16m",
+    "spark.sql.analyzer.maxIterations": "2000",
     # Its errors show values of the data; ours tell what is needed.
     "spark.log.level": "OFF",
 }

@@ -55,7 +55,7 @@ DONE = "done"
 REPLAYED = "erased before this copy was made"
 """The reason of an erasure that a restored copy does again."""
 
-_PATIENTS = 25
+_PATIENTS, _PAGE = 25, 5_000
 _VERSIONS = 200
 
 Progress = Callable[[str, int, int], None]
@@ -281,8 +281,8 @@ class Erasures:
         if survey is None:
             with self._vault.database.reading(permit) as tx:
                 survey = eraser.survey(permit, tx, left)
-        for start in range(0, len(left), _PATIENTS):
-            page = left[start : start + _PATIENTS]
+        for start, end in _pages([len(survey.seqs.get(one, ())) for one in left]):
+            page = left[start:end]
             with self._vault.database.transaction(permit) as tx:
                 taken = eraser.take_out(permit, tx, page, survey)
                 told = {"patients": len(page), **taken.counts, "keys": 0, "predictions": 0}
@@ -292,7 +292,7 @@ class Erasures:
                 job.targets.keep(permit, tx, Target.of(taken, page))
                 self._count(tx, job, told)
                 permit.log.count(**told)
-            progress(start + len(page), len(left))
+            progress(end, len(left))
 
     def _links(self, permit: Permit, job: _Job, progress: Shown) -> None:
         target, eraser = self._load(permit, job), self._resources.eraser
@@ -386,6 +386,18 @@ class Erasures:
             self._outbox.publish(tx, permit.account, "record.erased", noun.ref, said)
         signed = {name: noun.body[name] for name in ("signature", "key_version")}
         return {"ref": noun.ref, "state": noun.state, **report, **signed}
+
+
+def _pages(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Start and end of pages of patients, by the versions of each: other writers wait while one is taken out."""
+    start = held = 0
+    for at, size in enumerate(sizes):
+        if at > start and (at - start >= _PATIENTS or held + size > _PAGE):
+            yield start, at
+            start, held = at, 0
+        held += size
+    if start < len(sizes):
+        yield start, len(sizes)
 
 
 def _busy() -> Conflict:

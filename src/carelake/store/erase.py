@@ -22,7 +22,7 @@ from carelake.fhir.search import extract
 from carelake.fhir.unlink import without
 from carelake.store import bodies
 from carelake.store.erase_shown import Leftovers
-from carelake.store.erase_walk import PLACED, Survey, Taken, binaries_in
+from carelake.store.erase_walk import PLACED, Survey, Taken, Version, binaries_in
 from carelake.store.indexed import Indexed
 from carelake.store.indexing import Displays, IndexRows, remove
 from carelake.store.keep import Writer
@@ -82,13 +82,24 @@ class Eraser(Leftovers):
             seqs |= {row.seq for row in tx.execute(_OF, {"after": survey.until, "owners": list(keys)})}
         note(permit, self._vault.keyring, patients)
         taken = Taken({f"Patient/{one}" for one in patients})
-        rows = list(self._rows(tx, sorted(seqs), select(*PLACED)))
-        self._read(permit, tx, rows, keys, taken)
-        self._remove(permit, tx, rows, taken)
+        self._take(permit, tx, sorted(seqs), keys, taken)
         if keys:
             tx.execute(delete(symbol).where(symbol.c.key.in_(list(keys))))
         raise_epoch(tx)  # numbers and texts that other processes remember are good no more
         return taken
+
+    def _take(
+        self, permit: Permit, tx: Connection, seqs: Sequence[int], owners: dict[int, str] | None, taken: Taken
+    ) -> None:
+        """Read versions, some at a time, and remove them. Without ``owners`` they are looked up."""
+        versions = []
+        for rows in self._held(tx, seqs, PLACED):
+            known = owners
+            if known is None:
+                known = {key: text for key, text in self._symbols.texts(tx, {r.owner for r in rows}).items() if key}
+            self._read(permit, tx, rows, known, taken)
+            versions += [Version(row.seq, row.kind, row.id) for row in rows]
+        self._remove(permit, tx, versions, taken)
 
     def _read(
         self, permit: Permit, tx: Connection, rows: Sequence[Any], owners: dict[int, str], taken: Taken
@@ -130,7 +141,7 @@ class Eraser(Leftovers):
         texts = self._symbols.texts(tx, {number for row in rows for number in row[:2]})
         return {(texts.get(row.system, ""), row.code) for row in rows if texts.get(row.param) in _IDENTIFIERS}
 
-    def _remove(self, permit: Permit, tx: Connection, rows: Sequence[Any], taken: Taken) -> None:
+    def _remove(self, permit: Permit, tx: Connection, rows: Sequence[Version], taken: Taken) -> None:
         """Versions with their pointers and index rows."""
         gone = {row.seq for row in rows}
         counted: dict[tuple[int, str], int] = defaultdict(int)
@@ -226,10 +237,7 @@ class Eraser(Leftovers):
             while seq:
                 chain.append(seq)
                 seq = tx.execute(select(_V.previous).where(_V.seq == seq)).scalar()
-        rows = list(self._rows(tx, chain, select(*PLACED)))
-        owners = {key: text for key, text in self._symbols.texts(tx, {row.owner for row in rows}).items() if key}
-        self._read(permit, tx, rows, owners, taken)
-        self._remove(permit, tx, rows, taken)
+        self._take(permit, tx, chain, None, taken)
 
     def _rewrite(self, permit: Permit, tx: Connection, row: Any, name: str, body: dict[str, Any]) -> None:
         owner = self._symbols.texts(tx, [row.owner]).get(row.owner, "")

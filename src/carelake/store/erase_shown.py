@@ -22,7 +22,6 @@ __all__ = ["Leftovers"]
 _CHUNK = 500
 _FEW = 50
 _R = resource.c
-_POINTERS = select(ix_reference.c.target, ix_reference.c.type).execution_options(yield_per=10_000)
 
 
 class Leftovers(Walker):
@@ -91,9 +90,11 @@ class Leftovers(Walker):
         for kind, ids in by_kind.items():
             found["resource"] += _count(tx, _R.id, ids, _R.kind == kinds.get(kind, -1))
         terms = {key: text for text, key in self._symbols.everything(tx, TERM).items()}
-        # One walk over the rows: asked by target alone, each question would be one.
-        for target, kind in tx.execute(_POINTERS):
-            if gone.has_id(target):
+        pointing = ix_reference.c.param.in_(list(tx.execute(select(ix_reference.c.param).distinct()).scalars()))
+        ids = sorted({key for keys in by_kind.values() for key in keys})
+        for start in range(0, len(ids), _CHUNK):
+            page = ix_reference.c.target.in_(ids[start : start + _CHUNK])
+            for target, kind in tx.execute(select(ix_reference.c.target, ix_reference.c.type).where(pointing, page)):
                 found["ix_reference"] += f"{terms.get(kind, '')}/{target}" in gone.resources
         return found
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, bindparam, case, func, select
 
 from carelake.core import canonical
 from carelake.core.errors import Gone as Erased
@@ -24,7 +24,7 @@ from carelake.store.symbols import Symbols, kinds_of
 from carelake.store.tables import resource_version
 from carelake.vault.workspace import Vault
 
-__all__ = ["COLUMNS", "PLACED", "Shown", "Survey", "Taken", "Walker", "binaries_in"]
+__all__ = ["COLUMNS", "PLACED", "Shown", "Survey", "Taken", "Version", "Walker", "binaries_in"]
 
 Shown = tuple[int, str, str, str, str]
 """A text of a code that came with a version: symbol of the type, source, system, code, folded text."""
@@ -32,14 +32,23 @@ Shown = tuple[int, str, str, str, str]
 Range = tuple[str, int, int]
 """Ref of a landing, offset and length."""
 
-_PAGE = 2_000
+_PAGE = 1_000
 _CHUNK = 500
+_LARGE = 1 << 16
 _V = resource_version.c
+
+
+def _bounded(columns: Sequence[Any]) -> list[Any]:
+    """Without bodies that are large: null, and to be asked for one by one."""
+    body = case((func.octet_length(_V.body) <= _LARGE, _V.body), else_=None).label("body")
+    return [body if column is _V.body else column for column in columns]
+
+
 COLUMNS = (_V.seq, _V.kind, _V.id, _V.version, _V.previous, _V.deleted, _V.owner, _V.body)
 """What opens a version; with `PLACED` also where it came from."""
 PLACED = (*COLUMNS, _V.origin, _V.offset, _V.length)
 _WALK = (
-    select(*COLUMNS)
+    select(*_bounded(COLUMNS))
     .where(_V.seq > bindparam("after"), _V.seq <= bindparam("until"), _V.kind.in_(bindparam("kinds", expanding=True)))
     .order_by(_V.seq)
     .limit(_PAGE)
@@ -59,6 +68,14 @@ class Survey:
     seqs: dict[str, list[int]]
     until: int
     landings: set[str] = field(default_factory=set)
+
+
+class Version(NamedTuple):
+    """A version, without its body."""
+
+    seq: int
+    kind: int
+    id: str
 
 
 @dataclass(slots=True)
@@ -116,12 +133,12 @@ class Walker:
             with self._vault.database.reading(permit) as tx:
                 said = {"after": after, "until": until, "kinds": list(kinds)}
                 rows = tx.execute(_WALK, said).all()
-                opened = list(self._texts(permit, tx, rows, kinds))
-            found += _naming(opened, gone, kinds)
-            if binaries:
-                for row, text in opened:
-                    if b"Binary/" in text and f"{kinds[row.kind]}/{row.id}" not in binaries:
-                        binaries -= binaries_in(text)
+                for some in self._whole(tx, rows, COLUMNS):
+                    opened = list(self._texts(permit, tx, some, kinds))
+                    found += _naming(opened, gone, kinds)
+                    for row, text in opened if binaries else ():
+                        if b"Binary/" in text and f"{kinds[row.kind]}/{row.id}" not in binaries:
+                            binaries -= binaries_in(text)
             if not rows:
                 break
             after = rows[-1].seq
@@ -148,6 +165,21 @@ class Walker:
     def _rows(tx: Connection, seqs: Sequence[int], query: Any) -> Iterator[Any]:
         for start in range(0, len(seqs), _CHUNK):
             yield from tx.execute(query.where(_V.seq.in_(list(seqs[start : start + _CHUNK]))))
+
+    def _held(self, tx: Connection, seqs: Sequence[int], columns: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        """As `_rows`, as many at a time as may be held with their bodies."""
+        for start in range(0, len(seqs), _CHUNK):
+            rows = list(self._rows(tx, seqs[start : start + _CHUNK], select(*_bounded(columns))))
+            yield from self._whole(tx, rows, columns)
+
+    def _whole(self, tx: Connection, rows: Sequence[Any], columns: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        """Rows that were asked for without large bodies, and then each of the others by itself."""
+        small = [row for row in rows if row.body is not None]
+        if small:
+            yield small
+        for row in rows:
+            if row.body is None:
+                yield list(self._rows(tx, [row.seq], select(*columns)))
 
     def _kinds(self, permit: Permit, tx: Connection) -> dict[int, str]:
         return {key: text for text, key in self._symbols.everything(tx, kinds_of(permit.account)).items()}

@@ -160,7 +160,7 @@ class Symbols:
         if len(texts) <= _AT_ONCE:
             # The same statement for any number of them; the work that SQLAlchemy has with it is more than SQLite's.
             padded = [*texts, *([texts[0]] * (_AT_ONCE - len(texts)))]
-            return dict(rows_of(tx, _FIND_FEW, name, *padded))  # type: ignore[arg-type]
+            return dict(rows_of(tx, _FIND_FEW, name, *padded))
         found: dict[str, int] = {}
         for start in range(0, len(texts), _CHUNK):
             rows = tx.execute(_FIND, {"space": name, "texts": texts[start : start + _CHUNK]})

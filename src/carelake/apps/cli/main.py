@@ -27,6 +27,7 @@ from carelake.apps.cli.commands import (
     upkeep,
     use,
     validating,
+    views,
     who,
 )
 from carelake.apps.cli.grouping import JourneyGroup
@@ -74,6 +75,7 @@ for _shelf in (
     validating,
     erase,
     lake,
+    views,
     learn,
     use,
     prove,

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from carelake.apps.http import answers
 from carelake.apps.http.bulk.running import keep_working
 from carelake.apps.http.calls import Call, has_credential
+from carelake.apps.http.cors import Cors
 from carelake.apps.http.delivering import Round, keep_delivering
 from carelake.apps.http.fhir.asking import is_id, of_r4
 from carelake.apps.http.metrics import Metrics
@@ -95,6 +96,7 @@ def create_app(
                 log=log,
                 wait=sources.wait,
                 hsts_seconds=serve.hsts_seconds,
+                cors=Cors(serve.cors_origins),
             ),
             Middleware(
                 _Shortcut,

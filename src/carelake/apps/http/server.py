@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import ipaddress
 import socket
@@ -30,6 +31,8 @@ GRACE_SECONDS = 10
 _BEAT_SECONDS = 1.0
 _BEATS = 20  # in the time after which silence is taken for hanging
 _RENEWAL_TICKS = 50  # of uvicorn's main loop, which are a tenth of a second
+_YOUNG = 5000
+"""Objects that are made between collections."""
 _SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter from the event loop; with Python's own 5 ms the slowest wait longer."""
 
@@ -184,11 +187,19 @@ def serve(
         workspace, host=host, port=port, started=started, deliver=deliver, channel=channel, table=table
     )
     sys.setswitchinterval(_SWITCH_SECONDS)
+    _collect_less()
     try:
         server.run()
     except SystemExit:
         # uvicorn ends the process when it cannot listen; there is a workspace to be closed first.
         raise no_port() from None
+
+
+def _collect_less() -> None:
+    """What is there by now stays: the collector need not look at it again and again, for many milliseconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG)
 
 
 def no_port() -> Unavailable:

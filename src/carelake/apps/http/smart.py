@@ -119,7 +119,7 @@ def _configured(settings: Settings, base: str) -> dict[str, Any] | None:
 def security(settings: Settings, base: str) -> dict[str, Any]:
     """``CapabilityStatement.rest.security``. https://hl7.org/fhir/smart-app-launch/STU2.2/conformance.html"""
     provider, own = _provider(settings), _own(settings, base)
-    told: dict[str, Any] = {"description": _PURPOSE}
+    told: dict[str, Any] = {"cors": bool(settings.serve.cors_origins), "description": _PURPOSE}
     if provider is None and not own:
         return told
     uris = [{"url": "token", "valueUri": provider.token_endpoint if provider is not None else own}]

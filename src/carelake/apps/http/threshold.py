@@ -13,10 +13,12 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import msgspec
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carelake.apps.http.answers import failure
 from carelake.apps.http.connections import HEAD_BYTES
+from carelake.apps.http.cors import Cors
 from carelake.apps.http.metrics import Metrics, known_method
 from carelake.apps.http.rates import source_of
 from carelake.core.clock import SystemClock, iso
@@ -85,16 +87,19 @@ class Threshold:
         ids: Ids | None = None,
         wait: Callable[[str], float] = lambda _source: 0.0,
         hsts_seconds: int = 0,
+        cors: Cors | None = None,
     ) -> None:
         """Wrap ``app``.
 
         Args:
             wait: counts a request from an address; how long it has to wait, 0 for not at all.
             hsts_seconds: for so long browsers shall come by TLS only, where they came by it.
+            cors: what browsers are told of other origins.
         """
         self._app = app
         self._wait = wait
         self._hsts = (b"strict-transport-security", b"max-age=%d" % hsts_seconds) if hsts_seconds else None
+        self._cors = cors or Cors(())
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._log = log or stderr_log()
@@ -107,13 +112,15 @@ class Threshold:
         crossing = _Crossing(scope, send, self._max_body_bytes, self._ids)
         if self._hsts and scope["scheme"] == "https":
             crossing.more.append(self._hsts)
+        crossing.more += self._cors.headers(scope)
         started = time.perf_counter()
         self._metrics.running.inc()
         try:
             self._count(scope)
             _refuse_fragment(scope)
             crossing.refuse_long(scope)
-            await self._app(scope, crossing.bounded(receive), crossing.send)
+            app = _ALLOWED if self._cors.asks_before(scope) else self._app
+            await app(scope, crossing.bounded(receive), crossing.send)
         except (
             Exception
         ) as error:  # the last word: a text that nobody foresaw could hold anything, so it goes nowhere
@@ -145,6 +152,9 @@ class Threshold:
             self._log.error("fault", kind=type(error).__name__, frames=frames, act=crossing.act)
         if not crossing.begun:
             await failure(error, scope["path"])(scope, _nothing, crossing.send)
+
+
+_ALLOWED = Response(status_code=204)  # what a browser is told before it sends is in the headers
 
 
 def _refuse_fragment(scope: Scope) -> None:

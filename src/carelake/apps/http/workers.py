@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from threading import Lock
 from typing import NamedTuple
 
 import anyio
@@ -20,7 +19,8 @@ __all__ = ["Bodies", "Lane", "Workers"]
 
 _THREADS = 16
 _TOGETHER = 64
-_LANE_THREADS = 2
+_WITH_IT, _AFTER_IT = 1, 4
+"""Turns of the event loop that a group waits for who comes with the first of it; for who was answered just now."""
 _ANSWER_SECONDS = 60.0
 _ENDING_SECONDS = 10.0
 
@@ -67,8 +67,8 @@ class Lane:
     """Quick readings, one group after another: all that wait when a group begins are done with it.
 
     Threads beside each other would take the interpreter's lock from each other at every step; one that does sixteen
-    readings in a row with one snapshot and one commit is done sooner with each of them. While one thread waits for
-    the disk, the other one does the next group.
+    readings in a row with one snapshot and one commit is done sooner with each of them. The next group begins when
+    the answers of the last one are on their way: so who asks again at once is in it, and commits are few.
     """
 
     def __init__(
@@ -82,59 +82,59 @@ class Lane:
         """
         self._together = together
         self._seconds = seconds
-        self._pool = ThreadPoolExecutor(_LANE_THREADS, "lane")
+        self._pool = ThreadPoolExecutor(1, "lane")
         self._waiting: deque[_Asked] = deque()
-        self._running: set[Future[None]] = set()
-        self._turn = Lock()
+        self._running: Future[None] | None = None
+        self._called = False
 
     async def run(self, work: Callable[[], Response]) -> Response:
         """As `Workers.run`."""
         loop = asyncio.get_running_loop()
         asked = _Asked(work, loop.create_future())
         self._waiting.append(asked)
-        if len(self._running) < _LANE_THREADS:
-            self._begin(loop)
+        self._call(loop)
         timer = loop.call_later(self._seconds, _give_up, asked.answer, self._seconds)
         try:
             return await asked.answer
         finally:
             timer.cancel()
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        running = self._pool.submit(self._go, loop)
-        self._running.add(running)
-        running.add_done_callback(lambda done: loop.call_soon_threadsafe(self._ended, done, loop))
+    def _call(self, loop: asyncio.AbstractEventLoop, turns: int = _WITH_IT) -> None:
+        """Begin some turns of the loop later, with what comes meanwhile."""
+        if self._running is None and not self._called:
+            self._called = True
+            loop.call_soon(self._begin, loop, turns)
 
-    def _go(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
-            with self._turn:
-                group = self._take()
-                if not group:
-                    return
-                found, settle = self._group(group)
-            try:
-                settle()
-            except BaseException as error:
-                found = [error] * len(group)
-            loop.call_soon_threadsafe(_answer, group, found)
+    def _begin(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
+        if turns:
+            loop.call_soon(self._begin, loop, turns - 1)
+            return
+        self._called = False
+        group = self._take()
+        if group:
+            self._running = self._pool.submit(self._go, loop, group)
 
-    def _group(self, group: Sequence[_Asked]) -> tuple[list[Response | BaseException], Callable[[], None]]:
+    def _go(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Asked]) -> None:
         try:
             with self._together() as settle:
-                return [_done(one.work) for one in group], settle
+                found = [_done(one.work) for one in group]
+            settle()
         except BaseException as error:
-            return [error] * len(group), lambda: None
+            found = [error] * len(group)
+        loop.call_soon_threadsafe(self._ended, loop, group, found)
+
+    def _ended(
+        self, loop: asyncio.AbstractEventLoop, group: Sequence[_Asked], found: Sequence[Response | BaseException]
+    ) -> None:
+        self._running = None
+        _answer(group, found)
+        self._call(loop, _AFTER_IT)
 
     def _take(self) -> list[_Asked]:
         many = min(len(self._waiting), _TOGETHER)
         group = [self._waiting.popleft() for _ in range(many)]
         # Who is not waited for any more is not done: it would be an act that nobody asked for.
-        return [one for one in group if not one.answer.done()] if group else []
-
-    def _ended(self, done: Future[None], loop: asyncio.AbstractEventLoop) -> None:
-        self._running.discard(done)
-        if self._waiting and not self._running:
-            self._begin(loop)
+        return [one for one in group if not one.answer.done()]
 
     @asynccontextmanager
     async def until_done(self, seconds: float = _ENDING_SECONDS) -> AsyncIterator[None]:
@@ -143,7 +143,9 @@ class Lane:
             yield
         finally:
             self._waiting.clear()
-            await anyio.to_thread.run_sync(lambda: wait(list(self._running), seconds))
+            if self._running is not None:
+                running = self._running
+                await anyio.to_thread.run_sync(lambda: wait([running], seconds))
             self._pool.shutdown(wait=False)
 
 

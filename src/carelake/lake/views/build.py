@@ -109,7 +109,8 @@ class _Builder:
         names = (ORDINAL, "id", *(name for name in _columns_of(record) if name != "id"))
         rows = self._select(definition.root, _Rows(Source(names, tests)), _At(scope))
         outputs = tuple(
-            Output(cell.column.name, cell.expr, cell.kind, cell.type, cell.shape) for cell in _sorted(definition, rows)
+            Output(cell.column.name, cell.expr, cell.kind, cell.type, cell.shape)
+            for cell in _sorted(definition, rows)
         )
         order = tuple(f"_o{n}" for n in range(len(rows.order)))
         hidden = tuple(Output(name, expr, INT, "") for name, expr in zip(order, rows.order, strict=True))

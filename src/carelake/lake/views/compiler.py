@@ -179,7 +179,9 @@ class Compiler:
             return scope.context or scope.focus
         if name in _URLS:
             return plain(Const(_URLS[name], TEXT), "String")
-        kind = {"vs-": "ValueSet", "ext-": "StructureDefinition"}.get(name[: name.index("-") + 1] if "-" in name else "")
+        kind = {"vs-": "ValueSet", "ext-": "StructureDefinition"}.get(
+            name[: name.index("-") + 1] if "-" in name else ""
+        )
         if kind:
             return plain(Const(f"http://hl7.org/fhir/{kind}/{name.partition('-')[2]}", TEXT), "String")
         raise sql_error(scope.at, "A variable that is defined inside of the expression")
@@ -227,7 +229,9 @@ class Compiler:
             if source.many:
                 raise sql_error(scope.at, "is, of a collection of several types")
             keys = [key for key, kind in (source.field.choices or {}).items() if not system and name in kind.names]
-            tests = [exists(self.names, of_type(self.names, source, source.field.choices[key], scope.at)) for key in keys]
+            tests = [
+                exists(self.names, of_type(self.names, source, source.field.choices[key], scope.at)) for key in keys
+            ]
             said: Expr = Op("or", tuple(tests)) if tests else Const(False, BOOL)
             return plain(Case(present(self.names, source), said, Null(BOOL)), "Boolean")
         if source.root:

@@ -285,7 +285,9 @@ class _Reader:
         path = self.path(told.get("path"), f"{at}.path")
         kind = _type(_text(told, "type", at), f"{at}.type")
         description = _text(told, "description", at)
-        tags = tuple(_tag(tag, place) for key in ("tag", "tags") for tag, place in _list(told.get(key), f"{at}.{key}"))
+        tags = tuple(
+            _tag(tag, place) for key in ("tag", "tags") for tag, place in _list(told.get(key), f"{at}.{key}")
+        )
         return Column(name, path, kind, bool(collection), description, tags, at)
 
     def path(self, text: Any, at: str) -> Path:
@@ -349,4 +351,3 @@ def _columns(select: Select, before: tuple[str, ...]) -> tuple[str, ...]:
         if branch != branches[0]:
             raise definition_error(inner.at, "its columns have other names or another order than the first branch's.")
     return (*names, *branches[0]) if branches else names
-

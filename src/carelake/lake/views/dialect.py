@@ -124,7 +124,11 @@ class Dialect(ABC):
             return "TRUE" if value else "FALSE"
         if isinstance(value, str):
             return self.text(value)
-        return f"CAST({self.text(repr(value))} AS {self.kind_of_number(value)})" if isinstance(value, float) else str(value)
+        return (
+            f"CAST({self.text(repr(value))} AS {self.kind_of_number(value)})"
+            if isinstance(value, float)
+            else str(value)
+        )
 
     def kind_of_number(self, value: float) -> str:
         """The type of a decimal."""

@@ -15,7 +15,10 @@ def definition_error(at: str, message: str) -> Invalid:
 def path_error(at: str, message: str, position: int = 0) -> Invalid:
     """A FHIRPath expression of the view is wrong."""
     return Invalid(
-        "lake.view_path", f"The FHIRPath at {at} of the ViewDefinition is wrong: {message}", path=at, position=position
+        "lake.view_path",
+        f"The FHIRPath at {at} of the ViewDefinition is wrong: {message}",
+        path=at,
+        position=position,
     )
 
 

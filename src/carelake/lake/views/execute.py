@@ -23,9 +23,10 @@ from carelake.lake.views.plan import Plan
 from carelake.lake.views.spark import Spark
 from carelake.lake.views.tables import in_memory, rows
 
-__all__ = ["Engine", "on_duckdb", "run"]
+__all__ = ["ENGINES", "Engine", "deepening", "on_duckdb", "on_spark", "run"]
 
 Engine = Literal["duckdb", "spark", "oracle"]
+ENGINES = ("duckdb", "spark", "oracle")
 FAILED = re.compile(r"carelake (lake\.\w+) ([\w.\[\]]+)")
 _DUCKDB = DuckDb()
 _SPARK = Spark()
@@ -109,13 +110,14 @@ def on_spark(plan: Plan, resources: pa.Table, *, ordered: bool = False) -> pa.Ta
         Unavailable: ``lake.spark``.
     """
     spark = session()
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     name = f"resources_{next(_NUMBERS)}"
     spark.createDataFrame(resources).createOrReplaceTempView(name)
     try:
         made: pa.Table = spark.sql(_SPARK.select(plan, shown=ordered, table=name)).toArrow()
-    except PySparkException as error:
+    except (PySparkException, Py4JError) as error:
         raise failed(str(error)) from None
     finally:
         spark.catalog.dropTempView(name)

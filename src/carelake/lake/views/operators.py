@@ -200,7 +200,9 @@ def union(compiler: Compiler, found: list[Val], scope: Scope, *, distinct: bool 
         whole(val)
         if head.complex and val.node != head.node:
             raise sql_error(scope.at, "A union of elements that lie differently in the table")
-    expr = items(compiler.names, head) if len(parts) == 1 else Op("cat", tuple(items(compiler.names, v) for v in parts))
+    expr = (
+        items(compiler.names, head) if len(parts) == 1 else Op("cat", tuple(items(compiler.names, v) for v in parts))
+    )
     kind = head.type if head.complex or all(val.type is head.type for val in parts) else UNTYPED
     made = replace(head, expr=expr, many=True, type=kind, parent=None, lexeme=None)
     return deduplicated(compiler.names, made) if distinct else made

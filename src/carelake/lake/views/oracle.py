@@ -114,7 +114,9 @@ def _select(select: Select) -> _Rows:
     return partial(_each, _compiled(select.each), parts, nothing)
 
 
-def _each(foci: Callable[[_Scope], Items | None], parts: list[_Rows], nothing: Row | None, scope: _Scope) -> list[Row]:
+def _each(
+    foci: Callable[[_Scope], Items | None], parts: list[_Rows], nothing: Row | None, scope: _Scope
+) -> list[Row]:
     found = foci(scope)
     if found is None:
         return _crossed(parts, scope)

@@ -26,7 +26,20 @@ from carelake.lake.views.plan import (
 )
 from carelake.lake.views.vals import Choice, Val, get, is_text, kind_of, layout, nothing, part_node
 
-__all__ = ["Names", "both", "each", "exists", "first_of", "items", "keep", "member", "of_type", "one", "present", "size"]
+__all__ = [
+    "Names",
+    "both",
+    "each",
+    "exists",
+    "first_of",
+    "items",
+    "keep",
+    "member",
+    "of_type",
+    "one",
+    "present",
+    "size",
+]
 
 TRUE = Const(True, BOOL)
 
@@ -139,7 +152,9 @@ def _of_any(names: Names, choice: Choice, name: str, at: str, position: int) -> 
                 raise sql_error(at, "An element of a choice inside of a choice")
             found.append(step)
         head = found[0]
-        if any((each_of.system, each_of.many, each_of.complex) != (head.system, head.many, False) for each_of in found):
+        if any(
+            (each_of.system, each_of.many, each_of.complex) != (head.system, head.many, False) for each_of in found
+        ):
             if len(found) > 1:
                 raise sql_error(at, "An element that several types of a choice have; choose with ofType()")
         if len(found) == 1:

@@ -20,7 +20,10 @@ def report(suite: Mapping[str, Mapping[str, Any]], engine: Engine) -> dict[str, 
     Args:
         suite: parsed files of the suite by name, each with ``resources`` and ``tests``.
     """
-    return {name: {"tests": [_case(case, file["resources"], engine) for case in file["tests"]]} for name, file in suite.items()}
+    return {
+        name: {"tests": [_case(case, file["resources"], engine) for case in file["tests"]]}
+        for name, file in suite.items()
+    }
 
 
 def _case(case: Mapping[str, Any], resources: Iterable[Mapping[str, Any]], engine: Engine) -> dict[str, Any]:

@@ -81,10 +81,14 @@ _WORDS: dict[str, Callable[..., str]] = {
         "ELSE split({0}, concat('\\\\Q', {1}, '\\\\E')) END)"
     ),
     "list_sum": template(f"(CASE WHEN array_size({{0}}) > 0 THEN {_SUM.format('{0}', 'DOUBLE')} END)"),
-    "list_sum_int": template(f"(CASE WHEN array_size({{0}}) > 0 THEN try_cast({_SUM.format('{0}', 'BIGINT')} AS INT) END)"),
+    "list_sum_int": template(
+        f"(CASE WHEN array_size({{0}}) > 0 THEN try_cast({_SUM.format('{0}', 'BIGINT')} AS INT) END)"
+    ),
     "list_min": call("array_min"),
     "list_max": call("array_max"),
-    "list_avg": template(f"(CASE WHEN array_size({{0}}) > 0 THEN {_SUM.format('{0}', 'DOUBLE')} / array_size({{0}}) END)"),
+    "list_avg": template(
+        f"(CASE WHEN array_size({{0}}) > 0 THEN {_SUM.format('{0}', 'DOUBLE')} / array_size({{0}}) END)"
+    ),
     # numbers
     "neg": template("(- {0})"),
     "add": _decimal("{0} + {1}"),
@@ -183,7 +187,9 @@ class Spark(Dialect):
 
     def unnest(self, rel: Unnest, base: str, source: str) -> str:
         columns = [self.name(name) for name in (*rel.base.names, *([rel.alive] if rel.alive else []))]
-        held = f"SELECT *, {self.kept(rel, source, f'coalesce(array_size({source}), 0) > 0', 'array(NULL)')} FROM {base}"
+        held = (
+            f"SELECT *, {self.kept(rel, source, f'coalesce(array_size({source}), 0) > 0', 'array(NULL)')} FROM {base}"
+        )
         exploded = f"LATERAL VIEW posexplode(_list) _t AS {self.name(rel.index)}, {self.name(rel.var)}"
         names = [*columns, self.name(rel.var), self.name(rel.index)]
         return f"SELECT {', '.join(names)} FROM ({held}) {exploded}"

@@ -13,12 +13,12 @@ from carelake.core import canonical
 from carelake.core.errors import Invalid
 from carelake.lake.engine import connect
 from carelake.lake.rows import conform, elements_sql, typed
-from carelake.lake.schema import TEXT_OF, Leaf, Listed, Node, Record, arrow_type, column_of
+from carelake.lake.schema import Leaf, Listed, Node, Record, arrow_type, column_of
 from carelake.lake.views.build import ORDINAL
 from carelake.lake.views.numbers import plain_number
 from carelake.lake.views.plan import Output, Plan
 
-__all__ = ["in_memory", "of_lake", "result_schema", "rows"]
+__all__ = ["in_memory", "named", "of_lake", "result_schema", "rows"]
 
 
 def in_memory(plan: Plan, resources: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -78,6 +78,13 @@ def result_schema(plan: Plan) -> pa.Schema:
     return pa.schema([pa.field(output.name, arrow_type(output.kind)) for output in _shown(plan)])
 
 
+def named(plan: Plan, table: pa.Table) -> pa.Table:
+    """A result with the view's names and types."""
+    schema = result_schema(plan)
+    columns = [conform(table.column(n), field.type) for n, field in enumerate(schema)]
+    return pa.table(columns, schema=schema)
+
+
 def _shown(plan: Plan) -> tuple[Output, ...]:
     return plan.outputs[: len(plan.outputs) - len(plan.order)] if plan.order else plan.outputs
 
@@ -129,6 +136,3 @@ def _object(record: Record) -> _Plain:
         return found
 
     return made
-
-
-_ = TEXT_OF

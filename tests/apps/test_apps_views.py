@@ -1,0 +1,111 @@
+"""``carelake view`` over a real workspace: every format tells the same rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+PATIENTS = [
+    {"resourceType": "Patient", "id": "a", "gender": "male", "name": [{"family": 'O"Hara, x', "given": ["J", "K"]}]},
+    {"resourceType": "Patient", "id": "b", "birthDate": "1970-06", "name": [{"family": "Ünal"}, {"family": "Z"}]},
+    {"resourceType": "Patient", "id": "c"},
+]
+VIEW = {
+    "resourceType": "ViewDefinition",
+    "name": "names",
+    "status": "active",
+    "resource": "Patient",
+    "select": [
+        {"column": [{"name": "id", "path": "getResourceKey()", "type": "id"}, {"name": "born", "path": "birthDate"}]},
+        {
+            "forEachOrNull": "name",
+            "column": [
+                {"name": "n", "path": "%rowIndex", "type": "integer"},
+                {"name": "family", "path": "family", "type": "string"},
+                {"name": "given", "path": "given", "type": "string", "collection": True},
+            ],
+        },
+    ],
+}
+ROWS = [
+    {"id": "a", "born": None, "n": 0, "family": 'O"Hara, x', "given": ["J", "K"]},
+    {"id": "b", "born": "1970-06", "n": 0, "family": "Ünal", "given": []},
+    {"id": "b", "born": "1970-06", "n": 1, "family": "Z", "given": []},
+    {"id": "c", "born": None, "n": 0, "family": None, "given": None},
+]
+
+
+def command(*args: str | Path, code: int = 0) -> bytes:
+    done = subprocess.run([sys.executable, "-m", "carelake", *map(str, args)], capture_output=True, check=False)
+    assert done.returncode == code, done.stderr.decode()
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("views")
+    (folder / "view.json").write_text(json.dumps(VIEW))
+    (folder / "patients.ndjson").write_text("\n".join(json.dumps(one) for one in PATIENTS))
+    command("-w", folder / "ws", "init")
+    command("-w", folder / "ws", "ingest", folder / "patients.ndjson")
+    command("-w", folder / "ws", "lake", "sync")
+    return folder
+
+
+def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: (row["id"], int(row["n"])))
+
+
+@pytest.mark.slow
+def test_every_format_tells_the_same_rows(place: Path) -> None:
+    run = ("-w", place / "ws", "view", "run", place / "view.json", "--format")
+    assert ordered(json.loads(command(*run, "json"))) == ROWS
+    assert ordered([json.loads(line) for line in command(*run, "ndjson").splitlines()]) == ROWS
+    assert ordered(pq.read_table(io.BytesIO(command(*run, "parquet"))).to_pylist()) == ROWS
+    with pa.ipc.open_stream(command(*run, "arrow")) as stream:
+        assert ordered(stream.read_all().to_pylist()) == ROWS
+    told = ordered(list(csv.DictReader(io.StringIO(command(*run, "csv").decode(), newline=""))))
+    assert [row["family"] for row in told] == ['O"Hara, x', "Ünal", "Z", ""]
+    assert [row["given"] for row in told] == ['["J","K"]', "[]", "[]", ""]
+    assert b"Z" in command(*run, "table")
+    assert b"apps.format" in command(*run, "xlsx", code=2)
+
+
+@pytest.mark.slow
+def test_export_writes_files_for_the_owner_alone(place: Path) -> None:
+    told = json.loads(
+        command("-w", place / "ws", "view", "export", place / "view.json", "--out", place / "out", "--json")
+    )
+    assert told["views"] == [{"view": "names", "rows": 4, "file": "names.parquet"}]
+    file = place / "out" / "names.parquet"
+    assert ordered(pq.read_table(file).to_pylist()) == ROWS
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_view_is_checked_without_a_workspace(tmp_path: Path) -> None:
+    (tmp_path / "view.json").write_text(json.dumps(VIEW))
+    told = json.loads(command("view", "check", tmp_path / "view.json", "--json"))
+    assert [column["type"] for column in told["columns"]] == ["id", "date", "integer", "string", "string"]
+    (tmp_path / "wrong.json").write_text(json.dumps({**VIEW, "resource": "Patients"}))
+    assert b"lake.view_definition" in command("view", "check", tmp_path / "wrong.json", code=2)
+    assert b"apps.file" in command("view", "check", tmp_path / "none.json", code=4)
+
+
+def test_the_report_is_in_the_official_form(tmp_path: Path) -> None:
+    case = {"title": "ids", "view": {"resource": "Patient", "select": [{"column": [{"name": "i", "path": "id"}]}]}}
+    tests = [{**case, "expect": [{"i": "a"}]}, {**case, "title": "wrong", "expect": []}]
+    suite = {"title": "x", "resources": [{"resourceType": "Patient", "id": "a"}], "tests": tests}
+    (tmp_path / "x.json").write_text(json.dumps(suite))
+    told = json.loads(command("view", "report", tmp_path))
+    assert told["x.json"]["tests"][0] == {"name": "ids", "result": {"passed": True}}
+    assert told["x.json"]["tests"][1]["result"]["passed"] is False
