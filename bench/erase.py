@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -140,18 +141,28 @@ class Run:
         told["sync_seconds"] = self.timed("lake", "sync")
         home.settle()
         told["bytes"] = home.bytes()
-        told["backup_seconds"] = self.timed("backup", folder / "backup")
-        before = self.call("look", home.root, words)
+        return {**told, **self.erased(chosen, words)}
+
+    def erased(self, chosen: list[str], words: Path) -> dict[str, Any]:
+        """From the synced workspace on. A look goes on beside the backup and beside the restore."""
+        folder, home, told = self.folder, self.home, dict[str, Any]()
+        with ThreadPoolExecutor(1) as beside:
+            looking = beside.submit(self.call, "look", home.root, words)
+            told["backup_seconds"] = self.timed("backup", folder / "backup")
+            before = looking.result()
         (folder / "before").write_text(json.dumps(before))
         told |= self.call("erase", home.root, folder / "ids")
         told["peak_rss"] = self.peak
         told["seconds_for_one"] = round(told["seconds"] / len(chosen), 3)
         told["cpu_seconds_for_one"] = round(told["cpu_seconds"] / len(chosen), 3)
         told["found_before"] = {name: number for name, number in before["found"].items() if number}
-        told["after"] = self.compared(before, self.call("look", home.root, words, folder / "before"))
-        began = time.monotonic()
-        said = json.loads(home.run("restore", str(folder / "backup"), str(folder / "back"), "--json"))
-        told["restore_seconds"] = round(time.monotonic() - began, 2)
+        print(json.dumps(told), flush=True)
+        with ThreadPoolExecutor(1) as beside:
+            looking = beside.submit(self.call, "look", home.root, words, folder / "before")
+            began = time.monotonic()
+            said = json.loads(home.run("restore", str(folder / "backup"), str(folder / "back"), "--json"))
+            told["restore_seconds"] = round(time.monotonic() - began, 2)
+            told["after"] = self.compared(before, looking.result())
         told["restored"] = {
             "erasures_replayed": said["erasures_replayed"], "intact": said["verified"]["intact"],
             **self.compared(before, self.call("look", folder / "back", words, folder / "before")),

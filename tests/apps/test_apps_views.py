@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+_spec = importlib.util.spec_from_file_location("apps_objects", Path(__file__).with_name("test_apps_objects.py"))
+assert _spec is not None
+assert _spec.loader is not None
+_objects: Any = importlib.util.module_from_spec(_spec)
+sys.modules["apps_objects"] = _objects
+_spec.loader.exec_module(_objects)
 
 PATIENTS = [
     {"resourceType": "Patient", "id": "a", "gender": "male", "name": [{"family": 'O"Hara, x', "given": ["J", "K"]}]},
@@ -45,21 +52,26 @@ ROWS = [
 ]
 
 
-def command(*args: str | Path, code: int = 0) -> bytes:
-    done = subprocess.run([sys.executable, "-m", "carelake", *map(str, args)], capture_output=True, check=False)
-    assert done.returncode == code, done.stderr.decode()
-    return done.stdout if code == 0 else done.stderr
+class Place:
+    """A workspace with three patients in its lake, and the files of the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "view.json").write_text(json.dumps(VIEW))
+        (folder / "patients.ndjson").write_text("".join(json.dumps(one) + "\n" for one in PATIENTS))
+        self.home = _objects.Home(folder)
+        self.command("ingest", folder / "patients.ndjson")
+        self.command("lake", "sync")
+
+    def command(self, *words: str | Path, code: int = 0) -> bytes:
+        done = self.home.run(*map(str, words))
+        assert done.returncode == code, done.stderr
+        return bytes(done.stdout) if code == 0 else str(done.stderr).encode()
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("views")
-    (folder / "view.json").write_text(json.dumps(VIEW))
-    (folder / "patients.ndjson").write_text("\n".join(json.dumps(one) for one in PATIENTS))
-    command("-w", folder / "ws", "init")
-    command("-w", folder / "ws", "ingest", folder / "patients.ndjson")
-    command("-w", folder / "ws", "lake", "sync")
-    return folder
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("views"))
 
 
 def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -67,8 +79,8 @@ def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_every_format_tells_the_same_rows(place: Path) -> None:
-    run = ("-w", place / "ws", "view", "run", place / "view.json", "--format")
+def test_every_format_tells_the_same_rows(place: Place) -> None:
+    command, run = place.command, ("view", "run", place.folder / "view.json", "--format")
     assert ordered(json.loads(command(*run, "json"))) == ROWS
     assert ordered([json.loads(line) for line in command(*run, "ndjson").splitlines()]) == ROWS
     assert ordered(pq.read_table(io.BytesIO(command(*run, "parquet"))).to_pylist()) == ROWS
@@ -82,30 +94,32 @@ def test_every_format_tells_the_same_rows(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_export_writes_files_for_the_owner_alone(place: Path) -> None:
+def test_export_writes_files_for_the_owner_alone(place: Place) -> None:
     told = json.loads(
-        command("-w", place / "ws", "view", "export", place / "view.json", "--out", place / "out", "--json")
+        place.command("view", "export", place.folder / "view.json", "--out", place.folder / "out", "--json")
     )
     assert told["views"] == [{"view": "names", "rows": 4, "file": "names.parquet"}]
-    file = place / "out" / "names.parquet"
+    file = place.folder / "out" / "names.parquet"
     assert ordered(pq.read_table(file).to_pylist()) == ROWS
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_view_is_checked_without_a_workspace(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_view_is_checked_without_data(place: Place, tmp_path: Path) -> None:
     (tmp_path / "view.json").write_text(json.dumps(VIEW))
-    told = json.loads(command("view", "check", tmp_path / "view.json", "--json"))
+    told = json.loads(place.command("view", "check", tmp_path / "view.json", "--json"))
     assert [column["type"] for column in told["columns"]] == ["id", "date", "integer", "string", "string"]
     (tmp_path / "wrong.json").write_text(json.dumps({**VIEW, "resource": "Patients"}))
-    assert b"lake.view_definition" in command("view", "check", tmp_path / "wrong.json", code=2)
-    assert b"apps.file" in command("view", "check", tmp_path / "none.json", code=4)
+    assert b"lake.view_definition" in place.command("view", "check", tmp_path / "wrong.json", code=2)
+    assert b"apps.file" in place.command("view", "check", tmp_path / "none.json", code=4)
 
 
-def test_the_report_is_in_the_official_form(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_report_is_in_the_official_form(place: Place, tmp_path: Path) -> None:
     case = {"title": "ids", "view": {"resource": "Patient", "select": [{"column": [{"name": "i", "path": "id"}]}]}}
     tests = [{**case, "expect": [{"i": "a"}]}, {**case, "title": "wrong", "expect": []}]
     suite = {"title": "x", "resources": [{"resourceType": "Patient", "id": "a"}], "tests": tests}
     (tmp_path / "x.json").write_text(json.dumps(suite))
-    told = json.loads(command("view", "report", tmp_path))
+    told = json.loads(place.command("view", "report", tmp_path))
     assert told["x.json"]["tests"][0] == {"name": "ids", "result": {"passed": True}}
     assert told["x.json"]["tests"][1]["result"]["passed"] is False

@@ -24,6 +24,7 @@ from carelake.lake import asof, layout, maintain, query, rewriting, rows, sync
 from carelake.lake.catalog import VaultCatalog
 from carelake.lake.current import rows_of
 from carelake.lake.engine import connect
+from carelake.lake.files import Files
 from carelake.lake.schema import KEYS, of_arrow, table_schema
 from carelake.vault.workspace import Vault
 
@@ -99,6 +100,41 @@ def _read(permit: Permit, vault: Vault, file: Any) -> pa.Table:
 
 def _bucket(owner: str | None) -> int | None:
     return layout.numbers(pa.chunked_array([pa.array([owner], pa.string())]), 16)[0].as_py()
+
+
+def test_sql_reads_the_columns_that_it_needs_and_answers_as_if_it_had_all(
+    vault: Vault, permit: Permit, nouns: Nouns, feed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(feed, 6)
+    feed.put({"resourceType": "Patient", "id": "p1", "gender": "female"}, owner="p1")
+    sync.sync(permit, vault, feed, nouns)
+    snapshot = query.snapshot_of(permit, vault, nouns)
+    read: list[set[str]] = []
+    plain = Files.read
+
+    def watched(self: Files, file: Any, columns: Any = None, *more: Any, **other: Any) -> pa.Table:
+        read.append(set(columns))
+        return plain(self, file, columns, *more, **other)
+
+    for text, columns in (
+        ("SELECT status, count(*) AS n FROM Observation GROUP BY status", {"status"}),
+        ("SELECT count(*) AS n FROM observation WHERE PATIENT = 'p1'", {"patient"}),
+        ("SELECT o.code_element.text AS t FROM Observation o ORDER BY o.id LIMIT 2", {"code_element", "id"}),
+        ("SELECT p.gender, o.id FROM Patient p JOIN Observation o ON o.patient = p.id ORDER BY 2", None),
+        ("SELECT * EXCLUDE (last_updated) FROM Patient", None),
+        ("SELECT count(*) AS n FROM Observation_history WHERE NOT deleted", {"deleted"}),
+        ("SELECT o FROM Observation o ORDER BY id LIMIT 1", None),
+        ("SELECT max(x.n) AS n FROM (SELECT count(*) AS n, patient FROM Observation GROUP BY ALL) x", {"patient"}),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(query, "_needed", lambda *_: None)
+            wanted = query.sql(permit, vault, snapshot, text)
+        with monkeypatch.context() as patched:
+            patched.setattr(Files, "read", watched)
+            read.clear()
+            assert query.sql(permit, vault, snapshot, text).equals(wanted), text
+        if columns is not None:
+            assert set().union(*read) <= columns | {"n"}, text
 
 
 @pytest.mark.usefixtures("small_buckets")

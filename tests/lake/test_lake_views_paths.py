@@ -12,7 +12,7 @@ from carelake.core.errors import CarelakeError
 from carelake.lake.views import run
 
 sys.path.insert(0, str(Path(__file__).parent))
-from views_data import RESOURCES, same  # noqa: E402
+from views_data import RESOURCES, same
 
 PATIENT = [
     "birthDate.lowBoundary()",

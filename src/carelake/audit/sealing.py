@@ -9,7 +9,8 @@ A crash before the commit of 3 leaves nothing; between 3 and 4 the head is behin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from time import sleep
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
@@ -20,12 +21,13 @@ from carelake.audit.merkle import Frontier
 from carelake.audit.readings import COLUMNS, line_of
 from carelake.audit.segments import GENESIS, Sealable, Segment, header_of, object_name, parse, spans
 from carelake.audit.signing import TrailKey
-from carelake.audit.tables import act
 from carelake.audit.tables import segment as table
 from carelake.core import canonical
 from carelake.core.clock import iso
 from carelake.core.errors import Corrupt, NotFound
 from carelake.core.permit import Permit
+from carelake.vault.database import rows_of
+from carelake.vault.objects import ObjectWriter
 from carelake.vault.workspace import Vault
 
 __all__ = ["SealingRound", "stored_segment"]
@@ -36,6 +38,9 @@ _SEGMENTS = 32
 _START: dict[str, Any] = {"number": 0, "last": 0, "digest": GENESIS, "at": "", "peaks": ""}
 _AT = next(number for number, column in enumerate(COLUMNS) if column.name == "at")
 _SEQ = next(number for number, column in enumerate(COLUMNS) if column.name == "seq")
+_ACTS = f"SELECT {', '.join(column.name for column in COLUMNS)}, facts FROM act WHERE seq > ? ORDER BY seq LIMIT ?"
+_PAGE, _REST_SECONDS = 200, 0.004
+"""A page of acts takes this thread a millisecond or two."""
 
 
 class _OvertakenError(Exception):
@@ -81,20 +86,37 @@ class SealingRound:
     def _commit(
         self, last: Mapping[str, Any], frontier: Frontier, new: Sequence[tuple[Segment, dict[str, Any], bool]]
     ) -> bool:
+        # What takes its time is done before: whoever writes waits for the transaction.
+        drafts = [None if stored else self._draft(row["name"], sealed.data()) for sealed, row, stored in new]
         try:
             with self._vault.database.ledger() as connection:
                 if not self._lease.hold(connection, closing=self._closing) or self._last(connection) != last:
                     raise _OvertakenError
                 anchor = self._lease.anchor_due(connection) if self._vault.settings.audit.anchor else False
-                for sealed, row, stored in new:
-                    if not stored:
-                        self._vault.objects.put(self._permit, "audit", row["name"], sealed.data())
+                for draft, (_, row, _) in zip(drafts, new, strict=True):
+                    if draft is not None:
+                        draft.commit()
                     connection.execute(insert(table).values(**row))
         except _OvertakenError:
             self._lease.fence = 0
             return False
+        finally:
+            for draft in drafts:
+                if draft is not None:
+                    draft.discard()
         self._heads.advance(new[-1][1], frontier.root(), anchor=anchor)
         return True
+
+    def _draft(self, name: str, data: bytes) -> ObjectWriter:
+        """An object of the zone that is written, and there once it is committed."""
+        draft = self._vault.objects.create(self._permit, "audit", name)
+        draft.commit_on_close = False
+        try:
+            draft.write(data)
+        except BaseException:
+            draft.discard()
+            raise
+        return draft
 
     def _pending(self) -> tuple[dict[str, Any], list[Sealable]]:
         """The last segment's row and the acts after it; a head that is behind is moved on."""
@@ -109,11 +131,24 @@ class SealingRound:
                     "The head of this restored copy is missing beside the root key: nothing shows whether its trail "
                     "is the newest. Put the file back, or restore the newest backup.",
                 )
-            query = select(*COLUMNS, act.c.facts).where(act.c.seq > last["last"]).order_by(act.c.seq)
-            rows = connection.execute(query.limit(self._most())).all()
         if last["number"] and (head is None or (head and head["number"] < last["number"])):
             self._heads.advance(last, self._frontier(last).root(), anchor=False)
-        return last, [Sealable(row[_SEQ], row[_AT], line_of(tuple(row))) for row in rows]
+        return last, list(self._after(last["last"]))
+
+    def _after(self, seq: int) -> Iterator[Sealable]:
+        """Acts in their order, page by page, with rests between: requests that this process answers go on."""
+        left = self._most()
+        while left:
+            most = min(_PAGE, left)
+            with self._vault.database.ledger_reading() as connection:
+                rows = rows_of(connection, _ACTS, seq, most)
+            for row in rows:
+                yield Sealable(row[_SEQ], row[_AT], line_of(row))
+            if len(rows) < most:
+                return
+            left -= most
+            seq = rows[-1][_SEQ]
+            sleep(_REST_SECONDS)
 
     def _built(
         self, last: Mapping[str, Any], frontier: Frontier, acts: list[Sealable]

@@ -8,6 +8,7 @@ is about one patient, that list is still made from all buckets: a resource can m
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,7 +74,10 @@ class Rows:
         wanted = [name for name in self._names(columns) if name not in INTERNAL]
         if "replaced_seq" not in self._names(None):
             return self._latest(wanted, patient)
-        parts = [self._current(file, wanted, patient, coded) for file in self._planned(_of(patient))]
+        files = list(self._planned(_of(patient)))
+        self.replaced  # noqa: B018 - made once, before threads ask for it
+        with ThreadPoolExecutor(self.limits.threads) as pool:
+            parts = list(pool.map(lambda file: self._current(file, wanted, patient, coded), files))
         return _together(parts, wanted, self.files)
 
     def versions(self, columns: Collection[str] | None = None, patient: str | None = None) -> pa.Table:

@@ -22,7 +22,7 @@ from carelake.store.feed import Change
 
 __all__ = ["Batch", "Feed", "Flush", "changes_table", "flushes"]
 
-_BATCH_ROWS = 150_000
+_BATCH_ROWS = 20_000
 _PAGE = 5_000
 _WAIT = 0.1
 _SENT_AS = {"body": pa.binary(), "last_updated": pa.string()}

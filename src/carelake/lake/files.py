@@ -72,7 +72,7 @@ class Files:
         Args:
             rows: with all columns of the table's schema, or fewer; others are null.
         """
-        whole = pa.table([_column(rows, field) for field in self.arrow], schema=self.arrow)
+        whole = self.shaped(rows)
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(
             sink,
@@ -85,6 +85,10 @@ class Files:
             writer.write_table(whole, row_group_size=_ROWS_OF_A_GROUP)
         partition = Record(bucket) if buckets(spec) else Record()
         return Written(sink.getvalue(), len(whole), spec.spec_id, partition, self._bounds(whole))
+
+    def shaped(self, rows: pa.Table) -> pa.Table:
+        """The rows with all columns of the table's schema, in its order and types."""
+        return pa.table([_column(rows, field) for field in self.arrow], schema=self.arrow)
 
     def put(self, made: Written) -> DataFile:
         """Keep a file; it belongs to no table before a commit says so."""

@@ -89,7 +89,8 @@ def maintain(
     """
     with vault.database.reading(permit) as tx:
         epoch = scope_of(tx).epoch
-        keep = _needed(tx, nouns, permit.account, vault.clock.now() - timedelta(days=vault.settings.lake.keep_days))
+        since = vault.clock.now() - timedelta(days=vault.settings.lake.keep_days)
+        keep = _needed(tx, nouns, permit.account, since, position(permit, vault)[1])
     work = _Work(permit, vault, VaultCatalog(vault, permit, epoch=epoch), keep)
     names = [name for _, name in work.catalog.list_tables()]
     try:
@@ -226,8 +227,8 @@ def used(table: Table) -> set[str]:
     return {name_of(path) for path in files}
 
 
-def _needed(tx: Any, nouns: Nouns, account: str, since: datetime) -> set[str]:
-    """Iceberg snapshots that stay: of young snapshots, and of those that something was made from."""
+def _needed(tx: Any, nouns: Nouns, account: str, since: datetime, newest: str) -> set[str]:
+    """Iceberg snapshots that stay: of the newest, of young ones, and of those that something was made from."""
     young = select(noun.c.ref).where(noun.c.kind == "snapshot", noun.c.account == account, noun.c.at >= iso(since))
     made = noun.alias("made")
     sources = (
@@ -235,7 +236,7 @@ def _needed(tx: Any, nouns: Nouns, account: str, since: datetime) -> set[str]:
         .join(made, made.c.ref == noun_from.c.ref)
         .where(made.c.account == account, made.c.kind != "snapshot", noun_from.c.source.like("snapshot:%"))
     )
-    refs = {*tx.execute(young).scalars(), *tx.execute(sources.distinct()).scalars()}
+    refs = {newest, *tx.execute(young).scalars(), *tx.execute(sources.distinct()).scalars()}
     found: set[str] = set()
     for one in sorted(refs):
         with suppress(NotFound):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import duckdb
+import msgspec
 import pyarrow as pa
 from sqlalchemy import Connection
 
@@ -13,7 +17,7 @@ from carelake.audit.nouns import Nouns
 from carelake.core.errors import Invalid, NotFound, Refused
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.lake.current import Rows, rows_of
+from carelake.lake.current import INTERNAL, Rows, rows_of
 from carelake.lake.engine import connect
 from carelake.lake.flat import View, names, project, run_view, view
 from carelake.lake.schema import KEYS, column_of
@@ -25,6 +29,7 @@ __all__ = ["DELETIONS", "current", "deletions", "snapshot_of", "sql", "versions"
 
 _MAX_SQL = 100_000
 _WORD = re.compile(r"\w+")
+_ABOUT_COLUMNS = frozenset({"describe", "summarize", "show", "pivot", "unpivot"})
 DELETIONS = pa.schema(
     [
         pa.field("type", pa.string()),
@@ -158,20 +163,32 @@ def sql(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> pa.Table:
     """
     if len(text) > _MAX_SQL:
         raise Invalid("lake.sql", "The statement is too long.")
-    tables = {**views(permit, vault, snapshot, _mentioned(text)), **_tables(permit, vault, snapshot, text)}
-    with connect(vault.settings.lake) as connection:
-        for name, table in tables.items():
-            connection.register(name, table)
-        try:
-            statements = connection.extract_statements(text)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise Invalid("lake.sql", "Expected one SELECT over the views; nothing else is run here.")
-            return connection.sql(text).to_arrow_table()
-        except (duckdb.OutOfMemoryException, Invalid):
-            raise
-        except duckdb.Error as error:
-            kind = type(error).__name__.removesuffix("Exception").lower()
-            raise Invalid("lake.sql", f"DuckDB refused the statement ({kind} error).") from None
+    with connect(vault.settings.lake) as connection, _refusals():
+        statements = connection.extract_statements(text)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise Invalid("lake.sql", "Expected one SELECT over the views; nothing else is run here.")
+        if mentioned := _mentioned(text):
+            for name, view_rows in views(permit, vault, snapshot, mentioned).items():
+                connection.register(name, view_rows)
+        asked = _tables(permit, vault, snapshot, text)
+        for name, table in asked.items():
+            connection.register(name, table.schema.empty_table())
+        needed = _needed(connection, text) if asked else None
+        for name, table in asked.items():
+            connection.unregister(name)
+            connection.register(name, table.read(_of(table.schema, needed)))
+        return connection.sql(text).to_arrow_table()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        kind = type(error).__name__.removesuffix("Exception").lower()
+        raise Invalid("lake.sql", f"DuckDB refused the statement ({kind} error).") from None
 
 
 def _mentioned(text: str) -> list[str]:
@@ -180,14 +197,58 @@ def _mentioned(text: str) -> list[str]:
     return [name for name in names() if name in low]
 
 
-def _tables(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> dict[str, pa.Table]:
-    words = {word.lower() for word in _WORD.findall(text)}
-    found: dict[str, pa.Table | None] = {}
+def _of(schema: pa.Schema, needed: frozenset[str] | None) -> frozenset[str] | None:
+    return None if needed is None else frozenset(name for name in schema.names if name.lower() in needed)
+
+
+class _Asked(NamedTuple):
+    """A table that a statement names.
+
+    Attributes:
+        read: its rows with the columns that are given, or all.
+    """
+
+    schema: pa.Schema
+    read: Callable[[frozenset[str] | None], pa.Table]
+
+
+def _tables(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> dict[str, _Asked]:
+    words = _words(text)
+    patient = _compartment(permit, None)
+    found: dict[str, _Asked] = {}
     for name in snapshot.body["tables"]:
-        if name.lower() in words:
-            found[name] = current(permit, vault, snapshot, name)
-        if f"{name.lower()}_history" in words:
-            found[f"{name}_history"] = versions(permit, vault, snapshot, name)
+        if not words & {name.lower(), f"{name.lower()}_history"}:
+            continue
+        rows = _rows(permit, vault, snapshot, name)
+        if rows is None:
+            continue
+        whole = rows.files.arrow
+        shown = pa.schema([field for field in whole if field.name not in INTERNAL])
+        found[name] = _Asked(shown, partial(rows.current, patient=patient))
+        found[f"{name}_history"] = _Asked(whole, partial(rows.versions, patient=patient))
     if "deletions" in words:
-        found["deletions"] = deletions(permit, vault, snapshot)
-    return {name: table for name, table in found.items() if table is not None}
+        found["deletions"] = _Asked(DELETIONS, lambda _: deletions(permit, vault, snapshot))
+    return {name: one for name, one in found.items() if name.lower() in words}
+
+
+def _words(text: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(text)}
+
+
+def _needed(connection: duckdb.DuckDBPyConnection, text: str) -> frozenset[str] | None:
+    """Names, in small letters, of the columns that a statement reads; None for all.
+
+    As its plan over empty tables tells them, and each that the text names: a superset does no harm, and
+    ``EXCLUDE (id)`` wants one that it does not read.
+    """
+    words = _words(text)
+    if words & _ABOUT_COLUMNS:
+        return None
+    found: set[str] = set()
+    waiting = msgspec.json.decode(connection.execute(f"EXPLAIN (FORMAT json) {text}").fetchall()[0][1])
+    while waiting:
+        node = waiting.pop()
+        said = node.get("extra_info", {}).get("Projections", ())
+        found.update(one.partition(".")[0] for one in ([said] if isinstance(said, str) else said))
+        waiting += node.get("children", ())
+    return frozenset({name.lower() for name in found} | words)

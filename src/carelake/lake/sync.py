@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import Table
@@ -44,7 +45,11 @@ __all__ = ["SEQ", "Feed", "SyncReport", "Told", "moved", "position", "seq_of", "
 
 SEQ = "carelake.seq"
 """Property of an Iceberg snapshot: the last change that its table holds."""
-_BATCH_BYTES = 96 << 20
+_BATCH_BYTES = 128 << 20
+_BATCH_ROWS = 200_000
+_CHUNK_BYTES = 24 << 20
+_WORTH = 4_000
+"""Rows of a type that are parsed together; what a flush has less of, it parses at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,6 @@ class Told:
         self._catalog = catalog
         self._known: dict[str, tuple[str, dict[str, Any]]] = {}
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._known
-
     def now(self, table: Table) -> None:
         """This is what the table holds once its commit is swapped in."""
         self._known[str(table.name()[-1])] = (str(table.metadata_location), told_of(table))
@@ -89,6 +91,15 @@ class Told:
         return {name: self._known[name][1] for name in there}
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """Rows of one type that are to be written."""
+
+    batch: Batch = field(default_factory=Batch)
+    parsed: list[pa.Table] = field(default_factory=list)
+    record: Record | None = None
+
+
 class _Sync:
     def __init__(self, permit: Permit, vault: Vault, nouns: Nouns, connection: duckdb.DuckDBPyConnection) -> None:
         with vault.database.reading(permit) as tx:
@@ -101,63 +112,85 @@ class _Sync:
         self.lock = threading.Lock()
         self.told = Told(self.catalog)
         self.appended: dict[str, int] = {}
+        self.reached: dict[str, int] = {}
+        self.waiting: dict[str, _Waiting] = {}
+        self.seq = self.held = self.count = 0
 
-    def flush(self, made: Flush, sources: Sequence[str]) -> str:
-        """Write a flush; the ref of the snapshot that it makes."""
+    def take(self, made: Flush) -> None:
+        """Parse what came, as far as it is worth it: a few rows of a type wait for more."""
+        for name, batch in made.batches.items():
+            waiting = self.waiting.setdefault(name, _Waiting())
+            waiting.batch.changes += batch.changes
+            if len(waiting.batch.changes) >= _WORTH:
+                self._parse(name, waiting)
+        self.held += made.held
+        self.count += made.count
+        self.seq = made.seq
+
+    def flush(self, sources: Sequence[str]) -> str:
+        """Write what was taken; the ref of the snapshot that it makes."""
         appended: dict[str, int] = {}
+        for name in sorted(self.waiting):
+            self._parse(name, self.waiting[name])
         try:
-            for name in made.batches:
-                self._laid_anew(name)
             with self.catalog.together():
-                for name in sorted(made.batches):
-                    if count := self._append(name, made.batches[name]):
+                for name in sorted(self.waiting):
+                    if count := self._append(name, self.waiting[name]):
                         appended[name] = count
                 with self.lock, self.vault.database.transaction(self.permit) as tx:
                     self.catalog.swap(tx)
-                    snapshot = self._note(tx, made.seq, sources)
+                    snapshot = self._note(tx, self.seq, sources)
         except CommitFailedException:
-            raise Conflict(
-                "lake.concurrent",
-                "Another process synced the lake or erased somebody meanwhile; sync again to go on from there.",
-            ) from None
+            raise _concurrent() from None
         for name, count in appended.items():
             self.appended[name] = self.appended.get(name, 0) + count
+        self.waiting, self.held, self.count = {}, 0, 0
         return snapshot
 
-    def _laid_anew(self, name: str) -> None:
-        """A table from before tables had buckets gets them, in a commit of its own."""
-        if name in self.told:
-            return
-        with self.lock:
-            table = self._load(name)
-            if table is not None and is_old(table):
-                relay(self.permit, self.vault, table, self.vault.settings.lake.buckets, {SEQ: str(seq_of(table))})
+    def _parse(self, name: str, waiting: _Waiting) -> None:
+        if name not in self.reached:
+            self.reached[name] = self._laid_anew(name)
+        changes = waiting.batch.table(self.reached[name])
+        waiting.batch = Batch()
+        if len(changes):
+            record = rows.occurs(self.connection, name, changes)
+            waiting.parsed.append(rows.rows(self.connection, record, changes))
+            waiting.record = merge(waiting.record, record) if waiting.record else record
 
-    def _append(self, name: str, batch: Batch) -> int:
+    def _laid_anew(self, name: str) -> int:
+        """The last change that a table holds; one from before tables had buckets gets them, in its own commit."""
         with self.lock:
             table = self._load(name)
-        changes = batch.table(seq_of(table))
-        if not len(changes):
+            seq = seq_of(table)
+            if table is not None and is_old(table):
+                try:
+                    relay(self.permit, self.vault, table, self.vault.settings.lake.buckets, {SEQ: str(seq)})
+                except CommitFailedException:
+                    raise _concurrent() from None
+        return seq
+
+    def _append(self, name: str, waiting: _Waiting) -> int:
+        if waiting.record is None:
             return 0
-        record = rows.occurs(self.connection, name, changes)
-        made = rows.rows(self.connection, record, changes)
         count = self.vault.settings.lake.buckets
         with self.lock:
-            table = table or self.catalog.create_table(
-                (self.permit.account, name), table_schema(record), properties=PROPERTIES, buckets=count
+            table = self._load(name) or self.catalog.create_table(
+                (self.permit.account, name), table_schema(waiting.record), properties=PROPERTIES, buckets=count
             )
-        last = {SEQ: str(changes.column("seq")[-1].as_py())}
+        last = waiting.parsed[-1].column("seq")[-1].as_py()
         tx = table.transaction()
         lay(tx, count)
-        if (whole := _grown(name, tx.table_metadata, record)) is not None:
+        if (whole := _grown(name, tx.table_metadata, waiting.record)) is not None:
             with tx.update_schema() as evolve:
                 evolve.union_by_name(table_schema(whole))
         files = Files(self.vault, self.permit, tx.table_metadata)
+        made = pa.concat_tables([files.shaped(part) for part in waiting.parsed]).combine_chunks()
         written = _encoded(files, tx.table_metadata, made)
         with self.lock:
-            change(tx, [files.put(one) for one in written], properties=last)
+            change(tx, [files.put(one) for one in written], properties={SEQ: str(last)})
             self.told.now(tx.commit_transaction())
-        return len(changes)
+        self.reached[name] = last
+        return len(made)
 
     def _load(self, name: str) -> Table | None:
         try:
@@ -182,6 +215,13 @@ class _Sync:
         moved(tx, self.permit.account, seq, name)
         self.permit.log.wrote(name)
         return name
+
+
+def _concurrent() -> Conflict:
+    return Conflict(
+        "lake.concurrent",
+        "Another process synced the lake or erased somebody meanwhile; sync again to go on from there.",
+    )
 
 
 def _grown(name: str, metadata: TableMetadata, record: Record) -> Record | None:
@@ -232,7 +272,7 @@ def sync(
         sources: refs that the snapshot is made from beside the snapshot before it; by default the landings that came
             since.
         batch_bytes: JSON gathered before a flush; memory is a small multiple of it.
-        progress: told after each flush how many change numbers of how many are done.
+        progress: told after each step how many change numbers of how many are done.
 
     Raises:
         Conflict: ``lake.concurrent``; nothing is lost or doubled, sync again.
@@ -249,10 +289,13 @@ def sync(
     reached, snapshot = start, before
     with connect(vault.settings.lake) as connection:
         work = _Sync(permit, vault, nouns, connection)
-        for made in flushes(permit, feed, start, batch_bytes, work.lock):
-            snapshot = work.flush(made, (snapshot, *sources))
-            reached = made.seq
-            progress(reached - start, max(newest, reached) - start)
+        for made in flushes(permit, feed, start, min(batch_bytes, _CHUNK_BYTES), work.lock):
+            work.take(made)
+            progress(made.seq - start, max(newest, made.seq) - start)
+            if work.held >= batch_bytes or work.count >= _BATCH_ROWS:
+                snapshot, reached = work.flush((snapshot, *sources)), made.seq
+        if work.count:
+            snapshot, reached = work.flush((snapshot, *sources)), work.seq
     permit.log.count(synced=sum(work.appended.values()))
     seconds = (vault.clock.now() - began).total_seconds()
     return SyncReport(newest - start, max(feed.last_seq(permit) - reached, 0), seconds, work.appended, snapshot)

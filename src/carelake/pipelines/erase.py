@@ -34,7 +34,7 @@ from carelake.ingest.erase import LandingEraser
 from carelake.lake import erase as lake
 from carelake.pipelines.erase_holding import holder, mine, over
 from carelake.pipelines.erase_proof import Prover, leaving
-from carelake.pipelines.erase_targets import Target, Targets, checked_patients, checked_reason, reason_context
+from carelake.pipelines.erase_targets import Target, Targets, checked_patients, checked_reason, pages, reason_context
 from carelake.pipelines.export import drop_copies
 from carelake.pipelines.tables import erasure as table
 from carelake.serving import capture
@@ -55,7 +55,6 @@ DONE = "done"
 REPLAYED = "erased before this copy was made"
 """The reason of an erasure that a restored copy does again."""
 
-_PATIENTS, _PAGE = 25, 5_000
 _VERSIONS = 200
 
 Progress = Callable[[str, int, int], None]
@@ -281,7 +280,7 @@ class Erasures:
         if survey is None:
             with self._vault.database.reading(permit) as tx:
                 survey = eraser.survey(permit, tx, left)
-        for start, end in _pages([len(survey.seqs.get(one, ())) for one in left]):
+        for start, end in pages([len(survey.seqs.get(one, ())) for one in left]):
             page = left[start:end]
             with self._vault.database.transaction(permit) as tx:
                 taken = eraser.take_out(permit, tx, page, survey)
@@ -386,18 +385,6 @@ class Erasures:
             self._outbox.publish(tx, permit.account, "record.erased", noun.ref, said)
         signed = {name: noun.body[name] for name in ("signature", "key_version")}
         return {"ref": noun.ref, "state": noun.state, **report, **signed}
-
-
-def _pages(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Start and end of pages of patients, by the versions of each: other writers wait while one is taken out."""
-    start = held = 0
-    for at, size in enumerate(sizes):
-        if at > start and (at - start >= _PATIENTS or held + size > _PAGE):
-            yield start, at
-            start, held = at, 0
-        held += size
-    if start < len(sizes):
-        yield start, len(sizes)
 
 
 def _busy() -> Conflict:

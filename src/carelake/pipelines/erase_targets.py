@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import zstandard
@@ -16,11 +16,12 @@ from carelake.pipelines.tables import erasure_target as table
 from carelake.store.erase import Taken
 from carelake.vault.workspace import Vault
 
-__all__ = ["Target", "Targets", "checked_patients", "checked_reason", "reason_context"]
+__all__ = ["Target", "Targets", "checked_patients", "checked_reason", "pages", "reason_context"]
 
 _MOST = 1 << 30
 _LONGEST_REASON = 2000
 _LONGEST_ID = 64
+_PATIENTS, _VERSIONS = 25, 5_000
 
 
 class Target(msgspec.Struct, array_like=True):
@@ -126,3 +127,15 @@ def checked_reason(text: str) -> str:
             "pipelines.erase_reason", f"A reason has 1 to {_LONGEST_REASON} characters; say why it is done."
         )
     return told
+
+
+def pages(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Start and end of pages of patients, by the versions of each: other writers wait while one is taken out."""
+    start = held = 0
+    for at, size in enumerate(sizes):
+        if at > start and (at - start >= _PATIENTS or held + size > _VERSIONS):
+            yield start, at
+            start, held = at, 0
+        held += size
+    if start < len(sizes):
+        yield start, len(sizes)

@@ -44,7 +44,7 @@ class Work(Generic[Answer]):
 
     Attributes:
         alone: does it by itself.
-        done: called after it, in the same transaction: makes its act. What it writes, it writes by `Undoing.late`.
+        done: called after it, in the same transaction: makes its act, which is kept until all are done.
         page: what does it together with others of the same page, None where nothing does.
         item: what the page is given of it.
     """
@@ -87,12 +87,20 @@ class _Waiting(Generic[Answer]):
     def run(self, scope: Undoing) -> None:
         """By itself; an error of its own stays here."""
 
-        def work() -> None:
-            self.answer = self.work.alone(scope.connection)
-            self.work.done(scope.connection)
-
-        self.error = _part(scope, work)
+        self.error = _part(scope, partial(self._do, scope))
         self.settled = True
+
+    def run_lone(self, scope: Undoing) -> None:
+        """As the only one: without a savepoint, so an error of its own ends the transaction."""
+        try:
+            self._do(scope)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _do(self, scope: Undoing) -> None:
+        self.answer = self.work.alone(scope.connection)
+        self.work.done(scope.connection)
 
     def settle(self, scope: Undoing, answer: Any) -> None:
         """Take what the page answers."""
@@ -154,10 +162,13 @@ class Groups:
                 # Not before: what has come while another process was writing is of this group too.
                 group = self._take()
                 scope.gather()
-                _paged(scope, group)
-                for one in group:
-                    if not one.settled:
-                        one.run(scope)
+                if len(group) == 1:
+                    group[0].run_lone(scope)
+                else:
+                    _paged(scope, group)
+                    for one in group:
+                        if not one.settled:
+                            one.run(scope)
                 scope.write_late()
         except BaseException as error:
             group = group or self._take()

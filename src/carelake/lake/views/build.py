@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from carelake.core.errors import Invalid
 from carelake.fhir.path.model import Type, type_named
 from carelake.lake.schema import Leaf, Listed, Node, Record
 from carelake.lake.views import calls, texts
-from carelake.lake.views.compiler import Compiler, Scope, listed_kind, whole
+from carelake.lake.views.compiler import Compiler, Scope
 from carelake.lake.views.definition import Column, Definition, Path, Select
-from carelake.lake.views.errors import path_error, sql_error, type_error
-from carelake.lake.views.paths import Names, each, first_of, items, one
+from carelake.lake.views.errors import sql_error, type_error
+from carelake.lake.views.paths import Names, items, listed_kind, one, whole
 from carelake.lake.views.plan import (
     BOOL,
     DECIMAL,
@@ -376,6 +375,3 @@ def _declared(kind: str) -> Leaf:
     """The physical kind of a column of which nothing is known but the type that it was given."""
     system = type_named(kind).system or kind
     return {"Boolean": BOOL, "Integer": INT, "integer64": INT, "Decimal": DECIMAL}.get(system, TEXT)
-
-
-_: Any = (each, first_of, path_error)

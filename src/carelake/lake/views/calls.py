@@ -5,12 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from carelake.fhir.definitions import is_resource
-from carelake.fhir.path.model import type_named
+from carelake.fhir.path.model import UNTYPED
 from carelake.fhir.path.syntax import Call, Literal, Member
-from carelake.lake.views.compiler import Compiler, Scope, Some, call, deduplicated, pick
+from carelake.lake.views.compiler import Compiler, Scope, Some, call
 from carelake.lake.views.errors import path_error, sql_error
 from carelake.lake.views.operators import equality, union
-from carelake.lake.views.paths import each, exists, first_of, having, items, keep, member, one, size
+from carelake.lake.views.paths import (
+    deduplicated,
+    each,
+    exists,
+    first_of,
+    having,
+    items,
+    keep,
+    member,
+    one,
+    pick,
+    size,
+)
 from carelake.lake.views.plan import BOOL, INT, TEXT, Case, Const, Expr, Null, Op
 from carelake.lake.views.vals import Choice, Val, kind_of, nothing, plain
 
@@ -165,10 +177,7 @@ def _either(compiler: Compiler, test: Expr, then: Val, otherwise: Val, scope: Sc
     many = then.many or otherwise.many
     a, b = (items(compiler.names, side) if many else side.expr for side in (then, otherwise))
     made = replace(head, expr=Case(test, a, b), many=many, parent=None, lexeme=None)
-    return made if then.type is otherwise.type or head.complex else replace(made, type=plain(TRUE_OF, "").type)
-
-
-TRUE_OF = Const(True, BOOL)
+    return made if then.type is otherwise.type or head.complex else replace(made, type=UNTYPED)
 
 
 @call("coalesce", 1, 50)
@@ -340,16 +349,3 @@ def _child_of(compiler: Compiler, val: Val, name: str, scope: Scope) -> Val:
     found = member(compiler.names, val, name, scope.at)
     assert isinstance(found, Val)
     return found
-
-
-@call("repeat", 1)
-def _repeat(compiler: Compiler, part: Call, source: Some, scope: Scope) -> Some:
-    raise sql_error(scope.at, "repeat() as a function (use repeat of a select)")
-
-
-@call("ofType", 1)
-def _of_type(compiler: Compiler, part: Call, source: Some, scope: Scope) -> Some:
-    raise sql_error(scope.at, "ofType() of an expression")
-
-
-_ = type_named

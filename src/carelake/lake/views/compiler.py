@@ -29,13 +29,12 @@ from carelake.fhir.path.syntax import (
 )
 from carelake.fhir.path.temporal import Temporal
 from carelake.fhir.path.values import kind_of as system_of
-from carelake.lake.schema import Listed
 from carelake.lake.views import operators
 from carelake.lake.views.definition import Path
 from carelake.lake.views.errors import path_error, sql_error, type_error
-from carelake.lake.views.paths import Names, each, exists, having, keep, member, of_type, one, present
-from carelake.lake.views.plan import BOOL, DECIMAL, INT, TEXT, Case, Const, Each, Expr, Let, Null, Op, Ref
-from carelake.lake.views.vals import Choice, Val, kind_of, need_all, nothing, plain
+from carelake.lake.views.paths import Names, exists, member, of_type, one, pick, present
+from carelake.lake.views.plan import BOOL, DECIMAL, INT, TEXT, Case, Const, Expr, Null, Op
+from carelake.lake.views.vals import Choice, Val, kind_of, nothing, plain
 
 __all__ = ["CALLS", "Compiler", "Scope", "Some", "call"]
 
@@ -228,10 +227,9 @@ class Compiler:
         if isinstance(source, Choice):
             if source.many:
                 raise sql_error(scope.at, "is, of a collection of several types")
-            keys = [key for key, kind in (source.field.choices or {}).items() if not system and name in kind.names]
-            tests = [
-                exists(self.names, of_type(self.names, source, source.field.choices[key], scope.at)) for key in keys
-            ]
+            choices = source.field.choices or {}
+            kinds = [kind for kind in choices.values() if not system and name in kind.names]
+            tests = [exists(self.names, of_type(self.names, source, kind, scope.at)) for kind in kinds]
             said: Expr = Op("or", tuple(tests)) if tests else Const(False, BOOL)
             return plain(Case(present(self.names, source), said, Null(BOOL)), "Boolean")
         if source.root:
@@ -269,50 +267,3 @@ def constant(item: Any, at: str) -> Val:
             raise type_error(at, "a text has a NUL character, which SQL does not take.")
         return plain(Const(item, TEXT), "String")
     raise sql_error(at, f"A {system_of(item)}")
-
-
-def pick(names: Names, source: Some, place: Expr) -> Some:
-    """The item at a place, from 0."""
-    if isinstance(source, Choice):
-        if source.field.many:
-            raise TypeError
-        return Choice(_at(having(names, source).parent, place, names), source.field)
-    return _at(source, place, names)
-
-
-def _at(val: Val, place: Expr, names: Names) -> Val:
-    if not val.many:
-        return keep(names, val, lambda _, __: Op("eq", (place, Const(0, INT))))
-    return replace(val, expr=Op("item", (val.expr, place)), many=False, parent=None, lexeme=None)
-
-
-def whole(val: Val) -> Val:
-    """The value with everything in it read."""
-    if val.complex and val.need is not None:
-        need_all(val.type, val.need)
-    return val
-
-
-def deduplicated(names: Names, val: Val) -> Val:
-    """Each value once, where it comes first."""
-    if not val.many:
-        return val
-    whole(val)
-    held, var, index = names.new("l"), names.new("v"), names.new("i")
-    from carelake.lake.views.plan import Keep
-
-    first = Op("eq", (Op("position", (Ref(held), Ref(var))), Ref(index)))
-    return replace(val, expr=Let(held, val.expr, Keep(Ref(held), var, first, index)), parent=None)
-
-
-def listed_kind(val: Val) -> Listed:
-    """The kind of a list of its items."""
-    return Listed(kind_of(val))
-
-
-def mapped(names: Names, val: Val, inner: Callable[[Val], Val]) -> Val:
-    """`paths.each`, for whoever imports this module only."""
-    return each(names, val, inner)
-
-
-__all__ += ["Each", "constant", "deduplicated", "listed_kind", "mapped", "pick", "whole"]

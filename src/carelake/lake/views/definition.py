@@ -17,7 +17,7 @@ from carelake.fhir.path.model import type_named
 from carelake.fhir.path.parser import parse
 from carelake.fhir.path.syntax import Call, External, Literal, Part, children
 from carelake.fhir.path.values import CONVERTERS
-from carelake.lake.views.errors import definition_error, path_error
+from carelake.lake.views.errors import definition_error, evaluation_error, path_error
 from carelake.lake.views.rewrite import rewritten
 
 __all__ = ["BUILT_IN", "Column", "Definition", "Path", "Select", "read"]
@@ -297,7 +297,7 @@ class _Reader:
         try:
             part = parse(text)
         except CarelakeError as error:
-            raise path_error(at, error.message, int(error.facts.get("position") or 0)) from None
+            raise evaluation_error(at, error) from None
         self._variables(part, at)
         return Path(text, rewritten(part, self._constants), at)
 

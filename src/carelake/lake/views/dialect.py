@@ -145,7 +145,8 @@ class Dialect(ABC):
             return f"{source} AS _list"
         outer = [self.name(rel.outer)] if rel.outer else []
         alive = " AND ".join([*outer, *([there] if rel.keeps else [])])
-        return f"CASE WHEN {alive if rel.keeps else outer[0]} THEN {source} ELSE {one_null} END AS _list, {alive} AS {self.name(rel.alive)}"
+        kept = f"CASE WHEN {alive} THEN {source} ELSE {one_null} END"
+        return f"{kept} AS _list, {alive} AS {self.name(rel.alive)}"
 
     def _case(self, expr: Case) -> str:
         test, then = self.expr(expr.test), self.expr(expr.then)

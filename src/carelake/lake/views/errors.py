@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from carelake.core.errors import Invalid, Unsupported
 
-__all__ = ["cardinality_error", "definition_error", "depth_error", "path_error", "sql_error", "type_error"]
+__all__ = [
+    "cardinality_error",
+    "definition_error",
+    "depth_error",
+    "evaluation_error",
+    "path_error",
+    "sql_error",
+    "type_error",
+]
 
 
 def definition_error(at: str, message: str) -> Invalid:
@@ -39,7 +47,8 @@ def cardinality_error(at: str) -> Invalid:
 
 def depth_error(at: str, levels: int) -> Invalid:
     """A `repeat` that goes deeper than any data should."""
-    return Invalid("lake.view_depth", f"The {at} of the ViewDefinition went more than {levels} levels deep.", path=at)
+    told = f"The {at} of the ViewDefinition went more than {levels} levels deep; expected data that ends."
+    return Invalid("lake.view_depth", told, path=at)
 
 
 def sql_error(at: str, what: str) -> Unsupported:

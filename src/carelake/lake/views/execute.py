@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -27,6 +27,7 @@ __all__ = ["ENGINES", "Engine", "deepening", "on_duckdb", "on_spark", "run"]
 
 Engine = Literal["duckdb", "spark", "oracle"]
 ENGINES = ("duckdb", "spark", "oracle")
+_Found = TypeVar("_Found")
 FAILED = re.compile(r"carelake (lake\.\w+) ([\w.\[\]]+)")
 _DUCKDB = DuckDb()
 _SPARK = Spark()
@@ -72,7 +73,7 @@ def _checked(definition: Definition) -> None:
         return
 
 
-def deepening(definition: Definition, work: Callable[[Plan], Any]) -> Any:
+def deepening(definition: Definition, work: Callable[[Plan], _Found]) -> _Found:
     """The work's result with a plan that goes as deep as the data needs."""
     for depth in DEPTHS:
         try:

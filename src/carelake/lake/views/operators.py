@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from carelake.fhir.path.model import UNTYPED
 from carelake.fhir.path.syntax import Binary
-from carelake.lake.schema import Listed
 from carelake.lake.views.errors import path_error, sql_error
 from carelake.lake.views.moments import compared
-from carelake.lake.views.paths import Names, items, one
-from carelake.lake.views.plan import BOOL, DECIMAL, INT, TEXT, Case, Const, Expr, Let, Null, Op, Ref
+from carelake.lake.views.paths import Names, deduplicated, items, whole
+from carelake.lake.views.plan import BOOL, INT, TEXT, Case, Const, Expr, Let, Null, Op, Ref
 from carelake.lake.views.vals import Val, nothing, plain
 
 if TYPE_CHECKING:
@@ -185,8 +184,6 @@ def _concatenated(compiler: Compiler, part: Binary, scope: Scope) -> Val:
 
 def union(compiler: Compiler, found: list[Val], scope: Scope, *, distinct: bool = True) -> Val:
     """The items of all, each once."""
-    from carelake.lake.views.compiler import deduplicated, whole
-
     parts = [val for val in found if not val.absent]
     if not parts:
         return found[0] if found else nothing()
@@ -231,4 +228,3 @@ OPERATORS: dict[str, _Operator] = {
     "div": _arithmetic("div"),
     "mod": _arithmetic("mod"),
 }
-_ = (DECIMAL, Listed, one)

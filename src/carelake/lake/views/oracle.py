@@ -1,4 +1,4 @@
-"""A view in plain Python with the FHIRPath evaluator, as the specification's processing algorithm has it, word by word.
+"""A view in plain Python with the FHIRPath evaluator, as the specification's processing algorithm has it.
 
 The reference for the engines: slow (thousands of resources a second), and right wherever the evaluator is.
 """
@@ -18,7 +18,7 @@ from carelake.fhir.path.context import Env, Services
 from carelake.fhir.path.model import node
 from carelake.fhir.path.values import Item, Items, system, unwrap
 from carelake.lake.views.definition import Column, Definition, Path, Select
-from carelake.lake.views.errors import cardinality_error, depth_error, path_error, type_error
+from carelake.lake.views.errors import cardinality_error, depth_error, evaluation_error, path_error, type_error
 from carelake.lake.views.numbers import plain_number
 
 __all__ = ["evaluate"]
@@ -63,7 +63,7 @@ def _compiled(path: Path) -> _Read:
     try:
         run = closure(path.part)
     except CarelakeError as error:
-        raise path_error(path.at, error.message, int(error.facts.get("position") or 0)) from None
+        raise evaluation_error(path.at, error) from None
 
     def read(scope: _Scope) -> Items:
         given = {"rowIndex": scope.index, "resource": scope.resource, "rootResource": scope.resource}
@@ -72,7 +72,7 @@ def _compiled(path: Path) -> _Read:
         except Invalid as error:
             if error.code == "fhirpath.singleton":
                 raise cardinality_error(path.at) from None
-            raise path_error(path.at, error.message, int(error.facts.get("position") or 0)) from None
+            raise evaluation_error(path.at, error) from None
         except (AttributeError, TypeError, ValueError, KeyError, ArithmeticError, RecursionError):
             raise path_error(path.at, "the data is not of the shape that its type says.") from None
 

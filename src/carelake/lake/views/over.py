@@ -37,8 +37,7 @@ def over(
         Unavailable: ``lake.memory``.
     """
     definition = read(view)
-    found: pa.Table = deepening(definition, lambda plan: _over(permit, vault, snapshot, definition, plan, patient))
-    return found
+    return deepening(definition, lambda plan: _over(permit, vault, snapshot, definition, plan, patient))
 
 
 def _over(

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from carelake.fhir.path.model import UNTYPED, Field, Type, type_named
-from carelake.lake.schema import TEXT_OF, Listed
+from carelake.lake.schema import TEXT_OF, Listed, Node
 from carelake.lake.views.errors import cardinality_error, path_error, sql_error
 from carelake.lake.views.plan import (
     BOOL,
-    DECIMAL,
+    INT,
     Case,
     Const,
     Each,
@@ -24,21 +24,26 @@ from carelake.lake.views.plan import (
     ReadJson,
     Ref,
 )
-from carelake.lake.views.vals import Choice, Val, get, is_text, kind_of, layout, nothing, part_node
+from carelake.lake.views.vals import Choice, Val, get, is_text, kind_of, layout, need_all, nothing, part_node
 
 __all__ = [
     "Names",
     "both",
+    "deduplicated",
     "each",
     "exists",
     "first_of",
+    "having",
     "items",
     "keep",
+    "listed_kind",
     "member",
     "of_type",
     "one",
+    "pick",
     "present",
     "size",
+    "whole",
 ]
 
 TRUE = Const(True, BOOL)
@@ -118,7 +123,7 @@ def _has_digits(val: Val, key: str) -> bool:
     return not val.absent and val.guard is None
 
 
-def _whole(val: Val) -> Listed | object:
+def _whole(val: Val) -> Node:
     kind = kind_of(val)
     return Listed(kind) if val.many else kind
 
@@ -152,11 +157,9 @@ def _of_any(names: Names, choice: Choice, name: str, at: str, position: int) -> 
                 raise sql_error(at, "An element of a choice inside of a choice")
             found.append(step)
         head = found[0]
-        if any(
-            (each_of.system, each_of.many, each_of.complex) != (head.system, head.many, False) for each_of in found
-        ):
-            if len(found) > 1:
-                raise sql_error(at, "An element that several types of a choice have; choose with ofType()")
+        alike = all((step.system, step.many, step.complex) == (head.system, head.many, False) for step in found)
+        if len(found) > 1 and not alike:
+            raise sql_error(at, "An element that several types of a choice have; choose with ofType()")
         if len(found) == 1:
             return head
         return replace(head, expr=Op("coalesce", tuple(val.expr for val in found)), type=UNTYPED, parent=None)
@@ -202,18 +205,15 @@ def each(names: Names, val: Val, inner: Callable[[Val], Val]) -> Val:
 def keep(names: Names, val: Val, test: Callable[[Val, Expr], Expr]) -> Val:
     """The elements for which the test, of an element and its place, is true."""
     if val.root:
-        return replace(val, guard=both(val.guard, test(val, Const(0, _INT))))
+        return replace(val, guard=both(val.guard, test(val, Const(0, INT))))
     if not val.many:
-        said = test(val, Const(0, _INT))
+        said = test(val, Const(0, INT))
         return val if said == TRUE else replace(val, expr=Case(said, val.expr, Null(kind_of(val))), lexeme=val.lexeme)
     var, index = names.new("v"), names.new("i")
     said = test(val.element(var), Ref(index))
     if said == TRUE:
         return val
     return replace(val, expr=Keep(val.expr, var, said, index if _reads(said, index) else ""), parent=None)
-
-
-_INT = kind_of(Val(Null(DECIMAL), UNTYPED, "Integer"))
 
 
 def _reads(expr: object, name: str) -> bool:
@@ -248,7 +248,7 @@ def one(names: Names, val: Val, at: str) -> Val:
         return replace(val, many=False)
     var, kind = names.new("l"), kind_of(val)
     fail = Fail(cardinality_error(at).code, at, kind)
-    body = Case(Op("gt", (Op("size", (Ref(var),)), Const(1, _INT))), fail, Op("first", (Ref(var),)))
+    body = Case(Op("gt", (Op("size", (Ref(var),)), Const(1, INT))), fail, Op("first", (Ref(var),)))
     return replace(val, expr=Let(var, val.expr, body), many=False, parent=None, lexeme=None)
 
 
@@ -273,13 +273,13 @@ def exists(names: Names, val: Val | Choice) -> Expr:
     if isinstance(val, Choice):
         if not val.parent.many:
             return present(names, val)
-        return Op("gt", (size(names, val), Const(0, _INT)))
+        return Op("gt", (size(names, val), Const(0, INT)))
     if val.root:
         return TRUE if val.guard is None else Op("coalesce", (val.guard, Const(False, BOOL)))
     if val.absent:
         return Const(False, BOOL)
     if val.many:
-        return Op("gt", (Op("size", (val.expr,)), Const(0, _INT)))
+        return Op("gt", (Op("size", (val.expr,)), Const(0, INT)))
     return Op("is_not_null", (val.expr,))
 
 
@@ -287,15 +287,52 @@ def size(names: Names, val: Val | Choice) -> Expr:
     """How many items there are."""
     if isinstance(val, Choice):
         if not val.parent.many:
-            return Case(present(names, val), Const(1, _INT), Const(0, _INT))
+            return Case(present(names, val), Const(1, INT), Const(0, INT))
         return Op("size", (having(names, val).parent.expr,))
     if val.absent:
-        return Const(0, _INT)
+        return Const(0, INT)
     if val.many:
         return Op("size", (val.expr,))
-    return Case(exists(names, val), Const(1, _INT), Const(0, _INT))
+    return Case(exists(names, val), Const(1, INT), Const(0, INT))
 
 
 def having(names: Names, choice: Choice) -> Choice:
     """The choice with those parents only that have it."""
     return Choice(keep(names, choice.parent, lambda val, _: present(names, Choice(val, choice.field))), choice.field)
+
+
+def pick(names: Names, source: Val | Choice, place: Expr) -> Val | Choice:
+    """The item at a place, from 0."""
+    if isinstance(source, Choice):
+        if source.field.many:
+            raise TypeError
+        return Choice(_at(having(names, source).parent, place, names), source.field)
+    return _at(source, place, names)
+
+
+def _at(val: Val, place: Expr, names: Names) -> Val:
+    if not val.many:
+        return keep(names, val, lambda _, __: Op("eq", (place, Const(0, INT))))
+    return replace(val, expr=Op("item", (val.expr, place)), many=False, parent=None, lexeme=None)
+
+
+def whole(val: Val) -> Val:
+    """The value with everything in it read."""
+    if val.complex and val.need is not None:
+        need_all(val.type, val.need)
+    return val
+
+
+def deduplicated(names: Names, val: Val) -> Val:
+    """Each value once, where it comes first."""
+    if not val.many:
+        return val
+    whole(val)
+    held, var, index = names.new("l"), names.new("v"), names.new("i")
+    first = Op("eq", (Op("position", (Ref(held), Ref(var))), Ref(index)))
+    return replace(val, expr=Let(held, val.expr, Keep(Ref(held), var, first, index)), parent=None)
+
+
+def listed_kind(val: Val) -> Listed:
+    """The kind of a list of its items."""
+    return Listed(kind_of(val))
