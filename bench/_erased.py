@@ -13,6 +13,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -170,9 +171,13 @@ class Look:
 
     def _stream(self, sql: str) -> Iterator[list[tuple[Any, ...]]]:
         with self._workspace.vault.database.reading(self._permit) as tx:
-            rows = tx.exec_driver_sql(sql, execution_options={"yield_per": _PAGE})
-            for page in rows.partitions(_PAGE):
-                yield [tuple(row) for row in page]
+            driver: Any = tx.connection.driver_connection
+            # Of PostgreSQL a cursor of the server, or all rows come at once.
+            named = {"name": "look"} if tx.dialect.name == "postgresql" else {}
+            with closing(driver.cursor(**named)) as cursor:
+                cursor.execute(sql)
+                while page := cursor.fetchmany(_PAGE):
+                    yield [tuple(row) for row in page]
 
     def _theirs(self) -> set[int]:
         gone: set[int] = set()

@@ -97,15 +97,17 @@ class Run:
     """One size on one database."""
 
     def __init__(self, folder: Path, server: PostgresServer | None, name: str, patients: int) -> None:
-        self.folder, self.patients = folder, patients
-        self.home = Home(folder / "home", server, name)
-        self.environment = {**self.home.environment, "PYTHONHASHSEED": "0"}
+        self.folder, self.name, self.patients = folder, name, patients
+        self.home, self.back = Home(folder / "home", server, name), Home(folder / "back", server, f"{name}back")
+        self.back.environment["CARELAKE_KEY_DIR"] = self.home.environment["CARELAKE_KEY_DIR"]
+        self.server = server
         self.peak = 0
 
-    def call(self, *words: Any) -> dict[str, Any]:
+    def call(self, what: str, home: Home, *words: Path) -> dict[str, Any]:
         """This file in a process of its own; the most memory that it and its children held is in ``peak``."""
-        command = [sys.executable, __file__, "--child", *map(str, words)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=self.environment, text=True) as process:
+        command = [sys.executable, __file__, "--child", what, str(home.root), *map(str, words)]
+        environment = {**home.environment, "PYTHONHASHSEED": "0"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
             self.peak = 0
             while process.poll() is None:
                 self.peak = max(self.peak, rss(process.pid))
@@ -113,7 +115,7 @@ class Run:
             assert process.stdout is not None
             said = process.stdout.read()
         if process.returncode:
-            raise SystemExit(f"{words[0]} ended with {process.returncode}")
+            raise SystemExit(f"{what} ended with {process.returncode}")
         told: dict[str, Any] = json.loads(said.splitlines()[-1])
         return told
 
@@ -147,25 +149,27 @@ class Run:
         """From the synced workspace on. A look goes on beside the backup and beside the restore."""
         folder, home, told = self.folder, self.home, dict[str, Any]()
         with ThreadPoolExecutor(1) as beside:
-            looking = beside.submit(self.call, "look", home.root, words)
+            looking = beside.submit(self.call, "look", home, words)
             told["backup_seconds"] = self.timed("backup", folder / "backup")
             before = looking.result()
         (folder / "before").write_text(json.dumps(before))
-        told |= self.call("erase", home.root, folder / "ids")
+        told |= self.call("erase", home, folder / "ids")
         told["peak_rss"] = self.peak
         told["seconds_for_one"] = round(told["seconds"] / len(chosen), 3)
         told["cpu_seconds_for_one"] = round(told["cpu_seconds"] / len(chosen), 3)
         told["found_before"] = {name: number for name, number in before["found"].items() if number}
         print(json.dumps(told), flush=True)
         with ThreadPoolExecutor(1) as beside:
-            looking = beside.submit(self.call, "look", home.root, words, folder / "before")
+            looking = beside.submit(self.call, "look", home, words, folder / "before")
+            if self.server is not None:
+                self.server.create(f"{self.name}back")
             began = time.monotonic()
-            said = json.loads(home.run("restore", str(folder / "backup"), str(folder / "back"), "--json"))
+            said = json.loads(self.back.run("restore", str(folder / "backup"), str(self.back.root), "--json"))
             told["restore_seconds"] = round(time.monotonic() - began, 2)
             told["after"] = self.compared(before, looking.result())
         told["restored"] = {
             "erasures_replayed": said["erasures_replayed"], "intact": said["verified"]["intact"],
-            **self.compared(before, self.call("look", folder / "back", words, folder / "before")),
+            **self.compared(before, self.call("look", self.back, words, folder / "before")),
         }  # fmt: skip
         return told
 

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from selectors import DefaultSelector
 
 import httpx
 import pytest
 from tests.apps.crews import Served, gone, wait_for
 
 from carelake.apps.http.channel import Follower, Worker
+from carelake.apps.http.crew import Crew, _Place
 from carelake.apps.wiring import Workspace
 
 SILENT = 4.0
@@ -105,6 +107,21 @@ def test_a_parent_that_did_not_run_blames_nobody(served: Served) -> None:
     assert ask(served) == 200
     time.sleep(SILENT)
     assert sorted(served.workers()) == sorted(before)
+
+
+def test_where_no_process_can_begin_the_parent_lives_and_tries_again() -> None:
+    told: list[str] = []
+    crew = Crew(["/nowhere/python"], 1, False, told.append)
+    crew._places = [_Place()]
+    waker, wakened = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener, DefaultSelector() as selector, waker, wakened:
+        crew._select = selector
+        files = len(os.listdir("/proc/self/fd"))
+        crew._turn(wakened, listener)
+        crew._turn(wakened, listener)
+        assert len(os.listdir("/proc/self/fd")) == files
+    assert told == ["Worker 0 could not begin; it is tried again."]
+    assert crew._places[0].rest == 1.0
 
 
 # -- the channel ---------------------------------------------------------------------------------------------------

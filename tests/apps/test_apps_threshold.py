@@ -8,9 +8,11 @@ import gzip
 import ipaddress
 import socket
 import ssl
+import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,61 @@ def run_lane(settle: Callable[[], None], works: list[Callable[[], Response]]) ->
             return await asyncio.gather(*(lane.run(work) for work in works), return_exceptions=True)
 
     return asyncio.run(all_of())
+
+
+def test_those_who_come_while_a_group_runs_are_the_next_group() -> None:
+    groups: list[int] = []
+    going, go_on = threading.Event(), threading.Event()
+
+    @contextmanager
+    def together() -> Iterator[Callable[[], None]]:
+        groups.append(0)
+        yield lambda: None
+
+    def work() -> Response:
+        groups[-1] += 1
+        going.set()
+        go_on.wait(10)
+        return Response(b"")
+
+    async def all_of() -> None:
+        lane = Lane(together, 20.0)
+        async with lane.until_done():
+            first = [asyncio.ensure_future(lane.run(work)) for _ in range(3)]
+            await asyncio.to_thread(going.wait, 10)
+            then = [asyncio.ensure_future(lane.run(work)) for _ in range(100)]
+            await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.gather(*first, *then)
+
+    asyncio.run(all_of())
+    assert groups == [3, 64, 36]
+
+
+def test_nobody_is_done_who_is_not_waited_for_any_more() -> None:
+    done: list[int] = []
+    going, go_on = threading.Event(), threading.Event()
+
+    def work(number: int) -> Response:
+        done.append(number)
+        going.set()
+        go_on.wait(10)
+        return Response(b"")
+
+    async def all_of() -> None:
+        lane = Lane(lambda: nullcontext(lambda: None), 20.0)
+        async with lane.until_done():
+            first = asyncio.ensure_future(lane.run(lambda: work(0)))
+            await asyncio.to_thread(going.wait, 10)
+            gone, stays = (asyncio.ensure_future(lane.run(partial(work, number))) for number in (1, 2))
+            await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.gather(first, stays)
+
+    asyncio.run(all_of())
+    assert done == [0, 2]
 
 
 def test_nothing_is_answered_whose_act_is_not_kept() -> None:

@@ -314,3 +314,12 @@ def test_sealing_beside_a_job(ward: Any) -> None:
                 break
             time.sleep(0.02)
     assert ward.verify().sealed == 3
+
+
+def test_more_acts_than_a_page_are_sealed_in_their_order(ward: Any) -> None:
+    ward.act(450)
+    assert ward.seal() >= 1
+    assert ward.seal() == 0
+    verdict = ward.verify()
+    assert not verdict.problems
+    assert verdict.acts >= 450

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ import pytest
 
 from carelake.lake.views.report import passes, report
 
-ENGINES = ["oracle", "duckdb", pytest.param("spark", marks=pytest.mark.slow)]
+# pyspark leaves sockets to the garbage collector, which tells of them.
+SPARK = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+ENGINES = ["oracle", "duckdb", pytest.param("spark", marks=SPARK)]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +36,7 @@ def test_every_case_passes(suite: dict[str, Any], engine: Any) -> None:
     cases = [(name, case) for name, file in told.items() for case in file["tests"]]
     assert [(name, case) for name, case in cases if not case["result"]["passed"]] == []
     assert len(cases) == 77
+    gc.collect()
 
 
 def test_a_wrong_answer_is_told() -> None:

@@ -214,6 +214,8 @@ def test_upkeep_merges_expires_and_removes_and_readers_keep_what_they_have(
     assert maintain.maintain(later, vault, nouns).removed == 0
     assert back(later, vault, asof.as_of(later, vault, nouns, "kept")) == said
     assert back(later, vault, query.snapshot_of(later, vault, nouns)) == said
+    asof.tag(later, vault, nouns, "kept", query.snapshot_of(later, vault, nouns))
+    assert maintain.maintain(later, vault, nouns).expired == 1  # the tag moved on
     feed.put(observation("o1", status="amended"), owner="p1")
     sync.sync(later, vault, feed, nouns)
     assert len(back(later, vault, query.snapshot_of(later, vault, nouns))) == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -133,6 +134,20 @@ def test_what_is_only_about_them_goes_with_them(record: Record) -> None:
     erase(record, "p")
     left = {f"{row[0]}" for row in record.rows("SELECT id FROM resource")}
     assert left == {"q", "b2", "d2", "v2"}
+
+
+def test_bodies_that_are_large_are_read_too(record_on_each: Record) -> None:
+    record = record_on_each
+    noise = random.Random(1).randbytes(150_000).hex()
+    long = [{"url": "http://test", "valueString": noise}]
+    record.keep(patient("p"), patient("q"), seen("o", "p", note=[{"text": noise}]), seen("o2", "q"))
+    record.keep(group("p", "q", extension=long))
+    record.keep(group("p", "q", extension=long, active=True))
+    taken, _ = erase(record, "p")
+    assert (taken.counts["versions"], taken.counts["rewritten"]) == (2, 2)
+    assert record.resources.read(record.permit, "Group", "g")["extension"] == long
+    assert len(record.resources.vread(record.permit, "Group", "g", "1")["member"]) == 1
+    assert {row[0] for row in record.rows("SELECT id FROM resource")} == {"q", "o2", "g"}
 
 
 def test_short_ids_hit_nobody_else(record: Record) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -28,6 +28,7 @@ from carelake.vault.workspace import Vault
 
 __all__ = ["Gate"]
 
+_FACTS = 1024
 _NAMED = 5
 """Types that a refusal names; it concerned the whole search anyway."""
 
@@ -46,6 +47,7 @@ class Gate:
         self._names = frozenset(names)
         self.policies = policies
         self.judge = Judge(vault, policies)
+        self._facts: dict[int, tuple[Verdict, dict[str, Any]]] = {}
 
     @contextmanager
     def enter(
@@ -242,6 +244,16 @@ class Gate:
 
     def _header(self, verdict: Verdict, target: str, act: str = "") -> ActHeader:
         request = verdict.request
+        told = (shown_account(request.account), shown_purpose(request.purpose), request.action)
+        target = shown_target(target, self._names)
+        return ActHeader(act or self._vault.ids.new(), request.principal.name, *told, target, self._said(verdict))
+
+    def _said(self, verdict: Verdict) -> Mapping[str, Any]:
+        """What an act says of its verdict; the judge gives the same one while no right has changed."""
+        known = self._facts.get(id(verdict))
+        if known is not None and known[0] is verdict:
+            return known[1]
+        request = verdict.request
         who = request.principal
         facts: dict[str, Any] = {
             "reasons": list(verdict.decision.reasons),
@@ -254,8 +266,10 @@ class Gate:
             **({"break_glass": request.glass} if request.glass else {}),
             **({"types": sorted(verdict.types)} if len(verdict.types) > 1 else {}),
         }
-        told = (shown_account(request.account), shown_purpose(request.purpose), request.action)
-        return ActHeader(act or self._vault.ids.new(), who.name, *told, shown_target(target, self._names), facts)
+        if len(self._facts) >= _FACTS:
+            self._facts.clear()
+        self._facts[id(verdict)] = (verdict, facts)
+        return facts
 
     def _stamp(self) -> str:
         with self._vault.database.ledger_reading() as connection:

@@ -57,7 +57,7 @@ class Lockout:
 
     def stands(self, connection: Connection, source: str, claimed: str) -> bool:
         """Whether anything at all is noted against this pair: then `check` is to be asked."""
-        return _any(connection) and _row(connection, _pair(source, claimed)) is not None
+        return _any(connection) and bool(rows_of(connection, _NOTED, _pair(source, claimed)))
 
     def failed(self, source: str, claimed: str) -> datetime | None:
         """Count a failure; answers until when the pair is locked now, None when it is not."""
@@ -122,6 +122,7 @@ def _any(connection: Connection) -> bool:
 
 
 _SOME = "SELECT 1 FROM access_failure LIMIT 1"
+_NOTED = "SELECT 1 FROM access_failure WHERE id = ?"
 
 
 def _row(connection: Connection, pair: str) -> Row[Any] | None:

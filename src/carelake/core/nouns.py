@@ -33,6 +33,7 @@ Kind = Literal[
     "finding",
     "run",
     "erasure",
+    "tag",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 

@@ -75,13 +75,25 @@ class ValidationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class LakeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """DuckDB never spills in the clear (decision D8): past the limit it fails with an error that names this."""
+    """DuckDB never spills in the clear (decision D8): past the limit it fails with an error that names this.
+
+    Attributes:
+        buckets: of patients, in each table.
+        keep_days: how long snapshots stay that nothing needs.
+        grace_seconds: how long files stay that no snapshot needs.
+    """
 
     memory_limit: str = "4GB"
     threads: int = 2
     buckets: int = 16
     keep_days: int = 7
     grace_seconds: int = 3600
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.buckets <= 4096:
+            raise ValueError(f"lake.buckets is {self.buckets}; a table has one to 4096")
+        if min(self.keep_days, self.grace_seconds) < 0:
+            raise ValueError("lake.keep_days and lake.grace_seconds are 0 or more")
 
 
 class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

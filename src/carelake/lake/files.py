@@ -173,6 +173,5 @@ def _column(rows: pa.Table, field: pa.Field, coded: Collection[str] = ()) -> pa.
 
 
 def _as_bytes(kind: PrimitiveType, value: pa.Scalar) -> bytes:
-    if pa.types.is_timestamp(value.type):
-        return to_bytes(kind, value.value)
-    return to_bytes(kind, value.as_py())
+    made: bytes = to_bytes(kind, value.value if pa.types.is_timestamp(value.type) else value.as_py())
+    return made

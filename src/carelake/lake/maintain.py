@@ -235,6 +235,7 @@ def _needed(tx: Any, nouns: Nouns, account: str, since: datetime, newest: str) -
         select(noun_from.c.source)
         .join(made, made.c.ref == noun_from.c.ref)
         .where(made.c.account == account, made.c.kind != "snapshot", noun_from.c.source.like("snapshot:%"))
+        .where(made.c.state != "moved")  # a tag that names another one now
     )
     refs = {newest, *tx.execute(young).scalars(), *tx.execute(sources.distinct()).scalars()}
     found: set[str] = set()

@@ -106,8 +106,7 @@ class Singles:
         for kind, ids in wanted.items():
             for start in range(0, len(ids), _AT_ONCE):
                 some = ids[start : start + _AT_ONCE]
-                # The same statement for any number of them.
-                padded = [*some, *([some[0]] * (_AT_ONCE - len(some)))]
+                padded = [*some, *([""] * (_AT_ONCE - len(some)))]  # the same statement for any number of them
                 for key, *row in rows_of(tx, _NOW.format(", ".join("?" * _AT_ONCE)), kind, *padded):
                     found[(kind, key)] = Current(*row)
         return found

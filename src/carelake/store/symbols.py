@@ -158,8 +158,8 @@ class Symbols:
 
     def _select(self, tx: Connection, name: str, texts: list[str]) -> dict[str, int]:
         if len(texts) <= _AT_ONCE:
-            # The same statement for any number of them; the work that SQLAlchemy has with it is more than SQLite's.
-            padded = [*texts, *([texts[0]] * (_AT_ONCE - len(texts)))]
+            # The same statement for any number of them ("" is no symbol's), past SQLAlchemy's work for a list.
+            padded = [*texts, *([""] * (_AT_ONCE - len(texts)))]
             return dict(rows_of(tx, _FIND_FEW, name, *padded))
         found: dict[str, int] = {}
         for start in range(0, len(texts), _CHUNK):

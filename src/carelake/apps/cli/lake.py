@@ -53,18 +53,19 @@ def status(session: Session, *, json_out: bool) -> None:
         tables = {}
         if told.snapshot_ref:
             tables = query.snapshot_of(permit, workspace.vault, workspace.nouns).body["tables"]
+    rows = {name: one["rows"] for name, one in tables.items()}
     said = {
         "behind": told.behind,
         "seconds_behind": round(told.seconds, 3),
         "seq": told.seq,
         "snapshot": told.snapshot_ref or None,
-        "tables": {name: one["rows"] for name, one in tables.items()},
+        "tables": rows,
     }
     if json_out:
         answer(said)
         return
     note(f"{told.behind} changes behind, {told.seconds:.1f} s. Snapshot: {told.snapshot_ref or 'none yet'}")
-    show(["table", "rows"], [{"table": k, "rows": v} for k, v in sorted(said["tables"].items())])
+    show(["table", "rows"], [{"table": k, "rows": v} for k, v in sorted(rows.items())])
 
 
 def upkeep(session: Session, *, json_out: bool) -> None:
@@ -78,9 +79,7 @@ def upkeep(session: Session, *, json_out: bool) -> None:
     if json_out:
         answer(done.as_json())
         return
-    note(
-        f"{done.merged} files became {done.made}; {done.expired} snapshots expired, {done.removed} files removed."
-    )
+    note(f"{done.merged} files became {done.made}; {done.expired} snapshots expired, {done.removed} files removed.")
 
 
 def name_it(session: Session, *, json_out: bool, name: str, as_of: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -170,7 +170,7 @@ class _Edges:
 
         async def edge(request: Request) -> Response:
             request.scope["state"]["route"] = operation.path
-            with self.bodies.share() as take:
+            with self.bodies.share() if operation.body is not None else nullcontext(_nothing) as take:
                 call = await self._call(operation, request, take)
                 # A credential that is new here may be wrong, and is counted then: that is a write, and not quick.
                 known = self.workspace.identity.remembers(call.token)
@@ -245,6 +245,10 @@ def _answered(handler: Callable[[Call], Response], call: Call, gzip: bool) -> Re
 def _stepped(steps: Steps, call: Call, gzip: bool) -> Steps:
     answer = yield from steps
     return packed(answer, call.headers.get("accept-encoding", "")) if gzip else answer
+
+
+def _nothing(_size: int) -> None:
+    """Of an operation without a body there is nothing to take."""
 
 
 def _raw_path(scope: Scope) -> str:

@@ -54,6 +54,11 @@ class _Place:
     rest: float = 0.0
     again: float = 0.0
 
+    def lengthen(self, now: float) -> None:
+        """Rest before the next one begins, longer each time."""
+        self.rest = min(_LONGEST_REST, max(1.0, self.rest * 2))
+        self.again = now + self.rest
+
 
 @dataclass
 class Crew:
@@ -135,6 +140,9 @@ class Crew:
                 env={**os.environ, FOLDER: str(self._folder)},
                 process_group=0,  # Ctrl-C is for the parent, which ends them
             )
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
         worker = Worker(number, process, ours, time.monotonic())
@@ -174,8 +182,16 @@ class Crew:
                 else:
                     self._watch(worker, now, passed)
             if place.worker is None and now >= place.again and not self._ending:
-                self._begin(number)
+                self._begin_again(number, place, now)
         self._serve_waiting()
+
+    def _begin_again(self, number: int, place: _Place, now: float) -> None:
+        """As `_begin`; where the machine has no process or memory left for it, later."""
+        try:
+            self._begin(number)
+        except OSError:
+            self.note(f"Worker {number} could not begin; it is tried again.")
+            place.lengthen(now)
 
     def _watch(self, worker: Worker, now: float, passed: float) -> None:
         """End a worker that hangs: its event loop says something each second, while it runs."""
@@ -200,8 +216,11 @@ class Crew:
     def _lost(self, place: _Place, worker: Worker, now: float) -> None:
         self.note(f"Worker {worker.number} ended ({worker.process.returncode}); another one begins.")
         quick = now - worker.began < _QUICK_SECONDS or not worker.has_been
-        place.rest = min(_LONGEST_REST, max(1.0, place.rest * 2)) if quick else 0.0
-        place.worker, place.again = None, now + place.rest
+        place.worker, place.again = None, now
+        if quick:
+            place.lengthen(now)
+        else:
+            place.rest = 0.0
         self._forget(worker)
 
     def _forget(self, worker: Worker) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carelake.core.errors import Invalid, Unsupported
+from carelake.core.errors import CarelakeError, Invalid, Unsupported
 
 __all__ = [
     "cardinality_error",
@@ -22,12 +22,14 @@ def definition_error(at: str, message: str) -> Invalid:
 
 def path_error(at: str, message: str, position: int = 0) -> Invalid:
     """A FHIRPath expression of the view is wrong."""
-    return Invalid(
-        "lake.view_path",
-        f"The FHIRPath at {at} of the ViewDefinition is wrong: {message}",
-        path=at,
-        position=position,
-    )
+    told = f"The FHIRPath at {at} of the ViewDefinition is wrong: {message}"
+    return Invalid("lake.view_path", told, path=at, position=position)
+
+
+def evaluation_error(at: str, error: CarelakeError) -> Invalid:
+    """What the FHIRPath reader or evaluator says, with the place in the view."""
+    position = error.facts.get("position")
+    return path_error(at, error.message, position if isinstance(position, int) else 0)
 
 
 def type_error(at: str, message: str) -> Invalid:
@@ -55,6 +57,6 @@ def sql_error(at: str, what: str) -> Unsupported:
     """FHIRPath that is right and has no form in SQL here."""
     return Unsupported(
         "lake.view_sql",
-        f"{what} at {at} of the ViewDefinition has no SQL form here. Run it with engine='oracle', or write it without.",
+        f"{what} at {at} of the ViewDefinition has no SQL form here. Use engine='oracle', or write it without.",
         path=at,
     )

@@ -45,8 +45,8 @@ def run(
         engine: ``oracle`` is the FHIRPath evaluator in plain Python.
 
     Returns:
-        For each row the columns in their order: str, bool, int, float; a list where ``collection`` is true; a dict for
-        a column of a complex type; None for nothing.
+        For each row the columns in their order: str, bool, int, float; a list where ``collection`` is true; a dict
+        for a column of a complex type; None for nothing.
 
     Raises:
         Invalid: ``lake.view_definition``, ``lake.view_path``, ``lake.view_type``, ``lake.view_cardinality``.

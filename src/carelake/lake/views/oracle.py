@@ -141,7 +141,13 @@ def _union(branches: list[_Rows]) -> _Rows:
 
 def _nothing(select: Select) -> Row:
     """The row of ``forEachOrNull`` over nothing."""
-    return {column.name: 0 if column.path.text.strip() == "%rowIndex" else None for column in select.named()}
+    return {column.name: _none(column) for column in select.named()}
+
+
+def _none(column: Column) -> Any:
+    if column.path.text.strip() != "%rowIndex":
+        return None
+    return [0] if column.collection else 0
 
 
 def _repeated(paths: list[_Read], at: str, scope: _Scope) -> Items:

@@ -1,8 +1,8 @@
 """What the compiler knows of an expression: its FHIR type, whether it may repeat, and where it lies in the table.
 
 A view is compiled twice. The first time nothing is known of the table, and each step writes down in ``need``
-which elements it reads; from that comes the record (`layout`), and the second time ``node`` tells what is native and what is
-JSON text.
+which elements it reads; from that comes the record (`layout`), and the second time ``node`` tells what is native
+and what is JSON text.
 """
 
 from __future__ import annotations
