@@ -31,7 +31,10 @@ def synced(small: Any, once: Any) -> Any:
 
     def build(folder: Path) -> None:
         home = small.read.copy(folder / "synced")
-        home.json("lake", "sync")
+        told = home.json("lake", "sync")
+        assert set(told) == {"behind_before", "behind_after", "seconds", "tables"}
+        status = home.json("lake", "status")
+        assert (status["behind"], status["seconds_behind"], status["tables"]) == (0, 0.0, told["tables"])
 
     return type(small.read)(once("lake-synced", build) / "synced")
 

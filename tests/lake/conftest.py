@@ -10,7 +10,7 @@ import pytest
 
 from carelake.audit.nouns import Nouns
 from carelake.core import canonical
-from carelake.core.clock import FixedClock
+from carelake.core.clock import FixedClock, instant
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
 from carelake.core.settings import Settings
@@ -37,6 +37,11 @@ class ListFeed:
 
     def changes(self, permit: Permit, after: int, limit: int) -> Sequence[Change]:
         return self.entries[after : after + min(limit, 2)]
+
+    def lag(self, permit: Permit, account: str, after: int) -> tuple[int, int | None]:
+        waiting = self.entries[after:]
+        oldest = int(instant(waiting[0].last_updated).timestamp() * 1_000_000) if waiting else None
+        return len(self.entries), oldest
 
     def last_seq(self, permit: Permit) -> int:
         return len(self.entries)

@@ -15,12 +15,12 @@ import pytest
 
 from carelake.audit.nouns import Nouns
 from carelake.core import canonical
-from carelake.core.clock import FixedClock
+from carelake.core.clock import FixedClock, instant
 from carelake.core.errors import Gone, Invalid, NotFound
 from carelake.core.permit import Permit
 from carelake.core.settings import LakeSettings, Settings
 from carelake.fhir import definitions
-from carelake.lake import asof, layout, maintain, query, rewriting, rows, sync
+from carelake.lake import asof, fresh, layout, maintain, query, rewriting, rows, sync
 from carelake.lake.catalog import VaultCatalog
 from carelake.lake.current import rows_of
 from carelake.lake.engine import connect
@@ -135,6 +135,21 @@ def test_sql_reads_the_columns_that_it_needs_and_answers_as_if_it_had_all(
             assert query.sql(permit, vault, snapshot, text).equals(wanted), text
         if columns is not None:
             assert set().union(*read) <= columns | {"n"}, text
+
+
+def test_freshness_is_a_number_of_changes_and_of_seconds(
+    vault: Vault, permit: Permit, nouns: Nouns, feed: Any, clock: FixedClock
+) -> None:
+    assert fresh.freshness(permit, vault, feed) == fresh.Freshness(0, 0.0, 0, "")
+    feed.put(observation("o1"))
+    made = sync.sync(permit, vault, feed, nouns)
+    assert fresh.freshness(permit, vault, feed) == fresh.Freshness(0, 0.0, 1, made.snapshot_ref)
+    feed.put(observation("o2"))
+    feed.put(observation("o3"))
+    told = fresh.freshness(permit, vault, feed)
+    assert told.behind == 2
+    assert told.seconds == (clock.now() - instant(feed.entries[1].last_updated)).total_seconds()
+    assert fresh.of_accounts(permit, vault, feed) == {permit.account: told}
 
 
 @pytest.mark.usefixtures("small_buckets")

@@ -138,6 +138,15 @@ def test_repeat_goes_as_deep_as_the_data() -> None:
     assert tuples("QuestionnaireResponse", select, deep, "duckdb") == [(str(n),) for n in range(39, -1, -1)]
 
 
+def test_rows_of_the_resource_itself(engine: Any) -> None:
+    branches = [
+        {"forEach": "$this", "column": [column("v", "id")]},
+        {"forEach": "name", "column": [column("v", "family")]},
+    ]
+    found = tuples("Patient", [{"unionAll": branches}], PATIENTS, engine)
+    assert found == [("pt1",), ("Smith",), ("Jones",), ("pt2",)]
+
+
 def test_keys_join(engine: Any) -> None:
     patients = [
         {"resourceType": "Patient", "id": "a", "link": [{"other": {"reference": "Patient/a"}, "type": "refer"}]},

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -228,7 +229,8 @@ def outcome(view: dict[str, Any], resources: list[dict[str, Any]], engine: Any) 
         return (error.code,)
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
 @given(view=views(), resources=st.lists(PATIENTS, min_size=2, max_size=5))
 def test_duckdb_gives_the_oracles_rows(view: dict[str, Any], resources: list[dict[str, Any]]) -> None:
     wanted, found = outcome(view, resources, "oracle"), outcome(view, resources, "duckdb")

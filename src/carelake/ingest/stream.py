@@ -112,7 +112,7 @@ class BundleStream:
         while True:
             self._gap()
             start = self._at
-            head = self._buffer[start : start + 1]
+            head = bytes(self._buffer[start : start + 1])
             if head == b"]":
                 self._at += 1
                 return
@@ -174,7 +174,7 @@ class BundleStream:
             self._at = gap.end() if gap else self._at
             if self._at < len(self._buffer):
                 # A scalar must be whole.
-                if self._buffer[self._at : self._at + 1] in (b"{", b"[", b"]") or _ends(self._buffer, self._at):
+                if self._buffer[self._at] in _BRACKETS or _ends(self._buffer, self._at):
                     return
                 if not self._more(self._at):
                     return
@@ -216,6 +216,7 @@ class BundleStream:
 
 
 _OPENING = b"{["
+_BRACKETS = b"{[]"
 _SIGNS = (b"{", b"}", b"[", b"]", b",", b":")
 
 

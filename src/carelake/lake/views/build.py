@@ -141,6 +141,8 @@ class _Builder:
         else:
             assert select.each is not None
             found = self._foci(select.each, at.scope)
+            if found.root:
+                return rows, replace(at, scope=replace(at.scope, focus=found, row=Const(0, INT)))
         var, index = self._names.new("f"), self._names.new("i")
         alive = self._names.new("a") if select.or_null or at.alive else ""
         names = (*rel.names, var, index, *([alive] if alive else []))
@@ -155,8 +157,8 @@ class _Builder:
         found = self._compiler.path(path, scope)
         if isinstance(found, Choice):
             raise sql_error(path.at, "Rows of a value of several types (choose one with ofType())")
-        if found.root:
-            raise sql_error(path.at, "Rows of the resource itself")
+        if found.guard is not None:
+            raise sql_error(path.at, "Rows of the resource itself, filtered (use where of the view)")
         return found
 
     def _union(self, select: Select, rows: _Rows, at: _At) -> _Rows:

@@ -22,8 +22,12 @@ def definition_error(at: str, message: str) -> Invalid:
 
 def path_error(at: str, message: str, position: int = 0) -> Invalid:
     """A FHIRPath expression of the view is wrong."""
-    told = f"The FHIRPath at {at} of the ViewDefinition is wrong: {message}"
-    return Invalid("lake.view_path", told, path=at, position=position)
+    return Invalid(
+        "lake.view_path",
+        f"The FHIRPath at {at} of the ViewDefinition is wrong: {message}",
+        path=at,
+        position=position,
+    )
 
 
 def evaluation_error(at: str, error: CarelakeError) -> Invalid:
@@ -49,8 +53,11 @@ def cardinality_error(at: str) -> Invalid:
 
 def depth_error(at: str, levels: int) -> Invalid:
     """A `repeat` that goes deeper than any data should."""
-    told = f"The {at} of the ViewDefinition went more than {levels} levels deep; expected data that ends."
-    return Invalid("lake.view_depth", told, path=at)
+    return Invalid(
+        "lake.view_depth",
+        f"The {at} of the ViewDefinition went more than {levels} levels deep; expected data that ends.",
+        path=at,
+    )
 
 
 def sql_error(at: str, what: str) -> Unsupported:
