@@ -24,6 +24,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from _erased import Look, plant
@@ -107,13 +108,14 @@ class Run:
         """This file in a process of its own; the most memory that it and its children held is in ``peak``."""
         command = [sys.executable, __file__, "--child", what, str(home.root), *map(str, words)]
         environment = {**home.environment, "PYTHONHASHSEED": "0"}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        with TemporaryFile("w+") as out:  # a pipe would have to be read while it is written
+            process = subprocess.Popen(command, stdout=out, env=environment)
             self.peak = 0
             while process.poll() is None:
                 self.peak = max(self.peak, rss(process.pid))
                 time.sleep(0.05)
-            assert process.stdout is not None
-            said = process.stdout.read()
+            out.seek(0)
+            said = out.read()
         if process.returncode:
             raise SystemExit(f"{what} ended with {process.returncode}")
         told: dict[str, Any] = json.loads(said.splitlines()[-1])

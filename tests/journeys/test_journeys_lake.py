@@ -49,7 +49,8 @@ def test_maintain_is_killed_and_readers_are_right(synced: Any, place: Path) -> N
     assert rows(whole) == wanted
     for number in range(KILLS):
         home = synced.copy(place / str(number), **EAGER)
-        point = 1 + round(number * (moments - 3) / (KILLS - 1))
+        # The sealer works by the clock, so a run has a few moments more or less.
+        point = 1 + round(number * 0.7 * (moments - 3) / (KILLS - 1))
         when = ("before", "after")[number % 2]
         assert home.crash(f"{when}:{point}", "lake", "maintain", "--json").code == -signal.SIGKILL
         assert rows(home) == wanted, (when, point)

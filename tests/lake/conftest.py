@@ -24,16 +24,18 @@ class ListFeed:
 
     def __init__(self) -> None:
         self.entries: list[Change] = []
+        self.latest: dict[tuple[str, str], tuple[int, int]] = {}
 
     def put(self, resource: dict[str, Any], owner: str = "p1", *, deleted: bool = False) -> None:
         kind, name = resource["resourceType"], resource["id"]
-        before = [e.seq for e in self.entries if (e.type, e.id) == (kind, name)]
-        version, previous = 1 + len(before), before[-1] if before else 0
+        version, previous = self.latest.get((kind, name), (0, 0))
+        version += 1
         body = b"" if deleted else canonical.dump(resource)
         seq = len(self.entries) + 1
         at = "2025-01-01T00:00:00.000Z"
         told = (seq, kind, name, version, deleted, owner, at, body, f"resource:{seq}", previous)
         self.entries.append(Change(*told))
+        self.latest[kind, name] = (version, seq)
 
     def changes(self, permit: Permit, after: int, limit: int) -> Sequence[Change]:
         return self.entries[after : after + min(limit, 2)]

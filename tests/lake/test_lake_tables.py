@@ -398,6 +398,6 @@ def test_a_patient_of_synthea_comes_back_whole(
     assert _lossless(permit, vault, nouns, feed, (one["resource"] for one in bundle["entry"])) > 10
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_synthea_comes_back_whole(vault: Vault, permit: Permit, nouns: Nouns, feed: Any, shared_data: Path) -> None:
     assert _lossless(permit, vault, nouns, feed, _of_folder(shared_data / "synthea-r4")) > 10_000

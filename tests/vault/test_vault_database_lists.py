@@ -20,9 +20,11 @@ def test_a_list_is_planned_for_itself(postgres: DatabaseSettings, many: int, pre
     """The plan that is kept for any list would be the one for the table as it was: empty, and read whole."""
     engine = Postgres(postgres).engine()
     with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")
         _THING.create(connection)
         for number in range(20):
             asked = {"k": 1, "ids": [f"{number}-{one}" for one in range(many)]}
             assert connection.execute(_LISTED, asked).all() == []
+            assert connection.execute(_LISTED.execution_options(stream_results=True), asked).all() == []
         assert connection.exec_driver_sql(_PREPARED.replace("%", "%%")).scalar() == prepared
     engine.dispose()

@@ -196,7 +196,9 @@ def _planned(cursor: Any, statement: str, parameters: Any, context: Any = None) 
     if getattr(cursor, "name", None):  # a cursor of the server, for what is read in pages: it is never prepared
         cursor.execute(statement, parameters)
         return
-    cursor.execute(statement, parameters, prepare=False if parameters and len(parameters) > _LISTED else None)
+    # A server's cursor, which has a name, is never prepared.
+    listed = parameters and len(parameters) > _LISTED and not hasattr(cursor, "name")
+    cursor.execute(statement, parameters, **({"prepare": False} if listed else {}))
 
 
 class _ByCodePoint(PGDDLCompiler):
