@@ -244,6 +244,33 @@ def test_nobody_is_done_who_is_not_waited_for_any_more() -> None:
     assert done == [0, 2]
 
 
+def test_who_waits_behind_many_that_gave_up_is_answered() -> None:
+    going, go_on = threading.Event(), threading.Event()
+
+    def first() -> Response:
+        going.set()
+        go_on.wait(10)
+        return Response(b"")
+
+    async def all_of() -> Response:
+        lane = Lane(lambda: nullcontext(lambda: None), 20.0)
+        async with lane.until_done():
+            running = asyncio.ensure_future(lane.run(first))
+            await asyncio.to_thread(going.wait, 10)
+            gone = [asyncio.ensure_future(lane.run(lambda: Response(b""))) for _ in range(200)]
+            await asyncio.sleep(0)
+            stays = asyncio.ensure_future(lane.run(lambda: Response(b"here")))
+            await asyncio.sleep(0)
+            for one in gone:
+                one.cancel()
+            await asyncio.sleep(0)
+            go_on.set()
+            await running
+            return await asyncio.wait_for(stays, 5)
+
+    assert asyncio.run(all_of()).body == b"here"
+
+
 def test_nothing_is_answered_whose_act_is_not_kept() -> None:
     def settle() -> None:
         raise Unavailable("vault.disk_full", "The disk is full.")

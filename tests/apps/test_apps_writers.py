@@ -120,12 +120,16 @@ def test_nobody_is_left_waiting_when_the_snapshot_fails() -> None:
 
 
 def test_nothing_is_answered_whose_act_is_not_kept() -> None:
+    """A write's act is in the write's own transaction: who was told otherwise would send it again."""
+
     def settle() -> None:
         raise Unavailable("vault.disk_full", "The disk is full.")
 
     told: list[str] = []
-    found = run([steps("a", told), refused()], made, settle=settle)
-    assert [type(one) for one in found] == [Unavailable] * 2
+    found = run([steps("a", told), refused(), answered()], made, settle=settle)
+    assert [type(one) for one in found] == [Response, Unavailable, Unavailable]
+    not_written = run([steps("b", told)], lambda _works: [Conflict("x.z", "Too late.")], settle=settle)
+    assert [type(one) for one in not_written] == [Unavailable]
 
 
 def test_what_nobody_waits_for_is_not_done() -> None:
@@ -198,7 +202,7 @@ def at_once(
         with ThreadPoolExecutor(len(asks)) as pool:
             with nobody_writes(workspace):
                 running = [pool.submit(one) for one in asks]
-                threading.Event().wait(0.7)
+                threading.Event().wait(2.0)
             return [one.result() for one in running], sizes
     finally:
         singles._writer.keep_each = put  # type: ignore[method-assign]

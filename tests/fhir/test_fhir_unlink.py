@@ -86,6 +86,13 @@ def test_what_was_about_nobody_else_is_none() -> None:
     assert made["target"] == [OTHERS[0]]
 
 
+@pytest.mark.parametrize("context", ["Patient/p1", "Observation/o1"])
+def test_a_content_goes_with_whom_it_is_about(context: str) -> None:
+    told = {"resourceType": "Binary", "id": "b", "contentType": "application/pdf", "data": "JVBERi0="}
+    assert without({**told, "securityContext": {"reference": context}}, GONE) is None
+    assert without({**told, "securityContext": {"reference": "Patient/p2"}}, GONE) is not None
+
+
 def test_contained_extensions_addresses_and_texts() -> None:
     told = {
         "resourceType": "Basic",

@@ -27,6 +27,10 @@ class _Empty(Exception):
     """Nothing is left that the resource could be about."""
 
 
+_ABOUT = ("Binary", "securityContext")
+"""All that says whose a content is: without it the content would stay, and nobody would find it."""
+
+
 def without(resource: dict[str, Any], gone: Gone) -> dict[str, Any] | None:
     """The resource without its links to what is erased; None where it was about that alone."""
     try:
@@ -61,6 +65,8 @@ class _Walk:
                 found, _ = self._one(inner, name)
                 if found is not None:
                     made[key] = found
+                elif (kind, key) == _ABOUT:
+                    raise _Empty
                 elif spec is not None and spec.min:
                     if name != "Reference":
                         raise _Empty

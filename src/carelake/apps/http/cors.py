@@ -15,7 +15,10 @@ __all__ = ["Cors"]
 Headers = list[tuple[bytes, bytes]]
 
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
-_TAKEN = b"Accept, Authorization, Content-Type, If-Match, If-Modified-Since, If-None-Exist, If-None-Match, Prefer"
+_TAKEN = (
+    b"Accept, Authorization, Content-Type, If-Match, If-Modified-Since, If-None-Exist, If-None-Match, Prefer, "
+    b"X-Security-Context"
+)
 _SHOWN = b"Content-Location, ETag, Expires, Last-Modified, Location, Retry-After, X-Progress, X-Request-Id"
 _MAX_AGE = b"600"
 _VARY = (b"vary", b"Origin")

@@ -131,10 +131,13 @@ class Lane:
         self._call(loop, _AFTER_IT)
 
     def _take(self) -> list[_Asked]:
-        many = min(len(self._waiting), _TOGETHER)
-        group = [self._waiting.popleft() for _ in range(many)]
-        # Who is not waited for any more is not done: it would be an act that nobody asked for.
-        return [one for one in group if not one.answer.done()]
+        group: list[_Asked] = []
+        while self._waiting and len(group) < _TOGETHER:
+            one = self._waiting.popleft()
+            # Who is not waited for any more is not done: it would be an act that nobody asked for.
+            if not one.answer.done():
+                group.append(one)
+        return group
 
     @asynccontextmanager
     async def until_done(self, seconds: float = _ENDING_SECONDS) -> AsyncIterator[None]:

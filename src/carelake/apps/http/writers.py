@@ -35,7 +35,7 @@ Grouped = Callable[[Sequence[Work[Any]]], list[Any]]
 
 def alone(steps: Steps, grouped: Grouped) -> Response:
     """The answer of one handler, in this thread."""
-    (found,) = _done([steps], nullcontext, grouped)
+    (found,), _ = _done([steps], nullcontext, grouped)
     if isinstance(found, BaseException):
         raise found
     return found
@@ -43,8 +43,8 @@ def alone(steps: Steps, grouped: Grouped) -> Response:
 
 def _done(
     all_steps: Sequence[Steps], snapshot: Callable[[], AbstractContextManager[None]], grouped: Grouped
-) -> list[Response | BaseException]:
-    """The answers of several handlers, or their errors."""
+) -> tuple[list[Response | BaseException], frozenset[int]]:
+    """The answers of several handlers, or their errors; and which of them have written, with their acts."""
     found: list[Any] = []  # works of those that wait; answers and errors of those that are done
     try:
         with snapshot():
@@ -55,11 +55,12 @@ def _done(
         found += [error] * (len(all_steps) - len(found))
         waiting = [number for number, one in enumerate(found) if isinstance(one, Work)]
         made = [error] * len(waiting)
+    written = [number for number, answer in zip(waiting, made, strict=True) if not isinstance(answer, BaseException)]
     for number, answer in zip(waiting, made, strict=True):
         steps = all_steps[number]
         go_on = steps.throw if isinstance(answer, BaseException) else steps.send
         found[number] = _step(partial(go_on, answer))
-    return found
+    return found, frozenset(written)
 
 
 def _step(go_on: Callable[[], Work[Any]]) -> Any:
@@ -130,12 +131,15 @@ class Writers:
 
     def _go(self, loop: asyncio.AbstractEventLoop) -> None:
         while group := self._take():
+            found: list[Response | BaseException] = []
+            written: frozenset[int] = frozenset()
             try:
                 with self._gathering() as settle:
-                    found = _done([one.steps for one in group], self._snapshot, self._grouped)
+                    found, written = _done([one.steps for one in group], self._snapshot, self._grouped)
                 settle()
             except BaseException as error:
-                found = [error] * len(group)
+                # What was written is committed, its act with it: whoever were told otherwise would send it again.
+                found = [found[number] if number in written else error for number in range(len(group))]
             loop.call_soon_threadsafe(_answer, group, found)
 
     def _take(self) -> list[_Asked]:

@@ -82,7 +82,13 @@ def read(call: Call) -> Response:
     media_type = told if _MEDIA_TYPE.fullmatch(told) else _UNKNOWN
     if not _takes(call, media_type):
         raise Unsupported("http.format", "The Binary is of another media type than those that are accepted.")
-    return Response(b64decode(resource.get("data", "")), headers={**headers, "Content-Type": media_type})
+    try:
+        content = b64decode(resource.get("data", ""))
+    except ValueError:
+        raise Unsupported(
+            "http.format", "What is kept is no base64, and has no content; ask for application/fhir+json."
+        ) from None
+    return Response(content, headers={**headers, "Content-Type": media_type})
 
 
 def _takes(call: Call, media_type: str) -> bool:
