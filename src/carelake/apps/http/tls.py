@@ -53,8 +53,16 @@ class Renewal:
         Args:
             log: told of each renewal (``info``), and once of files that cannot be used (``error``).
         """
-        self._context, self._told, self._log = context, told, log
+        self._newest, self._told, self._log = context, told, log
         self._seen = self._stamps()
+        context.sni_callback = self._choose
+
+    def _choose(self, line: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Called at each handshake, whether the client names a server or not.
+
+        Loaded into the context that there is, a certificate of another kind of key would stand beside the old one.
+        """
+        line.context = self._newest
 
     def look(self) -> None:
         """Take what is new; connections that there are go on with what they began with.
@@ -66,9 +74,8 @@ class Renewal:
             return
         self._seen = now
         try:
-            context_of(self._told)
-            self._context.load_cert_chain(self._told.tls_certificate, self._told.tls_key, password="")
-        except (Invalid, OSError, ValueError):
+            self._newest = context_of(self._told)
+        except Invalid:
             self._log.error("certificate not renewed", code="http.tls")
         else:
             self._log.info("certificate renewed")
