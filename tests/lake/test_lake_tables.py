@@ -122,6 +122,8 @@ def test_sql_reads_the_columns_that_it_needs_and_answers_as_if_it_had_all(
         ("SELECT o.code_element.text AS t FROM Observation o ORDER BY o.id LIMIT 2", {"code_element", "id"}),
         ("SELECT p.gender, o.id FROM Patient p JOIN Observation o ON o.patient = p.id ORDER BY 2", None),
         ("SELECT * EXCLUDE (last_updated) FROM Patient", None),
+        ("SELECT * FROM Observation LIMIT 0", None),
+        ("SELECT * FROM Patient WHERE 1 = 0", None),
         ("SELECT count(*) AS n FROM Observation_history WHERE NOT deleted", {"deleted"}),
         ("SELECT o FROM Observation o ORDER BY id LIMIT 1", None),
         ("SELECT max(x.n) AS n FROM (SELECT count(*) AS n, patient FROM Observation GROUP BY ALL) x", {"patient"}),

@@ -215,3 +215,10 @@ def test_every_path_gives_the_same_on_spark(resource: str, paths: list[str], opt
             if not same(one_row[n], other[n])
         ]
         assert different == []
+
+
+def test_what_looks_like_a_variable_of_the_process_is_a_text(engine: Any) -> None:
+    wanted = "${env:PATH}${system:user.home}'"
+    constant = [{"name": "k", "valueString": wanted}]
+    view = {"resource": "Patient", "constant": constant, "select": [{"column": [column("v", "%k")]}]}
+    assert run(view, PATIENTS[:1], engine=engine) == [{"v": wanted}]

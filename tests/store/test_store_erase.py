@@ -105,7 +105,9 @@ def test_a_resource_that_was_anothers_too(record: Record, order: tuple[str, ...]
     record.keep(patient("a"), patient("b"))
     for number, owner in enumerate(order):
         record.keep(seen("o", owner, valueInteger=number))
-    erase(record, "a")
+    taken, _ = erase(record, "a")
+    # What follows another version than before is told to the lake.
+    assert bool(taken.relinked) == (order != ("b", "a"))
     for number, owner in enumerate(order):
         if owner == "b":
             told = record.resources.vread(record.permit, "Observation", "o", str(number + 1))

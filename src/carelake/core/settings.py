@@ -81,10 +81,14 @@ class LakeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         buckets: of patients, in each table.
         keep_days: how long snapshots stay that nothing needs.
         grace_seconds: how long files stay that no snapshot needs.
+        result_bytes: of the rows of one statement of a user.
+        seconds: that one statement of a user may take.
     """
 
     memory_limit: str = "4GB"
     threads: int = 2
+    result_bytes: int = 1 << 30
+    seconds: float = 300.0
     buckets: int = 16
     keep_days: int = 7
     grace_seconds: int = 3600
@@ -94,6 +98,8 @@ class LakeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"lake.buckets is {self.buckets}; a table has one to 4096")
         if min(self.keep_days, self.grace_seconds) < 0:
             raise ValueError("lake.keep_days and lake.grace_seconds are 0 or more")
+        if self.result_bytes < 1 or not self.seconds > 0:
+            raise ValueError("lake.result_bytes and lake.seconds are more than 0")
 
 
 class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

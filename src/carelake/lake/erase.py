@@ -100,14 +100,20 @@ def erase(
         try:
             _table(permit, vault, catalog, feed, name, leaving, told, mark)
         except CommitFailedException:
-            raise Conflict(
-                "lake.concurrent", "Another process synced the lake meanwhile; erase again to go on from there."
-            ) from None
+            raise _concurrent() from None
         progress(number, len(names))
-    seq, before = position(permit, vault)
-    if before:
-        _note(permit, vault, nouns, catalog, seq, before, mark)
+    for last in (False, False, True):
+        try:
+            _note(permit, vault, nouns, catalog, mark)
+            break
+        except CommitFailedException:  # a sync moved the position on; what it says is read again
+            if last:
+                raise _concurrent() from None
     return told
+
+
+def _concurrent() -> Conflict:
+    return Conflict("lake.concurrent", "Another process synced the lake meanwhile; erase again to go on from there.")
 
 
 def _table(
@@ -121,8 +127,8 @@ def _table(
     mark: str,
 ) -> None:
     table = catalog.load_table((permit.account, name))
-    snapshot = table.current_snapshot()
-    if snapshot is None:
+    if table.current_snapshot() is None:  # of a sync that was killed: nothing but files that nobody uses
+        told["lake_files_removed"] += _sweep(permit, vault, catalog, table, mark)
         return
     again = sorted(leaving.rewritten.get(name, ()))
     out = _theirs(table, leaving, name)
@@ -197,10 +203,11 @@ def _used(table: Table) -> set[str]:
     return {name.partition("://")[2].partition("/")[2] for name in files}
 
 
-def _note(
-    permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog, seq: int, before: str, mark: str
-) -> None:
-    """The snapshot of what is left, at the same position of the feed."""
+def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog, mark: str) -> None:
+    """The snapshot of what is left, at the same position of the feed; CommitFailedException where that moved."""
+    seq, before = position(permit, vault)
+    if not before:
+        return
     tables = {name: told_of(catalog.load_table((account, name))) for account, name in catalog.list_tables()}
     content: Mapping[str, Any] = {
         "workspace": vault.settings.workspace,
@@ -215,7 +222,7 @@ def _note(
     made = Noun(name, permit.account, "committed", permit.act, (before,), {"seq": seq, "tables": tables})
     with vault.database.transaction(permit) as tx:
         nouns.write(tx, made)
-        moved(tx, permit.account, seq, name)
+        moved(tx, permit.account, seq, name, since=seq, of=before)
         permit.log.wrote(name)
 
 
@@ -234,9 +241,9 @@ def residue(
     count = 0
     for number, (_, name) in enumerate(names, 1):
         table = catalog.load_table((permit.account, name))
+        count += len({one.name for one in vault.objects.list(permit, _ZONE, _prefix(name))} - _used(table))
         if table.current_snapshot() is not None:
             count += len(_theirs(table, leaving, name))
-            count += len({one.name for one in vault.objects.list(permit, _ZONE, _prefix(name))} - _used(table))
             files = Files(vault, permit, table.metadata)
             for task in table.scan().plan_files():
                 for batch in files.read(task.file).to_batches(_SOME):

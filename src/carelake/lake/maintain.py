@@ -41,10 +41,10 @@ __all__ = ["Upkeep", "maintain", "used"]
 _ZONE = "lake"
 _EXPIRED = "carelake.expired"
 """Property of a table: when snapshots were last expired, so that their files can go after a time of grace."""
-_STEP_BYTES = 48 << 20
+_STEP_BYTES = 64 << 20
 """Parquet that one step reads; in memory it is about ten times as much."""
 _FULL_BYTES = 32 << 20
-"""A file of a bucket that is as large is left as it is."""
+"""A file of a bucket that is as large is left as it is; a step takes two that are smaller."""
 _SMALL_FILES = 4
 """So many small files of a bucket are merged."""
 
@@ -89,43 +89,42 @@ def maintain(
     """
     with vault.database.reading(permit) as tx:
         epoch = scope_of(tx).epoch
-        since = vault.clock.now() - timedelta(days=vault.settings.lake.keep_days)
-        keep = _needed(tx, nouns, permit.account, since, position(permit, vault)[1])
-    work = _Work(permit, vault, VaultCatalog(vault, permit, epoch=epoch), keep)
+    work = _Work(permit, vault, VaultCatalog(vault, permit, epoch=epoch), nouns)
     names = [name for _, name in work.catalog.list_tables()]
     try:
         for number, name in enumerate(names, 1):
             work.table(name)
             progress(number, len(names))
+        work.done.snapshot_ref = _note(permit, vault, nouns, work.catalog)
     except CommitFailedException:
         raise Conflict(
             "lake.concurrent", "Another process changed the lake meanwhile; run it again to go on from there."
         ) from None
-    work.done.snapshot_ref = _note(permit, vault, nouns, work.catalog)
     permit.log.count(lake_files_merged=work.done.merged, lake_files_removed=work.done.removed)
     return work.done
 
 
 class _Work:
-    def __init__(self, permit: Permit, vault: Vault, catalog: VaultCatalog, keep: set[str]) -> None:
+    def __init__(self, permit: Permit, vault: Vault, catalog: VaultCatalog, nouns: Nouns) -> None:
         self.permit = permit
         self.vault = vault
         self.catalog = catalog
-        self.keep = keep
+        self.nouns = nouns
         self.done = Upkeep()
 
     def table(self, name: str) -> None:
         """All of one table."""
         table = self.catalog.load_table((self.permit.account, name))
         if table.current_snapshot() is None:
+            self._remove(table, name)  # what a sync that was killed left
             return
         if is_old(table):
             table = relay(self.permit, self.vault, table, self.vault.settings.lake.buckets, {SEQ: str(seq_of(table))})
         before = (self.done.merged, self.done.made, self.done.expired, self.done.removed)
         while (step := _mergeable(table, self.vault.settings.lake.buckets))[0]:
             table = self._merge(table, *step)
-        table = self._expire(table)
-        self._remove(table, name)
+        self._remove(table, name)  # first: what is expired now must wait
+        self._expire(table)
         after = (self.done.merged, self.done.made, self.done.expired, self.done.removed)
         self.done.tables += 1
         told = dict(zip(("merged", "made", "expired", "removed"), map(int.__sub__, after, before), strict=True))
@@ -147,23 +146,27 @@ class _Work:
         self.done.made += len(made)
         return merged
 
-    def _expire(self, table: Table) -> Table:
+    def _expire(self, table: Table) -> None:
         """Snapshots that nobody needs, unless some were expired so lately that their files are still there."""
-        if not self._rested(table):
-            return table
         current = table.metadata.current_snapshot_id
-        old = [
-            one.snapshot_id
-            for one in table.snapshots()
-            if one.snapshot_id != current and str(one.snapshot_id) not in self.keep
-        ]
+        older = [one.snapshot_id for one in table.snapshots() if one.snapshot_id != current]
+        if not older or not self._rested(table):
+            return
+        keep = self._kept()  # read after the table: a sync that came before it wrote its noun with it
+        old = [one for one in older if str(one) not in keep]
         if not old:
-            return table
+            return
         tx = table.transaction()
         tx.set_properties({_EXPIRED: iso(self.vault.clock.now())})
         ExpireSnapshots(tx).by_ids(old).commit()
+        tx.commit_transaction()
         self.done.expired += len(old)
-        return tx.commit_transaction()
+
+    def _kept(self) -> set[str]:
+        since = self.vault.clock.now() - timedelta(days=self.vault.settings.lake.keep_days)
+        newest = position(self.permit, self.vault)[1]
+        with self.vault.database.reading(self.permit) as tx:
+            return _needed(tx, self.nouns, self.permit.account, since, newest)
 
     def _rested(self, table: Table) -> bool:
         said = table.properties.get(_EXPIRED)
@@ -202,7 +205,10 @@ def _mergeable(table: Table, count: int) -> tuple[list[DataFile], bool]:
         if one.file_size_in_bytes < _FULL_BYTES:
             places.setdefault((one.spec_id, *one.partition), []).append(one)
     group = next((some for some in places.values() if len(some) >= _SMALL_FILES), [])
-    return _as_much(group), bool(group) and bool(buckets(specs[group[0].spec_id]))
+    some = _as_much(sorted(group, key=lambda one: one.file_size_in_bytes))
+    if len(some) < 2:  # one alone would come out as it went in, again and again
+        return [], False
+    return some, bool(buckets(specs[group[0].spec_id]))
 
 
 def _as_much(files: Iterable[DataFile]) -> list[DataFile]:
@@ -263,6 +269,6 @@ def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog) -> 
         name = ref("snapshot", canonical.dump(content))
         made = Noun(name, permit.account, "committed", permit.act, (before,), {"seq": seq, "tables": tables})
         nouns.write(tx, made)
-        moved(tx, permit.account, seq, name)
+        moved(tx, permit.account, seq, name, since=seq, of=before)
         permit.log.wrote(name)
     return name

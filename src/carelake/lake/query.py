@@ -17,6 +17,7 @@ from carelake.audit.nouns import Nouns
 from carelake.core.errors import Invalid, NotFound, Refused
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
+from carelake.lake import bounded
 from carelake.lake.current import INTERNAL, Rows, rows_of
 from carelake.lake.engine import connect
 from carelake.lake.flat import View, names, project, run_view, view
@@ -159,7 +160,7 @@ def sql(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> pa.Table:
 
     Raises:
         Invalid: ``lake.sql``, when it is not one SELECT or DuckDB refuses it; the text is not repeated.
-        Unavailable: ``lake.memory``.
+        Unavailable: ``lake.memory``, ``lake.too_large``, ``lake.too_long``.
     """
     if len(text) > _MAX_SQL:
         raise Invalid("lake.sql", "The statement is too long.")
@@ -173,11 +174,12 @@ def sql(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> pa.Table:
         asked = _tables(permit, vault, snapshot, text)
         for name, table in asked.items():
             connection.register(name, table.schema.empty_table())
-        needed = _needed(connection, text) if asked else None
+        with bounded.in_time(connection, vault.settings.lake):
+            needed = _needed(connection, text) if asked else None
         for name, table in asked.items():
             connection.unregister(name)
             connection.register(name, table.read(_of(table.schema, needed)))
-        return connection.sql(text).to_arrow_table()
+        return bounded.select(connection, text, vault.settings.lake)
 
 
 @contextmanager
@@ -248,6 +250,8 @@ def _needed(connection: duckdb.DuckDBPyConnection, text: str) -> frozenset[str] 
     waiting = msgspec.json.decode(connection.execute(f"EXPLAIN (FORMAT json) {text}").fetchall()[0][1])
     while waiting:
         node = waiting.pop()
+        if node.get("name", "").strip() == "EMPTY_RESULT":
+            return None  # it has no rows, and does not tell the columns that it would have
         said = node.get("extra_info", {}).get("Projections", ())
         found.update(one.partition(".")[0] for one in ([said] if isinstance(said, str) else said))
         waiting += node.get("children", ())

@@ -247,7 +247,7 @@ def of_arrow(resource_type: str, schema: pa.Schema) -> Record:
     occurs = {
         elements.get(field.name, field.name): _occurs(field.type)
         for field in schema
-        if field.name not in KEYS.names and not field.name.endswith(TEXT_OF)
+        if field.name not in KEYS.names and not _is_digits(field.name)
     }
     return occurring(resource_type, occurs)
 
@@ -256,9 +256,14 @@ def _names(resource_type: str) -> list[str]:
     return [*_keys(resource_type), *(f"_{name}" for name in _keys(resource_type))]
 
 
+def _is_digits(name: str) -> bool:
+    """Is it the neighbour of a decimal? ``_text`` alone is what hangs on a primitive called ``text``."""
+    return len(name) > len(TEXT_OF) and name.endswith(TEXT_OF)
+
+
 def _occurs(kind: pa.DataType) -> Any:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return [_occurs(kind.value_type)]
     if pa.types.is_struct(kind):
-        return {field.name: _occurs(field.type) for field in kind if not field.name.endswith(TEXT_OF)}
+        return {field.name: _occurs(field.type) for field in kind if not _is_digits(field.name)}
     return None

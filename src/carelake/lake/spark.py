@@ -23,6 +23,8 @@ _CONF = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
     "spark.sql.caseSensitive": "true",
+    # Or ${env:NAME} in a text of a view would be the variable of this process, quotes and all.
+    "spark.sql.variable.substitute": "false",
     "spark.sql.shuffle.partitions": "2",
     "spark.sql.catalogImplementation": "in-memory",
     # What a shuffle or a cache writes to disk is sealed with a key of the session (decision D8).

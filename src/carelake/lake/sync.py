@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
+from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
-from sqlalchemy import Connection, delete, insert, select
+from pyiceberg.table.snapshots import Snapshot
+from sqlalchemy import Connection, insert, select, update
 
 from carelake.audit.nouns import Nouns
 from carelake.core import canonical
-from carelake.core.errors import Conflict, Refused
+from carelake.core.errors import Conflict, NotFound, Refused
 from carelake.core.nouns import Noun, ref
 from carelake.core.permit import Permit
 from carelake.lake import rows
@@ -32,7 +35,7 @@ from carelake.lake.catalog import VaultCatalog
 from carelake.lake.changing import change
 from carelake.lake.engine import connect
 from carelake.lake.feeding import Batch, Feed, Flush, flushes
-from carelake.lake.files import Files, Written
+from carelake.lake.files import Files, Written, name_of
 from carelake.lake.layout import PROPERTIES, ROWS_OF_A_BUCKET, bucketed, bucketed_spec, buckets, lay, tray_spec
 from carelake.lake.rewriting import is_old, relay
 from carelake.lake.schema import KEYS, Record, merge, of_arrow, table_schema
@@ -101,7 +104,9 @@ class _Waiting:
 
 
 class _Sync:
-    def __init__(self, permit: Permit, vault: Vault, nouns: Nouns, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, permit: Permit, vault: Vault, nouns: Nouns, connection: duckdb.DuckDBPyConnection, at: int
+    ) -> None:
         with vault.database.reading(permit) as tx:
             epoch = scope_of(tx).epoch
         self.catalog = VaultCatalog(vault, permit, epoch=epoch)
@@ -114,7 +119,10 @@ class _Sync:
         self.appended: dict[str, int] = {}
         self.reached: dict[str, int] = {}
         self.waiting: dict[str, _Waiting] = {}
+        self.put: list[str] = []
+        self.staged: list[tuple[FileIO, Snapshot]] = []
         self.seq = self.held = self.count = 0
+        self.at = at
 
     def take(self, made: Flush) -> None:
         """Parse what came, as far as it is worth it: a few rows of a type wait for more."""
@@ -141,10 +149,12 @@ class _Sync:
                     self.catalog.swap(tx)
                     snapshot = self._note(tx, self.seq, sources)
         except CommitFailedException:
+            self._take_back()
             raise _concurrent() from None
+        self.put, self.staged = [], []
         for name, count in appended.items():
             self.appended[name] = self.appended.get(name, 0) + count
-        self.waiting, self.held, self.count = {}, 0, 0
+        self.waiting, self.held, self.count, self.at = {}, 0, 0, self.seq
         return snapshot
 
     def _parse(self, name: str, waiting: _Waiting) -> None:
@@ -177,6 +187,8 @@ class _Sync:
             table = self._load(name) or self.catalog.create_table(
                 (self.permit.account, name), table_schema(waiting.record), properties=PROPERTIES, buckets=count
             )
+        if seq_of(table) != self.reached[name]:
+            raise CommitFailedException("Another sync wrote the table since its rows were left out.")
         last = waiting.parsed[-1].column("seq")[-1].as_py()
         tx = table.transaction()
         lay(tx, count)
@@ -187,10 +199,28 @@ class _Sync:
         made = pa.concat_tables([files.shaped(part) for part in waiting.parsed]).combine_chunks()
         written = _encoded(files, tx.table_metadata, made)
         with self.lock:
-            change(tx, [files.put(one) for one in written], properties={SEQ: str(last)})
-            self.told.now(tx.commit_transaction())
+            added = [files.put(one) for one in written]
+            self.put += [one.file_path for one in added]
+            change(tx, added, properties={SEQ: str(last)})
+            if (snapshot := tx.table_metadata.current_snapshot()) is not None:
+                self.staged.append((table.io, snapshot))
+            made_of = tx.commit_transaction()
+            self.put.append(str(made_of.metadata_location))
+            self.told.now(made_of)
         self.reached[name] = last
         return len(made)
+
+    def _take_back(self) -> None:
+        """Remove what a refused flush put: rows of somebody who was erased meanwhile may be in it."""
+        with self.lock:
+            for io, snapshot in self.staged:
+                with suppress(FileNotFoundError):  # Iceberg's own commit took it back, or an erasure swept it
+                    made = [one for one in snapshot.manifests(io) if one.added_snapshot_id == snapshot.snapshot_id]
+                    self.put += [snapshot.manifest_list, *(one.manifest_path for one in made)]
+            for path in self.put:
+                with suppress(NotFound):
+                    self.vault.objects.remove(self.permit, "lake", name_of(path))
+        self.put, self.staged = [], []
 
     def _load(self, name: str) -> Table | None:
         try:
@@ -212,7 +242,7 @@ class _Sync:
         body = {"seq": seq, "tables": tables}
         made_from = tuple(source for source in sources if source and source != name)
         self.nouns.write(tx, Noun(name, self.permit.account, "committed", self.permit.act, made_from, body))
-        moved(tx, self.permit.account, seq, name)
+        moved(tx, self.permit.account, seq, name, since=self.at)
         self.permit.log.wrote(name)
         return name
 
@@ -288,7 +318,7 @@ def sync(
             sources = nouns.since(tx, "landing", permit.account, before)
     reached, snapshot = start, before
     with connect(vault.settings.lake) as connection:
-        work = _Sync(permit, vault, nouns, connection)
+        work = _Sync(permit, vault, nouns, connection, start)
         for made in flushes(permit, feed, start, min(batch_bytes, _CHUNK_BYTES), work.lock):
             work.take(made)
             progress(made.seq - start, max(newest, made.seq) - start)
@@ -301,10 +331,24 @@ def sync(
     return SyncReport(newest - start, max(feed.last_seq(permit) - reached, 0), seconds, work.appended, snapshot)
 
 
-def moved(tx: Connection, account: str, seq: int, snapshot: str) -> None:
-    """From here on the lake of an account is at this position."""
-    tx.execute(delete(lake_position).where(lake_position.c.account == account))
-    tx.execute(insert(lake_position).values(account=account, seq=seq, snapshot=snapshot))
+def moved(tx: Connection, account: str, seq: int, snapshot: str, *, since: int, of: str | None = None) -> None:
+    """From here on the lake of an account is at this position.
+
+    Args:
+        since: the position that was read before (0: none). of: the snapshot that was read with it; any by default.
+
+    Raises:
+        CommitFailedException: another writer moved it since.
+    """
+    there = tx.execute(select(lake_position.c.seq).where(lake_position.c.account == account)).first()
+    if there is None and not since and not of:
+        tx.execute(insert(lake_position).values(account=account, seq=seq, snapshot=snapshot))
+        return
+    where = [lake_position.c.account == account, lake_position.c.seq == since]
+    if of is not None:
+        where.append(lake_position.c.snapshot == of)
+    if tx.execute(update(lake_position).where(*where).values(seq=seq, snapshot=snapshot)).rowcount != 1:
+        raise CommitFailedException("The lake's position was moved by another writer meanwhile.")
 
 
 def told_of(table: Table) -> dict[str, Any]:

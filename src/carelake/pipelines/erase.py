@@ -32,6 +32,7 @@ from carelake.events.outbox import Outbox
 from carelake.features import erase as features
 from carelake.ingest.erase import LandingEraser
 from carelake.lake import erase as lake
+from carelake.lake.sync import position, sync
 from carelake.pipelines.erase_holding import holder, mine, over
 from carelake.pipelines.erase_proof import Prover, leaving
 from carelake.pipelines.erase_targets import Target, Targets, checked_patients, checked_reason, pages, reason_context
@@ -341,6 +342,8 @@ class Erasures:
         self._add(job, {**counts, "landing_bytes": told.bytes, "quarantined": told.refused})
 
     def _lake(self, permit: Permit, job: _Job, progress: Shown) -> None:
+        if position(permit, self._vault)[1]:  # so that it has the deletions of what had been moved to them
+            sync(permit, self._vault, self._resources, self._nouns)
         told = lake.erase(
             permit,
             self._vault,

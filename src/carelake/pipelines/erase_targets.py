@@ -30,7 +30,7 @@ class Target(msgspec.Struct, array_like=True):
     Attributes:
         asked: ids of patients, in the first row.
         done: ids of those that are taken out of the record.
-        rewritten: type and seq of versions that lost a link.
+        rewritten: type and seq of versions that lost a link, or that follow another one than before.
         unread: numbers of versions that could not be opened any more.
     """
 
@@ -57,7 +57,7 @@ class Target(msgspec.Struct, array_like=True):
             sorted(taken.shown),
             sorted(taken.binaries),
             sorted(taken.seqs),
-            sorted(rewritten),
+            sorted({*rewritten, *taken.relinked}),
             [taken.unread] if taken.unread else [],
         )
 

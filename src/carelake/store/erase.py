@@ -178,8 +178,9 @@ class Eraser(Leftovers):
             chain.append(row)
             seq = row.previous
         left = [row for row in chain if row.seq not in gone]
+        name = self._symbols.texts(tx, [kind]).get(kind, "")
         if left:
-            taken.resources.discard(f"{self._symbols.texts(tx, [kind]).get(kind, '')}/{key}")  # it is theirs now
+            taken.resources.discard(f"{name}/{key}")  # it is theirs now
         where = (_R.kind == kind, _R.id == key)
         if not left:
             tx.execute(delete(resource).where(*where))
@@ -188,10 +189,11 @@ class Eraser(Leftovers):
             previous = before.seq if before is not None else 0
             if row.previous != previous:
                 tx.execute(update(resource_version).where(_V.seq == row.seq).values(previous=previous))
+                taken.relinked.append((name, row.seq))  # the lake has what it replaced
         if newest in gone:
             told = {"seq": left[0].seq, "digest": left[0].digest, "deleted": False}
             tx.execute(update(resource).where(*where).values(**told))
-            name, owner = (self._symbols.texts(tx, [one]).get(one, "") for one in (kind, left[0].owner))
+            owner = self._symbols.texts(tx, [left[0].owner]).get(left[0].owner, "")
             self._writer.keep(permit, tx, "", [tombstone(name, key, owner)])
 
     # -- what names them ------------------------------------------------------------------------------------------
@@ -229,6 +231,7 @@ class Eraser(Leftovers):
         kinds = {text: key for key, text in self._kinds(permit, tx).items()}
         wanted = {(kinds[t], i) for t, _, i in (name.partition("/") for name in names) if t in kinds}
         self._drop(permit, tx, wanted, taken)
+        raise_epoch(tx)  # a sync that has read them already keeps nothing of them
 
     def _drop(self, permit: Permit, tx: Connection, wanted: set[tuple[int, str]], taken: Taken) -> None:
         chain: list[int] = []

@@ -89,6 +89,7 @@ class Taken:
         ranges: where they lie in landings.
         binaries: ``Binary/id`` that they pointed to.
         seqs: type and seq of each version. unread: how many could not be opened, since their key went before.
+        relinked: type and seq of versions that follow another one than before.
         counts: versions, rows.
     """
 
@@ -98,6 +99,7 @@ class Taken:
     shown: set[Shown] = field(default_factory=set)
     binaries: set[str] = field(default_factory=set)
     seqs: list[tuple[str, int]] = field(default_factory=list)
+    relinked: list[tuple[str, int]] = field(default_factory=list)
     unread: int = 0
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 

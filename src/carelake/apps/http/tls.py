@@ -74,7 +74,7 @@ class Renewal:
             return
         self._seen = now
         try:
-            self._newest = context_of(self._told)
+            self._newest = context_of(self._told) or self._newest
         except Invalid:
             self._log.error("certificate not renewed", code="http.tls")
         else:

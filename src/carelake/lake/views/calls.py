@@ -337,7 +337,7 @@ def _key(compiler: Compiler, val: Val, wanted: str, scope: Scope) -> Val:
     last = Op("extract", (base, _text("([^/]*)$"), Const(1, INT)))
     key: Expr = Op("drop_prefix", (last, _text("urn:uuid:")))
     there: list[Expr] = [Op("not", (Op("starts", (told.expr, _text("#"))),)), Op("ne", (told.expr, _text("")))]
-    if wanted:
+    if wanted and wanted not in ("Resource", "DomainResource"):
         named = Op("extract", (base, _text("([^/]*)/[^/]*$"), Const(1, INT)))
         said = Op("coalesce", (kind.expr if kind is not None else _text(""), _text("")))
         other = Op("matches", (named, _text("^[A-Z][A-Za-z]*$")))

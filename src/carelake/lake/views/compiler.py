@@ -35,6 +35,7 @@ from carelake.lake.views.errors import path_error, sql_error, type_error
 from carelake.lake.views.paths import Names, exists, member, of_type, one, pick, present
 from carelake.lake.views.plan import BOOL, DECIMAL, INT, TEXT, Case, Const, Expr, Null, Op
 from carelake.lake.views.vals import Choice, Val, kind_of, nothing, plain
+from carelake.lake.views.weight import bounded
 
 __all__ = ["CALLS", "Compiler", "Scope", "Some", "call"]
 
@@ -81,7 +82,7 @@ class Compiler:
 
     def path(self, path: Path, scope: Scope) -> Some:
         """An expression of the view."""
-        return self.part(path.part, replace(scope, at=path.at, context=scope.focus))
+        return bounded(self.part(path.part, replace(scope, at=path.at, context=scope.focus)), path.at)
 
     def part(self, part: Part, scope: Scope) -> Some:
         """Any part."""
@@ -259,6 +260,8 @@ def constant(item: Any, at: str) -> Val:
     if isinstance(item, bool):
         return plain(Const(item, BOOL), "Boolean")
     if isinstance(item, int):
+        if not -(2**31) <= item < 2**31:
+            raise sql_error(at, "An Integer of more than 32 bits")
         return plain(Const(int(item), INT), "Integer")
     if isinstance(item, Decimal):
         return replace(plain(Const(float(item), DECIMAL), "Decimal"), lexeme=Const(format(item, "f"), TEXT))

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from carelake.core.errors import Invalid, Unsupported
 from carelake.core.settings import LakeSettings
+from carelake.lake import bounded
 from carelake.lake.engine import connect
 from carelake.lake.spark import session
 from carelake.lake.views import oracle
@@ -91,12 +92,13 @@ def on_duckdb(
 
     Raises:
         Invalid: ``lake.view_cardinality``, ``lake.view_depth``.
-        Unavailable: ``lake.memory``.
+        Unavailable: ``lake.memory``, ``lake.too_large``, ``lake.too_long``.
     """
     with connect(limits) as connection:
         connection.register("resources", resources)
         try:
-            return connection.sql(_DUCKDB.select(plan, shown=ordered, ordered=ordered)).to_arrow_table()
+            text = _DUCKDB.select(plan, shown=ordered, ordered=ordered)
+            return bounded.select(connection, text, limits or LakeSettings())
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:

@@ -34,7 +34,7 @@ def over(
     Raises:
         Invalid: as `execute.run`.
         Unsupported: ``lake.view_sql``.
-        Unavailable: ``lake.memory``.
+        Unavailable: ``lake.memory``, ``lake.too_large``, ``lake.too_long``.
     """
     definition = read(view)
     return deepening(definition, lambda plan: _over(permit, vault, snapshot, definition, plan, patient))

@@ -11,6 +11,7 @@ from carelake.lake.views.errors import cardinality_error, path_error, sql_error
 from carelake.lake.views.plan import (
     BOOL,
     INT,
+    TEXT,
     Case,
     Const,
     Each,
@@ -102,7 +103,7 @@ def child(names: Names, val: Val, field: Field, key: str, kind: Type, at: str) -
 def _child(val: Val, field: Field, key: str, kind: Type) -> Val:
     """The element of a JSON key of a single element."""
     need = {} if val.need is None else val.need.setdefault(key, {})
-    found = Val(get(val, key), kind, kind.system, field.many, part_node(val.node, key), need, val, key)
+    found = Val(get(val, key), kind, kind.system, field.many, part_node(val.node, key), need, val, key, json=val.json)
     if val.guard is not None:
         found = replace(found, expr=Case(val.guard, found.expr, Null(_whole(found))))
     if val.root and key == "id":
@@ -110,7 +111,7 @@ def _child(val: Val, field: Field, key: str, kind: Type) -> Val:
     if is_text(found.node, kind):
         record = layout(kind.path, need)
         expr = ReadJson(found.expr, Listed(record) if field.many else record)
-        found = replace(found, expr=expr, node=record)
+        found = replace(found, expr=expr, node=record, json=True)
     elif field.many and kind.primitive:
         # A null in a list of primitives holds the place of one that has extensions only.
         found = replace(found, expr=Op("compact", (found.expr,)))
@@ -120,7 +121,7 @@ def _child(val: Val, field: Field, key: str, kind: Type) -> Val:
 
 
 def _has_digits(val: Val, key: str) -> bool:
-    return not val.absent and val.guard is None
+    return not val.absent and val.guard is None and not val.json
 
 
 def _whole(val: Val) -> Node:
@@ -208,7 +209,10 @@ def keep(names: Names, val: Val, test: Callable[[Val, Expr], Expr]) -> Val:
         return replace(val, guard=both(val.guard, test(val, Const(0, INT))))
     if not val.many:
         said = test(val, Const(0, INT))
-        return val if said == TRUE else replace(val, expr=Case(said, val.expr, Null(kind_of(val))), lexeme=val.lexeme)
+        if said == TRUE:
+            return val
+        digits = None if val.lexeme is None else Case(said, val.lexeme, Null(TEXT))
+        return replace(val, expr=Case(said, val.expr, Null(kind_of(val))), lexeme=digits)
     var, index = names.new("v"), names.new("i")
     said = test(val.element(var), Ref(index))
     if said == TRUE:
@@ -217,10 +221,17 @@ def keep(names: Names, val: Val, test: Callable[[Val, Expr], Expr]) -> Val:
 
 
 def _reads(expr: object, name: str) -> bool:
-    """Whether an expression reads a variable."""
-    if isinstance(expr, Ref):
-        return expr.name == name
-    return any(_reads(part, name) for part in parts_of(expr))
+    """Whether an expression reads a variable; a part that is shared is looked at once."""
+    waiting, seen = [expr], {id(expr)}
+    while waiting:
+        one_of = waiting.pop()
+        if isinstance(one_of, Ref) and one_of.name == name:
+            return True
+        for part in parts_of(one_of):
+            if id(part) not in seen:
+                seen.add(id(part))
+                waiting.append(part)
+    return False
 
 
 def parts_of(expr: object) -> Iterator[object]:

@@ -255,7 +255,8 @@ def _to_integer(compiler: Compiler, part: Call, source: Some, scope: Scope) -> S
 def _to_decimal(compiler: Compiler, part: Call, source: Some, scope: Scope) -> Some:
     found, system = _converted(compiler, part, source, scope)
     if system in _NUMBERS:
-        return replace(plain(Op("to_decimal", (found.expr,)), "Decimal"), lexeme=found.lexeme)
+        digits = found.lexeme if system == "Decimal" else Op("to_text", (found.expr,))
+        return replace(plain(Op("to_decimal", (found.expr,)), "Decimal"), lexeme=digits)
     if system == "Boolean":
         return plain(Op("to_decimal", (Op("to_int", (found.expr,)),)), "Decimal")
     if system != "String":
@@ -300,6 +301,8 @@ def _boundary(name: str, high: bool) -> None:
         if found.system in ("Date", "DateTime", "Time"):
             return plain(boundary(compiler.names, found.expr, found.system, high), found.system)
         if found.system in _NUMBERS:
+            if found.lexeme is None and found.system == "Decimal":
+                raise sql_error(scope.at, f"{name}() of a Decimal whose digits are not at hand")
             digits = found.lexeme or Op("to_text", (found.expr,))
             return plain(Op("high_edge" if high else "low_edge", (digits,)), "Decimal")
         if found.system == "Quantity":

@@ -32,6 +32,7 @@ class Val:
         node: its physical node, one element's; None in the first pass.
         parent, name: the element that it is a child of, and its name there, for what hangs on a primitive.
         lexeme: the digits of a decimal, where they are at hand.
+        json: whether it was read from JSON text, which has no digits beside its decimals.
         root: whether it is the resource itself, whose elements are columns; ``guard`` is then when it is there.
     """
 
@@ -46,6 +47,7 @@ class Val:
     lexeme: Expr | None = None
     root: bool = False
     guard: Expr | None = None
+    json: bool = False
 
     @property
     def complex(self) -> bool:

@@ -185,6 +185,7 @@ def _reference_key(made: Made) -> Applied:
             wanted = part.items[0]
         if not is_type(wanted):
             raise name_error(made.at, "getReferenceKey() takes the name of a resource type.")
+        wanted = "" if wanted in ("Resource", "DomainResource") else wanted
 
     def key_of(items: Items, focus: Items, env: Env) -> Items:
         found = []
