@@ -272,10 +272,10 @@ def test_in_the_sight_of_one_patient_each_writes_alone(workspace: Workspace, add
         return partial(ask, address, headers, "POST", "Observation", body)
 
     assert pulse("p", own)().status_code == 201
-    asks = [pulse("p", own), pulse("q", own), pulse("q", writer), pulse("p", writer), pulse("p", own)]
-    answers, sizes = at_once(workspace, asks)
-    assert [one.status_code for one in answers] == [201, 403, 201, 201, 201]
-    assert sum(sizes) == 2
+    all_of_it = [pulse(of, writer) for of in ("q", "p", "q")]
+    answers, sizes = at_once(workspace, [pulse("p", own), pulse("q", own), *all_of_it, pulse("p", own)])
+    assert [one.status_code for one in answers] == [201, 403, 201, 201, 201, 201]
+    assert sum(sizes) in (2, 3)  # whoever came first was alone, and may be one of those who see all
     seen = ask(address, own, "GET", "Observation", None).json()
     assert {one["resource"]["subject"]["reference"] for one in seen["entry"]} == {"Patient/p"}
     assert len(seen["entry"]) == 4
