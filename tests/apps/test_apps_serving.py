@@ -151,6 +151,7 @@ def test_sigterm_finishes_what_has_begun_and_ends_all(workspace: Workspace, envi
         for one in writers:
             one.thread.join(60)
     assert all(gone(one) for one in workers)
+    assert not [line for line in made.lines() if "leaked" in line]  # by what the interpreter did not free
     with workspace.gate.enter(
         known(workspace, "operator"), "record:read", "Patient", "TREAT", account="production"
     ) as permit:

@@ -33,7 +33,7 @@ from carelake.apps.http.packing import LEAST, packed, takes_gzip, unpacked
 from carelake.apps.http.rates import SIZE, Rates, Table, source_of
 from carelake.apps.http.server import check_host
 from carelake.apps.http.tls import context_of
-from carelake.apps.http.workers import Lane
+from carelake.apps.http.workers import Lane, readings
 from carelake.apps.wiring import Workspace
 from carelake.audit.readings import Acts
 from carelake.core.errors import CarelakeError, Invalid, Unavailable, Unsupported
@@ -182,7 +182,7 @@ def run_lane(settle: Callable[[], None], works: list[Callable[[], Response]]) ->
         yield settle
 
     async def all_of() -> list[Any]:
-        lane = Lane(together, 5.0)
+        lane = Lane(readings(together), 5.0)
         async with lane.until_done():
             return await asyncio.gather(*(lane.run(work) for work in works), return_exceptions=True)
 
@@ -205,7 +205,7 @@ def test_those_who_come_while_a_group_runs_are_the_next_group() -> None:
         return Response(b"")
 
     async def all_of() -> None:
-        lane = Lane(together, 20.0)
+        lane = Lane(readings(together), 20.0)
         async with lane.until_done():
             first = [asyncio.ensure_future(lane.run(work)) for _ in range(3)]
             await asyncio.to_thread(going.wait, 10)
@@ -229,7 +229,7 @@ def test_nobody_is_done_who_is_not_waited_for_any_more() -> None:
         return Response(b"")
 
     async def all_of() -> None:
-        lane = Lane(lambda: nullcontext(lambda: None), 20.0)
+        lane = Lane(readings(lambda: nullcontext(lambda: None)), 20.0)
         async with lane.until_done():
             first = asyncio.ensure_future(lane.run(lambda: work(0)))
             await asyncio.to_thread(going.wait, 10)
@@ -253,7 +253,7 @@ def test_who_waits_behind_many_that_gave_up_is_answered() -> None:
         return Response(b"")
 
     async def all_of() -> Response:
-        lane = Lane(lambda: nullcontext(lambda: None), 20.0)
+        lane = Lane(readings(lambda: nullcontext(lambda: None)), 20.0)
         async with lane.until_done():
             running = asyncio.ensure_future(lane.run(first))
             await asyncio.to_thread(going.wait, 10)

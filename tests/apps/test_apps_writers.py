@@ -16,7 +16,8 @@ from starlette.responses import Response
 from tests.apps.served import Lines, act_of, admit, bearer, own_workspace, recording, serving
 
 from carelake.access.principals import Principals
-from carelake.apps.http.writers import Steps, Writers
+from carelake.apps.http.workers import Lane
+from carelake.apps.http.writers import Steps, writings
 from carelake.apps.wiring import Workspace
 from carelake.core.errors import Conflict, Refused, Unavailable
 from carelake.vault.groups import Work
@@ -55,7 +56,7 @@ def run(
         yield settle
 
     async def all_of() -> list[Any]:
-        writers = Writers(gathering, snapshot, grouped, 5.0)
+        writers = Lane(writings(gathering, snapshot, grouped), 5.0)
         async with writers.until_done():
             return await asyncio.gather(*(writers.run(one) for one in works), return_exceptions=True)
 
@@ -142,7 +143,7 @@ def test_what_nobody_waits_for_is_not_done() -> None:
         return made(works)
 
     async def some() -> None:
-        writers = Writers(lambda: nullcontext(lambda: None), nullcontext, grouped, 5.0)
+        writers = Lane(writings(lambda: nullcontext(lambda: None), nullcontext, grouped), 5.0)
         async with writers.until_done():
             first = asyncio.create_task(writers.run(steps("a", told)))
             await asyncio.to_thread(begun.wait, 10)

@@ -88,7 +88,7 @@ def _seal(permit: Permit) -> bytes:
             permit.action,
             permit.target,
             _in_order(permit.grants),
-            ",".join(permit.scope),
+            "\x1e".join(permit.scope),
             permit.expires.isoformat(),
             str(id(permit.log)),
         )
@@ -98,7 +98,7 @@ def _seal(permit: Permit) -> bytes:
 
 @lru_cache(1024)
 def _in_order(grants: frozenset[str]) -> str:
-    return ",".join(sorted(grants))
+    return "\x1e".join(sorted(grants))
 
 
 def mint(

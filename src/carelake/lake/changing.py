@@ -27,14 +27,14 @@ class FileChange(_SnapshotProducer["FileChange"]):  # type: ignore[misc]
         """The catalog's swap fails when there was another commit; nothing is tried again."""
 
     def _manifests(self) -> list[ManifestFile]:
-        kept = self._kept()
-        gone = [(_bare(file), ManifestEntryStatus.DELETED, entry) for file, entry in self._gone]
+        kept = self._existing_manifests()
+        gone = [(_bare(one.data_file), ManifestEntryStatus.DELETED, one) for one in self._deleted_entries()]
         added = [(file, ManifestEntryStatus.ADDED, None) for file in self._added_data_files]
         return [*self._written(added), *self._written(gone), *self._merged(kept)]
 
-    def _kept(self) -> list[ManifestFile]:
+    def _existing_manifests(self) -> list[ManifestFile]:
         """The manifests that there are, without what goes."""
-        self._gone: list[tuple[DataFile, ManifestEntry]] = []
+        self._gone: list[ManifestEntry] = []
         if self._parent_snapshot_id is None:
             return []
         parent = self._transaction.table_metadata.snapshot_by_id(self._parent_snapshot_id)
@@ -47,7 +47,7 @@ class FileChange(_SnapshotProducer["FileChange"]):  # type: ignore[misc]
                 found.append(manifest)
                 continue
             entries = manifest.fetch_manifest_entry(io=self._io, discard_deleted=True)
-            gone = [(one.data_file, one) for one in entries if one.data_file in self._deleted_data_files]
+            gone = [one for one in entries if one.data_file in self._deleted_data_files]
             self._gone += gone
             if not gone:
                 found.append(manifest)
@@ -96,11 +96,9 @@ class FileChange(_SnapshotProducer["FileChange"]):  # type: ignore[misc]
             made.append(writer.to_manifest_file())
         return made
 
-    def _existing_manifests(self) -> list[ManifestFile]:
-        raise NotImplementedError
-
     def _deleted_entries(self) -> list[ManifestEntry]:
-        raise NotImplementedError
+        """What goes, as `_existing_manifests` met it."""
+        return self._gone
 
 
 def _bare(file: DataFile) -> DataFile:

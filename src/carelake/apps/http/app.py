@@ -33,8 +33,8 @@ from carelake.apps.http.routes import ANY_TYPE, Operation
 from carelake.apps.http.sealing import keep_sealed
 from carelake.apps.http.table import operations
 from carelake.apps.http.threshold import Threshold, stderr_log, too_many
-from carelake.apps.http.workers import Bodies, Lane, Workers
-from carelake.apps.http.writers import Steps, Writers
+from carelake.apps.http.workers import Bodies, Lane, Workers, readings
+from carelake.apps.http.writers import Steps, writings
 from carelake.core.errors import CarelakeError, Invalid, NotFound, Unsupported
 from carelake.core.settings import MIB
 from carelake.fhir.definitions import resource_types
@@ -63,15 +63,16 @@ def create_app(
     log = log or stderr_log()
     told = workspace.settings
     workers = Workers(seconds=told.serve.answer_seconds)
-    lane = Lane(workspace.gate.together, told.serve.answer_seconds)
-    database = workspace.vault.database
-    writers = Writers(workspace.gate.gathering, database.together, database.grouped_all, told.serve.answer_seconds)
+    gate, database = workspace.gate, workspace.vault.database
+    quick = Lane(readings(gate.together), told.serve.answer_seconds)
+    writes = writings(gate.gathering, database.together, database.grouped_all)
+    small = Lane(writes, told.serve.answer_seconds)
     bodies = Bodies(max(_BODIES_BYTES, told.serve.max_body_bytes))
     serve = told.serve
     memory = rates or Table()
     sources = Rates(memory, "source", serve.source_per_second, serve.burst_seconds)
     principals = Rates(memory, "principal", serve.principal_per_second, serve.burst_seconds)
-    edges = _Edges(workspace, metrics, principals, lane, workers, writers, bodies)
+    edges = _Edges(workspace, metrics, principals, quick, small, workers, bodies)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -80,8 +81,8 @@ def create_app(
             keep_delivering(deliver, told.events.poll_seconds, metrics, log),
             workers.until_done(),
             keep_working(workspace, log),
-            lane.until_done(),
-            writers.until_done(),
+            quick.until_done(),
+            small.until_done(),
         ):
             yield
 
@@ -159,9 +160,9 @@ class _Edges:
     workspace: Door
     metrics: Metrics
     principals: Rates
-    lane: Lane
+    quick: Lane[Callable[[], Response]]
+    small: Lane[Steps]
     workers: Workers
-    writers: Writers
     bodies: Bodies
 
     def of(self, operation: Operation) -> _Edge:
@@ -174,10 +175,10 @@ class _Edges:
                 call = await self._call(operation, request, take)
                 # A credential that is new here may be wrong, and is counted then: that is a write, and not quick.
                 known = self.workspace.identity.remembers(call.token)
-                threads = self.lane if operation.quick and known else self.workers
+                threads = self.quick if operation.quick and known else self.workers
                 try:
                     if operation.steps is not None and known and operation.small(call):
-                        return await self.writers.run(_stepped(operation.steps(call), call, gzip))
+                        return await self.small.run(_stepped(operation.steps(call), call, gzip))
                     return await threads.run(partial(_answered, operation.handler, call, gzip))
                 finally:
                     request.scope["state"]["act"] = call.act

@@ -193,6 +193,8 @@ def serve(
     except SystemExit:
         # uvicorn ends the process when it cannot listen; there is a workspace to be closed first.
         raise no_port() from None
+    finally:
+        gc.unfreeze()  # at its end the interpreter frees what libraries would otherwise report as leaked
 
 
 def _collect_less() -> None:

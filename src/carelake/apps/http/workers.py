@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -15,7 +15,10 @@ from starlette.responses import Response
 
 from carelake.core.errors import Unavailable
 
-__all__ = ["Bodies", "Lane", "Workers"]
+__all__ = ["Bodies", "Lane", "Outcome", "Workers", "readings"]
+
+Job = TypeVar("Job")
+Outcome = Response | BaseException
 
 _THREADS = 16
 _TOGETHER = 64
@@ -58,39 +61,42 @@ class Workers:
             await anyio.to_thread.run_sync(lambda: wait(list(self._running), seconds))
 
 
-class _Asked(NamedTuple):
-    work: Callable[[], Response]
+class _Asked(NamedTuple, Generic[Job]):
+    job: Job
     answer: asyncio.Future[Response]
 
 
-class Lane:
-    """Quick readings, one group after another: all that wait when a group begins are done with it.
+class Lane(Generic[Job]):
+    """Quick work, one group after another: all that wait when a group begins are done with it.
 
     Threads beside each other would take the interpreter's lock from each other at every step; one that does sixteen
-    readings in a row with one snapshot and one commit is done sooner with each of them. The next group begins when
-    the answers of the last one are on their way: so who asks again at once is in it, and commits are few.
+    jobs in a row with one snapshot and one commit is done sooner with each of them. The next group begins when the
+    answers of the last one are on their way: so who asks again at once is in it, and commits are few.
     """
 
     def __init__(
-        self, together: Callable[[], AbstractContextManager[Callable[[], None]]], seconds: float = _ANSWER_SECONDS
+        self,
+        together: Callable[[Sequence[Job]], Sequence[Outcome]],
+        seconds: float = _ANSWER_SECONDS,
     ) -> None:
         """Make a lane.
 
         Args:
-            together: surrounds what is done together, and gives what is to be called after it; nothing is answered
-                before that has returned, and nothing at all but the error when it raises.
+            together: does a group of at least one: the answer of each, or its error; an error that it raises is that
+                of all.
+            seconds: as of `Workers`.
         """
         self._together = together
         self._seconds = seconds
         self._pool = ThreadPoolExecutor(1, "lane")
-        self._waiting: deque[_Asked] = deque()
+        self._waiting: deque[_Asked[Job]] = deque()
         self._running: Future[None] | None = None
         self._called = False
 
-    async def run(self, work: Callable[[], Response]) -> Response:
+    async def run(self, job: Job) -> Response:
         """As `Workers.run`."""
         loop = asyncio.get_running_loop()
-        asked = _Asked(work, loop.create_future())
+        asked = _Asked(job, loop.create_future())
         self._waiting.append(asked)
         self._call(loop)
         timer = loop.call_later(self._seconds, _give_up, asked.answer, self._seconds)
@@ -114,27 +120,24 @@ class Lane:
         if group:
             self._running = self._pool.submit(self._go, loop, group)
 
-    def _go(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Asked]) -> None:
+    def _go(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Asked[Job]]) -> None:
         try:
-            with self._together() as settle:
-                found = [_done(one.work) for one in group]
-            settle()
+            found = self._together([one.job for one in group])
         except BaseException as error:
             found = [error] * len(group)
         loop.call_soon_threadsafe(self._ended, loop, group, found)
 
-    def _ended(
-        self, loop: asyncio.AbstractEventLoop, group: Sequence[_Asked], found: Sequence[Response | BaseException]
-    ) -> None:
+    def _ended(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Asked[Job]], found: Sequence[Outcome]) -> None:
         self._running = None
-        _answer(group, found)
+        for one, answer in zip(group, found, strict=True):
+            _tell(one.answer, answer)
         self._call(loop, _AFTER_IT)
 
-    def _take(self) -> list[_Asked]:
-        group: list[_Asked] = []
+    def _take(self) -> list[_Asked[Job]]:
+        group: list[_Asked[Job]] = []
         while self._waiting and len(group) < _TOGETHER:
             one = self._waiting.popleft()
-            # Who is not waited for any more is not done: it would be an act that nobody asked for.
+            # Who is not waited for any more is not done: it would be an act, or a write, that nobody asked for.
             if not one.answer.done():
                 group.append(one)
         return group
@@ -152,21 +155,41 @@ class Lane:
             self._pool.shutdown(wait=False)
 
 
-def _done(work: Callable[[], Response]) -> Response | BaseException:
+def readings(
+    together: Callable[[], AbstractContextManager[Callable[[], None]]],
+) -> Callable[[Sequence[Callable[[], Response]]], Sequence[Outcome]]:
+    """What a lane does with plain synchronous code.
+
+    Args:
+        together: surrounds what is done together, and gives what is to be called after it; nothing is answered before
+            that has returned, and nothing at all but the error when it raises.
+    """
+
+    def do(works: Sequence[Callable[[], Response]]) -> Sequence[Outcome]:
+        with together() as settle:
+            found = [_done(work) for work in works]
+        settle()
+        return found
+
+    return do
+
+
+def _done(work: Callable[[], Response]) -> Outcome:
     try:
         return work()
     except Exception as error:
         return error
 
 
-def _answer(group: Sequence[_Asked], found: Sequence[Response | BaseException]) -> None:
-    for one, answer in zip(group, found, strict=True):
-        if one.answer.done():
-            continue
-        if isinstance(answer, BaseException):
-            one.answer.set_exception(answer)
-        else:
-            one.answer.set_result(answer)
+def _tell(waits: asyncio.Future[Response], answer: Outcome) -> None:
+    if waits.done():
+        return
+    if isinstance(answer, StopIteration):  # a future takes none: nobody after it would be told
+        waits.set_exception(RuntimeError("A handler raised StopIteration."))
+    elif isinstance(answer, BaseException):
+        waits.set_exception(answer)
+    else:
+        waits.set_result(answer)
 
 
 def _give_up(answer: asyncio.Future[Response], seconds: float) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
-from carelake.lake.schema import Node
+from carelake.lake.schema import TEXT_OF, Leaf, Listed, Node
 from carelake.lake.views.plan import (
     Case,
     Const,
@@ -50,6 +50,9 @@ class Dialect(ABC):
     """Writes a plan as one SELECT over the relation ``resources``."""
 
     words: ClassVar[Mapping[str, Callable[..., str]]]
+    types: ClassVar[Mapping[str, str]]
+    error: ClassVar[str]
+    """The engine's function that ends a query with a message."""
 
     @abstractmethod
     def name(self, name: str) -> str:
@@ -60,12 +63,12 @@ class Dialect(ABC):
         """A text in quotes."""
 
     @abstractmethod
-    def kind(self, node: Node) -> str:
-        """The engine's type."""
+    def listed(self, item: str) -> str:
+        """The type of a list."""
 
     @abstractmethod
-    def get(self, source: str, key: str) -> str:
-        """A part of a struct."""
+    def structured(self, parts: Sequence[tuple[str, str]]) -> str:
+        """The type of a struct of names in quotes and types."""
 
     @abstractmethod
     def each(self, source: str, var: str, body: str, index: str) -> str:
@@ -84,12 +87,29 @@ class Dialect(ABC):
         """`plan.ReadJson`."""
 
     @abstractmethod
-    def fail(self, fail: Fail) -> str:
-        """`plan.Fail`; the message is ``carelake``, the code and the place, with a space between."""
-
-    @abstractmethod
     def unnest(self, rel: Unnest, base: str, source: str) -> str:
         """The SELECT of `plan.Unnest`."""
+
+    def kind(self, node: Node) -> str:
+        """The engine's type; a decimal in a struct has its digits beside it."""
+        if isinstance(node, Leaf):
+            return self.types[node.kind]
+        if isinstance(node, Listed):
+            return self.listed(self.kind(node.item))
+        parts = []
+        for name, part in node.fields.items():
+            parts.append((self.name(name), self.kind(part)))
+            if part == Leaf("decimal"):
+                parts.append((self.name(name + TEXT_OF), self.types["text"]))
+        return self.structured(parts)
+
+    def get(self, source: str, key: str) -> str:
+        """`plan.Get`."""
+        return f"({source}).{self.name(key)}"
+
+    def fail(self, fail: Fail) -> str:
+        """`plan.Fail`; the message is ``carelake``, the code and the place, with a space between."""
+        return f"{self.error}({self.text(f'carelake {fail.code} {fail.at}')})"
 
     def expr(self, expr: Expr) -> str:
         """A scalar expression."""

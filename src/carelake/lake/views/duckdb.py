@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from carelake.core import canonical
-from carelake.lake.schema import Leaf, Listed, Node, structure
+from carelake.lake.schema import Node, structure
 from carelake.lake.views.dialect import Dialect, call, infix, template
-from carelake.lake.views.plan import Fail, Unnest
+from carelake.lake.views.plan import Unnest
 
 __all__ = ["DuckDb"]
 
@@ -133,6 +133,8 @@ class DuckDb(Dialect):
     """DuckDB 1.5 and later."""
 
     words = _WORDS
+    types = _TYPES
+    error = "error"
 
     def name(self, name: str) -> str:
         return '"' + name.replace('"', '""') + '"'
@@ -140,20 +142,11 @@ class DuckDb(Dialect):
     def text(self, value: str) -> str:
         return "'" + value.replace("'", "''") + "'"
 
-    def kind(self, node: Node) -> str:
-        if isinstance(node, Leaf):
-            return _TYPES[node.kind]
-        if isinstance(node, Listed):
-            return f"{self.kind(node.item)}[]"
-        parts = []
-        for name, part in node.fields.items():
-            parts.append(f"{self.name(name)} {self.kind(part)}")
-            if part == Leaf("decimal"):
-                parts.append(f"{self.name(name + '_text')} VARCHAR")
-        return f"STRUCT({', '.join(parts)})"
+    def listed(self, item: str) -> str:
+        return f"{item}[]"
 
-    def get(self, source: str, key: str) -> str:
-        return f"({source}).{self.name(key)}"
+    def structured(self, parts: Sequence[tuple[str, str]]) -> str:
+        return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in parts)})"
 
     def each(self, source: str, var: str, body: str, index: str) -> str:
         return f"list_transform({source}, lambda {self._bound(var, index)}: {self._shifted(body, index)})"
@@ -173,9 +166,6 @@ class DuckDb(Dialect):
 
     def read_json(self, source: str, node: Node) -> str:
         return f"from_json({source}, {self.text(canonical.dump(structure(node)).decode())})"
-
-    def fail(self, fail: Fail) -> str:
-        return f"error({self.text(f'carelake {fail.code} {fail.at}')})"
 
     def unnest(self, rel: Unnest, base: str, source: str) -> str:
         columns = [self.name(name) for name in (*rel.base.names, *([rel.alive] if rel.alive else []))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import duckdb
 import pyarrow as pa
@@ -24,12 +24,14 @@ from carelake.lake.views.plan import Plan
 from carelake.lake.views.spark import Spark
 from carelake.lake.views.tables import in_memory, rows
 
-__all__ = ["ENGINES", "Engine", "deepening", "on_duckdb", "on_spark", "run"]
+__all__ = ["ENGINES", "Engine", "deepening", "engine_named", "on_duckdb", "on_spark", "run"]
 
 Engine = Literal["duckdb", "spark", "oracle"]
-ENGINES = ("duckdb", "spark", "oracle")
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 _Found = TypeVar("_Found")
-FAILED = re.compile(r"carelake (lake\.\w+) ([\w.\[\]]+)")
+_STEP = r"(?:(?:select|unionAll|column|where|repeat)\[\d+\]|path|forEachOrNull|forEach|repeat)"
+# Only what a view's own place can look like: an engine's message may hold data that begins as ours does.
+_FAILED = re.compile(rf"carelake (lake\.view_cardinality|lake\.view_depth) ({_STEP}(?:\.{_STEP})*)(?![\w.\[])")
 _DUCKDB = DuckDb()
 _SPARK = Spark()
 _NUMBERS = itertools.count()
@@ -53,17 +55,26 @@ def run(
         Invalid: ``lake.view_definition``, ``lake.view_path``, ``lake.view_type``, ``lake.view_cardinality``.
         Unsupported: ``lake.view_sql``, for what only the oracle can do; ``lake.view_engine``.
     """
+    engine = engine_named(engine)
     definition = read(view)
     if engine == "oracle":
         _checked(definition)
         return list(oracle.evaluate(definition, resources))
-    if engine == "duckdb":
-        held = list(resources)
-        return deepening(definition, lambda plan: rows(plan, on_duckdb(plan, in_memory(plan, held), ordered=True)))
-    if engine == "spark":
-        kept = list(resources)
-        return deepening(definition, lambda plan: rows(plan, on_spark(plan, in_memory(plan, kept), ordered=True)))
-    raise Unsupported("lake.view_engine", "There is no such engine; expected duckdb, spark or oracle.")
+    held = list(resources)
+    on_engine = on_duckdb if engine == "duckdb" else on_spark
+    return deepening(definition, lambda plan: rows(plan, on_engine(plan, in_memory(plan, held), ordered=True)))
+
+
+def engine_named(name: str) -> Engine:
+    """The engine of that name.
+
+    Raises:
+        Unsupported: ``lake.view_engine``.
+    """
+    for engine in ENGINES:
+        if engine == name:
+            return engine
+    raise Unsupported("lake.view_engine", f"There is no such engine; expected {', '.join(ENGINES)}.")
 
 
 def _checked(definition: Definition) -> None:
@@ -102,7 +113,7 @@ def on_duckdb(
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
-            raise failed(str(error)) from None
+            raise _failed(str(error)) from None
 
 
 def on_spark(plan: Plan, resources: pa.Table, *, ordered: bool = False) -> pa.Table:
@@ -121,7 +132,7 @@ def on_spark(plan: Plan, resources: pa.Table, *, ordered: bool = False) -> pa.Ta
     try:
         made: pa.Table = spark.sql(_SPARK.select(plan, shown=ordered, table=name)).toArrow()
     except (PySparkException, Py4JError) as error:
-        raise failed(str(error)) from None
+        raise _failed(str(error)) from None
     finally:
         spark.catalog.dropTempView(name)
     if not ordered:
@@ -130,9 +141,9 @@ def on_spark(plan: Plan, resources: pa.Table, *, ordered: bool = False) -> pa.Ta
     return made.sort_by([(key, "ascending") for key in keys])
 
 
-def failed(message: str) -> Exception:
+def _failed(message: str) -> Exception:
     """The error of the view that an engine's message tells of."""
-    told = FAILED.search(message)
+    told = _FAILED.search(message)
     if told is None:
         return Invalid("lake.view_data", "The engine refused the view over this data; compare with engine='oracle'.")
     if told[1] == "lake.view_depth":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from carelake.lake.schema import Leaf, Listed, Node
+from carelake.lake.schema import Node
 from carelake.lake.views.dialect import Dialect, call, infix, template
-from carelake.lake.views.plan import Fail, Unnest
+from carelake.lake.views.plan import Unnest
 
 __all__ = ["Spark"]
 
@@ -145,6 +145,8 @@ class Spark(Dialect):
     """Spark 4 and later, with ANSI mode, in UTC, with names that mind capital letters."""
 
     words = _WORDS
+    types = _TYPES
+    error = "raise_error"
 
     def name(self, name: str) -> str:
         return "`" + name.replace("`", "``") + "`"
@@ -152,20 +154,11 @@ class Spark(Dialect):
     def text(self, value: str) -> str:
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
-    def kind(self, node: Node) -> str:
-        if isinstance(node, Leaf):
-            return _TYPES[node.kind]
-        if isinstance(node, Listed):
-            return f"ARRAY<{self.kind(node.item)}>"
-        parts = []
-        for name, part in node.fields.items():
-            parts.append(f"{self.name(name)}: {self.kind(part)}")
-            if part == Leaf("decimal"):
-                parts.append(f"{self.name(name + '_text')}: STRING")
-        return f"STRUCT<{', '.join(parts)}>"
+    def listed(self, item: str) -> str:
+        return f"ARRAY<{item}>"
 
-    def get(self, source: str, key: str) -> str:
-        return f"({source}).{self.name(key)}"
+    def structured(self, parts: Sequence[tuple[str, str]]) -> str:
+        return f"STRUCT<{', '.join(f'{name}: {kind}' for name, kind in parts)}>"
 
     def each(self, source: str, var: str, body: str, index: str) -> str:
         return f"transform({source}, {self._bound(var, index)} -> {body})"
@@ -181,9 +174,6 @@ class Spark(Dialect):
 
     def read_json(self, source: str, node: Node) -> str:
         return f"from_json({source}, {self.text(self.kind(node))})"
-
-    def fail(self, fail: Fail) -> str:
-        return f"raise_error({self.text(f'carelake {fail.code} {fail.at}')})"
 
     def unnest(self, rel: Unnest, base: str, source: str) -> str:
         columns = [self.name(name) for name in (*rel.base.names, *([rel.alive] if rel.alive else []))]
