@@ -30,7 +30,7 @@ help: ## List the targets
 demo: $(VENV)/.run ## Run the whole loop on a synthetic hospital (about a minute after set-up)
 	@$(BIN)/carelake demo
 
-test: lint types layers ## Everything that must pass: lint, types, layers, all tests but the soak
+test: lint types layers $(VENV)/.system ## Everything that must pass: lint, types, layers, all tests but the soak
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not soak" $(T)
 
 unit: $(VENV)/.dev ## The quick tests only, for use while writing
@@ -96,6 +96,10 @@ $(VENV)/.run: $(VENV)/.made requirements.lock pyproject.toml
 		$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock && \
 		$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable . && \
 		touch $@; fi
+
+$(VENV)/.system: $(VENV)/.dev tools/install_system.sh
+	@sh tools/install_system.sh chromium
+	@touch $@
 
 # The second stamp too: what the tests need holds all that running needs, in the same versions.
 $(VENV)/.dev: $(VENV)/.made requirements.lock requirements-dev.lock requirements-build.lock pyproject.toml

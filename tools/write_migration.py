@@ -3,8 +3,9 @@
     python tools/write_migration.py 0003 "What it does" [--out FILE]
 
 The difference is found on SQLite (columns, tables, indexes; not keys and not data). Read what it wrote: a new column
-of an old table needs a server default or must be nullable, and data that must move is yours to write. A migration is
-never edited once it is released.
+of an old table needs a server default or must be nullable, and data that must move is yours to write, in a function
+`by_hand` at the end of the file: what stands from there on stays when the file is written again, and is called last.
+A migration is never edited once it is released.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def upgrade() -> None:
 '''
 
 
+BY_HAND = "\n\ndef by_hand() -> None:"
+
+
 def difference(before: str) -> str:
     """Operations that turn the schema after the migration ``before`` into that of the rooms, as code."""
     import_tables()
@@ -51,7 +55,7 @@ def difference(before: str) -> str:
     engine = sqlalchemy.create_engine("sqlite://")
     with engine.begin() as connection:
         run_migrations(connection, before)
-        options = {"compare_server_default": True, "include_object": _wanted, "version_table": "schema_version"}
+        options = {"compare_server_default": _another, "include_object": _wanted, "version_table": "schema_version"}
         context = MigrationContext.configure(connection, opts={**options, "target_metadata": metadata})
         operations = produce_migrations(context, metadata).upgrade_ops
         assert operations is not None
@@ -59,6 +63,11 @@ def difference(before: str) -> str:
     body = re.sub(r"(sa\.Boolean\(\), server_default=)sa\.text\(.0.\)", r"\1sa.false()", body)
     body = re.sub(r"(sa\.Boolean\(\), server_default=)sa\.text\(.1.\)", r"\1sa.true()", body)
     return "\n".join(line for line in body.splitlines() if not line.strip().startswith("#")).strip()
+
+
+def _another(_context: Any, _found: Any, _column: Any, found: str | None, _default: Any, wanted: str | None) -> bool:
+    """Whether a default differs: SQLite tells a text in quotes or brackets."""
+    return (found or "").strip("'()") != (wanted or "").strip("'")
 
 
 def _wanted(thing: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
@@ -74,8 +83,12 @@ def main() -> None:
     before = f"{int(asked.number) - 1:04d}"
     text = HEAD.format(title=asked.title, number=asked.number, before=before, body=difference(before))
     out = asked.out or FOLDER / f"r{asked.number}_{asked.title.split()[0].lower()}.py"
+    _, mark, rest = (out.read_text(encoding="utf-8") if out.exists() else "").partition(BY_HAND)
+    if mark:
+        text += "    by_hand()\n" + mark + rest
     out.write_text(text, encoding="utf-8")
-    subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(out)], check=True)
+    for done in (["format"], ["check", "--fix", "--select", "RUF100"]):
+        subprocess.run([sys.executable, "-m", "ruff", *done, "--quiet", str(out)], check=True)
 
 
 if __name__ == "__main__":

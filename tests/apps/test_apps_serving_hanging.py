@@ -143,6 +143,19 @@ def line() -> Iterator[socket.socket]:
         yield made
 
 
+def test_who_closes_its_workspace_may_be_silent_for_longer(ends: tuple[Worker, socket.socket]) -> None:
+    worker, theirs = ends
+    crew = Crew(["/nowhere/python"], 1, False, lambda _text: None)
+    crew.silent_seconds = 4.0
+    theirs.send(b"rq")
+    worker.hear()
+    assert not worker.able(1.0)
+    crew._watch(worker, 0.0, 39.0)
+    assert not worker.condemned
+    crew._watch(worker, 0.0, 1.0)
+    assert worker.condemned  # but not for ever
+
+
 def test_what_was_given_and_not_taken_comes_back_when_a_worker_ends(
     ends: tuple[Worker, socket.socket], line: socket.socket
 ) -> None:

@@ -370,7 +370,7 @@ def test_no_value_of_a_scope_and_no_patient_is_on_the_trail(narrowed: Any, works
     ask = narrowed("doctor", "patient/Observation.rs?code=urn:s|Zyxwvutsrq", "p1")
     answer = ask("GET", "/fhir/Observation")
     act = act_of(workspace, answer)
-    assert act["scope"] == ["account", "only:/Observation.rs?code", "patient"]
+    assert act["scope"] == ["account", "consent", "only:/Observation.rs?code", "patient"]
     assert "Zyxwvutsrq" not in json.dumps(act)
 
 

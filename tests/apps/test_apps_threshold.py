@@ -33,7 +33,7 @@ from carelake.apps.http.packing import LEAST, packed, takes_gzip, unpacked
 from carelake.apps.http.rates import SIZE, Rates, Table, source_of
 from carelake.apps.http.server import check_host
 from carelake.apps.http.tls import context_of
-from carelake.apps.http.workers import Lane, readings
+from carelake.apps.http.workers import Lane, Patience, Reading, readings
 from carelake.apps.wiring import Workspace
 from carelake.audit.readings import Acts
 from carelake.core.errors import CarelakeError, Invalid, Unavailable, Unsupported
@@ -178,13 +178,13 @@ def test_another_encoding_is_not_offered() -> None:
 
 def run_lane(settle: Callable[[], None], works: list[Callable[[], Response]]) -> list[Any]:
     @contextmanager
-    def together() -> Iterator[Callable[[], None]]:
+    def together(_expected: Any) -> Iterator[Callable[[], None]]:
         yield settle
 
     async def all_of() -> list[Any]:
         lane = Lane(readings(together), 5.0)
         async with lane.until_done():
-            return await asyncio.gather(*(lane.run(work) for work in works), return_exceptions=True)
+            return await asyncio.gather(*(lane.run(Reading(work)) for work in works), return_exceptions=True)
 
     return asyncio.run(all_of())
 
@@ -194,7 +194,7 @@ def test_those_who_come_while_a_group_runs_are_the_next_group() -> None:
     going, go_on = threading.Event(), threading.Event()
 
     @contextmanager
-    def together() -> Iterator[Callable[[], None]]:
+    def together(_expected: Any) -> Iterator[Callable[[], None]]:
         groups.append(0)
         yield lambda: None
 
@@ -207,15 +207,62 @@ def test_those_who_come_while_a_group_runs_are_the_next_group() -> None:
     async def all_of() -> None:
         lane = Lane(readings(together), 20.0)
         async with lane.until_done():
-            first = [asyncio.ensure_future(lane.run(work)) for _ in range(3)]
+            first = [asyncio.ensure_future(lane.run(Reading(work))) for _ in range(3)]
             await asyncio.to_thread(going.wait, 10)
-            then = [asyncio.ensure_future(lane.run(work)) for _ in range(100)]
+            then = [asyncio.ensure_future(lane.run(Reading(work))) for _ in range(100)]
             await asyncio.sleep(0)
             go_on.set()
             await asyncio.gather(*first, *then)
 
     asyncio.run(all_of())
     assert groups == [3, 64, 36]
+
+
+class Timers:
+    """An event loop's, that ring when they are told to."""
+
+    def __init__(self) -> None:
+        self.rings: Callable[[], None] | None = None
+
+    def call_later(self, _seconds: float, call: Callable[..., None], *said: Any) -> Timers:
+        self.rings = partial(call, *said)
+        return self
+
+    def cancel(self) -> None:
+        self.rings = None
+
+
+def test_a_group_waits_for_those_who_were_answered() -> None:
+    timers, patience, late = Timers(), Patience(), list[int]()
+    loop: Any = timers
+    assert not patience.waits(loop, 1, lambda: late.append(0))  # nobody was answered before
+    patience.hoped = 8
+    assert not patience.waits(loop, 8, lambda: late.append(1))
+    assert patience.waits(loop, 5, lambda: late.append(2))
+    assert [patience.came(number) for number in (6, 7, 8, 9)] == [False, False, True, False]
+    assert timers.rings is None
+    assert not patience.waits(loop, 8, lambda: late.append(3))
+    assert not late
+
+
+def test_those_who_do_not_ask_again_are_soon_not_waited_for() -> None:
+    timers, patience, began = Timers(), Patience(), list[float]()
+    loop: Any = timers
+    patience.hoped, waited = 8, 0.0
+
+    def begin() -> None:
+        assert not patience.waits(loop, 1, begin)  # what waits is done then, whoever is missing
+        began.append(waited)
+
+    for _ in range(100):
+        if patience.waits(loop, 1, begin):
+            waited += patience.seconds
+            assert timers.rings is not None
+            timers.rings()
+        else:
+            began.append(waited)
+    assert len(began) == 100
+    assert waited < 0.02  # seconds, of 0.2 if all had waited
 
 
 def test_nobody_is_done_who_is_not_waited_for_any_more() -> None:
@@ -229,11 +276,11 @@ def test_nobody_is_done_who_is_not_waited_for_any_more() -> None:
         return Response(b"")
 
     async def all_of() -> None:
-        lane = Lane(readings(lambda: nullcontext(lambda: None)), 20.0)
+        lane = Lane(readings(lambda _: nullcontext(lambda: None)), 20.0)
         async with lane.until_done():
-            first = asyncio.ensure_future(lane.run(lambda: work(0)))
+            first = asyncio.ensure_future(lane.run(Reading(lambda: work(0))))
             await asyncio.to_thread(going.wait, 10)
-            gone, stays = (asyncio.ensure_future(lane.run(partial(work, number))) for number in (1, 2))
+            gone, stays = (asyncio.ensure_future(lane.run(Reading(partial(work, number)))) for number in (1, 2))
             await asyncio.sleep(0)
             gone.cancel()
             await asyncio.sleep(0)
@@ -253,13 +300,13 @@ def test_who_waits_behind_many_that_gave_up_is_answered() -> None:
         return Response(b"")
 
     async def all_of() -> Response:
-        lane = Lane(readings(lambda: nullcontext(lambda: None)), 20.0)
+        lane = Lane(readings(lambda _: nullcontext(lambda: None)), 20.0)
         async with lane.until_done():
-            running = asyncio.ensure_future(lane.run(first))
+            running = asyncio.ensure_future(lane.run(Reading(first)))
             await asyncio.to_thread(going.wait, 10)
-            gone = [asyncio.ensure_future(lane.run(lambda: Response(b""))) for _ in range(200)]
+            gone = [asyncio.ensure_future(lane.run(Reading(lambda: Response(b"")))) for _ in range(200)]
             await asyncio.sleep(0)
-            stays = asyncio.ensure_future(lane.run(lambda: Response(b"here")))
+            stays = asyncio.ensure_future(lane.run(Reading(lambda: Response(b"here"))))
             await asyncio.sleep(0)
             for one in gone:
                 one.cancel()

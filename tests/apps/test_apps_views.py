@@ -123,3 +123,31 @@ def test_the_report_is_in_the_official_form(place: Place, tmp_path: Path) -> Non
     told = json.loads(place.command("view", "report", tmp_path))
     assert told["x.json"]["tests"][0] == {"name": "ids", "result": {"passed": True}}
     assert told["x.json"]["tests"][1]["result"]["passed"] is False
+
+
+@pytest.mark.slow
+def test_a_view_that_is_kept_is_read_by_its_name(place: Place) -> None:
+    told = json.loads(place.command("view", "materialise", place.folder / "view.json", "--json"))
+    assert told == {"view": "names", "resource": "Patient", "state": "kept", "fresh": True, "rows": 4, "error": None}
+    assert json.loads(place.command("view", "list", "--json")) == [told]
+    done = place.home.run("view", "run", "NAMES", "--format", "json")
+    assert ordered(json.loads(done.stdout)) == ROWS
+    assert "kept of names" in done.stderr
+    of_file = place.home.run("view", "run", str(place.folder / "view.json"), "--format", "json")
+    assert "kept of names" in of_file.stderr, "the same view"
+    asked = place.command("sql", "SELECT count(*) AS n FROM names WHERE family IS NOT NULL", "--json")
+    assert json.loads(asked) == [{"n": 3}]
+    (place.folder / "more.ndjson").write_text(json.dumps({"resourceType": "Patient", "id": "d"}) + "\n")
+    place.command("ingest", place.folder / "more.ndjson")
+    place.command("lake", "sync")
+    assert len(json.loads(place.command("view", "run", "names", "--format", "json"))) == 5
+    assert json.loads(place.command("view", "refresh", "--json")) == {}
+    proof = json.loads(place.command("erase", "--patient", "a", "--reason", "they asked", "--json"))
+    assert (proof["complete"], sum(proof["residue"].values())) == (True, 0)
+    (told,) = json.loads(place.command("view", "list", "--json"))
+    assert (told["state"], told["fresh"], told["rows"]) == ("kept", True, 4), "emptied, and filled again"
+    left = json.loads(place.command("view", "run", "names", "--format", "json"))
+    assert sorted(row["id"] for row in left) == ["b", "b", "c", "d"]
+    place.command("view", "drop", "names")
+    assert b"lake.no_such_view" in place.command("view", "run", "names", code=4)
+    assert json.loads(place.command("view", "list", "--json")) == []

@@ -11,23 +11,27 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
 
 MOMENT, _, NUMBER = sys.argv[1].partition(":")
 passed = 0
+counting = Lock()
 changes: dict[int, tuple[int, Any]] = {}
 
 
 def durable(act: Callable[[], Any]) -> Any:
     """Do something durable, or be dead before or after."""
     global passed
-    passed += 1
-    if MOMENT == "before" and passed == int(NUMBER):
+    with counting:  # the sealer is a thread of its own
+        passed += 1
+        number = passed
+    if MOMENT == "before" and number == int(NUMBER):
         os.killpg(os.getpgrp(), signal.SIGKILL)
     done = act()
-    if MOMENT == "after" and passed == int(NUMBER):
+    if MOMENT == "after" and number == int(NUMBER):
         os.killpg(os.getpgrp(), signal.SIGKILL)
     return done
 

@@ -117,6 +117,21 @@ def test_with_too_few_patients_it_says_so_and_prints_no_figure(small: Any, place
     assert not any(character.isdigit() for character in spoken.out)
 
 
+def test_a_training_set_as_of_then_is_the_one_of_then(loop: Any, tmp_path: Path) -> None:
+    home = loop.home.copy(tmp_path / "copy")
+    home.json("lake", "tag", "then")
+    more = {"resourceType": "Patient", "id": "later", "birthDate": "1950-01-01"}
+    (tmp_path / "more.ndjson").write_text(json.dumps(more) + "\n")
+    home.json("ingest", str(tmp_path / "more.ndjson"))
+    home.json("lake", "sync")
+    told = home.json("run", "readmission", "--as-of", "then")
+    assert told["training_set"] == loop.told["run"]["training_set"]
+    assert (told["model_version"], told["endpoint"], told["metrics"]) == (None, None, {})
+    assert "as of" in told["stopped"]
+    home.run("run", "readmission", "--as-of", "2000-01-01", "--json", expect=4)
+    home.remove()
+
+
 def test_an_empty_record_ends_honestly_too(new_home: Any) -> None:
     done = new_home.run("run", "readmission", "--json", expect=0)
     assert (told := done.json)["training_set"] is None

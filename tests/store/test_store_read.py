@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from carelake.core import canonical
-from carelake.core.errors import Corrupt, NotFound, Refused
+from carelake.core.errors import CarelakeError, Corrupt, NotFound, Refused
+from carelake.store import read
 
 GRANTS = ("clinical:read", "clinical:write", "rows:read", "rows:write")
 
@@ -147,3 +148,35 @@ def test_an_erased_patient_is_gone_from_the_feed_and_searches(ward: Any) -> None
     assert ward.resources.resources_of(ward.permit, "p1") == []
     with pytest.raises(NotFound):
         ward.resources.read(ward.permit, "Patient", "p1")
+
+
+def test_readings_of_a_group_are_looked_up_at_once(record_on_each: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of an account reads for all of it; each sees its own alone, and what it would have seen by itself."""
+    record, asked = record_on_each, []
+    other = record.permit_for(*GRANTS, account="research")
+    record.keep(*(visit(f"e{n}", "p1") for n in range(20)), patient("p1"), patient("p2"))
+    record.keep(patient("p1", active=True), permit=other)
+    with record.vault.database.transaction(record.permit) as tx:
+        record.resources.delete(record.permit, tx, "Encounter", "e3")
+    one = record.permit_for(*GRANTS, scope=("patient:p2",))
+    each = [*((record.permit, "Encounter", f"e{n}") for n in range(21)), (other, "Patient", "p1")]
+    each += [(one, "Patient", key) for key in ("p1", "p2")] + [(other, "Encounter", "e1")]
+
+    def told() -> list[Any]:
+        found = []
+        for permit, kind, key in each:
+            try:
+                found.append(record.resources.shown(permit, kind, key))
+            except CarelakeError as error:
+                found.append(error.code)
+        return found
+
+    alone = told()
+    assert {"store.deleted", "store.no_such_resource"} == {one for one in alone if isinstance(one, str)}
+    rows_of = read.rows_of
+    monkeypatch.setattr(read, "rows_of", lambda tx, sql, *said: (asked.append(sql), rows_of(tx, sql, *said))[1])
+    with record.vault.database.together({(kind, key) for _, kind, key in each}):
+        assert told() == alone
+    assert len(asked) == 2  # one for each account
+    with record.vault.database.together({("Patient", "p2"), ("Patient", "p1")}):
+        assert record.resources.shown(record.permit, "Encounter", "e1") == alone[1]  # which nobody expected

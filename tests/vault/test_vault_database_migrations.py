@@ -114,8 +114,8 @@ def test_a_database_of_the_first_release_is_adopted_and_brought_up_once(make: Ma
         old.check_workspace("w1")
     assert caught.value.code == "vault.upgrade_needed"
     with old._scope(writing=True) as scope:
-        assert [number for number, _ in pending(scope.connection)] == ["0002", "0003", "0004"]
-        assert migrate(scope.connection, "w1") == ("0002", "0003", "0004")
+        assert [number for number, _ in pending(scope.connection)] == ["0002", "0003", "0004", "0005"]
+        assert migrate(scope.connection, "w1") == ("0002", "0003", "0004", "0005")
         assert pending(scope.connection) == ()
     with old._scope(writing=True) as scope:
         assert migrate(scope.connection, "w1") == ()
@@ -123,6 +123,24 @@ def test_a_database_of_the_first_release_is_adopted_and_brought_up_once(make: Ma
     old.check_workspace("w1")
     with pytest.raises(Corrupt):
         old.check_workspace("w2")
+
+
+def test_acts_that_were_there_are_sorted_by_patient(make: Make) -> None:
+    old = make()
+    rows = [(seq, bytes([(seq * 7 + number) % 5]) * 32) for seq in range(1, 9) for number in range(seq % 3)]
+    with old._scope(writing=True, epoch=False) as scope:
+        tx = scope.connection
+        run_migrations(tx, "0004")
+        names = ("correlation", "phase", "at", "principal", "account", "purpose", "action", "target", "facts")
+        said = dict.fromkeys(names, "x")
+        into = text(f"INSERT INTO act (seq, {', '.join(names)}) VALUES (:seq, :{', :'.join(names)})")
+        tx.execute(into, [{"seq": seq, **said} for seq in range(1, 9)])
+        people = [{"seq": seq, "patient": patient} for seq, patient in rows]
+        tx.execute(text("INSERT INTO act_patient (seq, patient) VALUES (:seq, :patient)"), people)
+        assert migrate(tx, "w1")[0] == "0005"
+        assert tx.execute(text("SELECT number, first, last FROM patient_run")).all() == [(1, 1, 8)]
+        kept = tx.execute(text("SELECT run, patient, seq FROM patient_act ORDER BY patient, seq")).all()
+        assert [tuple(one) for one in kept] == sorted((1, patient, seq) for seq, patient in rows)
 
 
 def test_an_upgrade_that_fails_changes_nothing(make: Make) -> None:
@@ -142,7 +160,7 @@ def test_an_upgrade_that_fails_changes_nothing(make: Make) -> None:
         fail()
     with old.snapshot() as connection:
         assert set(inspect(connection).get_table_names()) == before
-        assert [number for number, _ in pending(connection)] == ["0002", "0003", "0004"]
+        assert [number for number, _ in pending(connection)] == ["0002", "0003", "0004", "0005"]
 
 
 def test_a_later_migration_is_not_opened(make: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from carelake.core.settings import ObjectSettings, Settings
 from carelake.vault.blobs import Blob
 from carelake.vault.tables import object_inline, object_manifest, object_part, object_version
 from carelake.vault.workspace import Vault
+from carelake.vault.writing import ObjectWriter
 
 PermitFor = Callable[..., Permit]
 V, P = object_version.c, object_part.c
@@ -280,4 +282,31 @@ def test_a_writer_that_failed_to_commit_stores_nothing_later(
     assert small.objects.list(permit, "landing") == []
     assert small.objects.uploads.parts(permit, "landing", begun.id) == []
     assert files(small) == []
+    assert small.objects._depot.unsure == 0
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_bytes_that_are_finished_want_their_row(small: Vault, permit: Permit, size: int) -> None:
+    """For a transaction that others wait for: what was made durable before it is there when it commits, or goes."""
+
+    def finished(name: str) -> ObjectWriter:
+        writer = small.objects.create(permit, "landing", name)
+        writer.write(bytes(size))
+        writer.finish()
+        return writer
+
+    kept, given_up, undone = finished("kept"), finished("given up"), finished("undone")
+    assert small.objects.list(permit, "landing") == []
+    given_up.discard()
+    with small.database.transaction(permit):
+        kept.commit()
+    with suppress(ZeroDivisionError), small.database.transaction(permit):
+        undone.commit()
+        raise ZeroDivisionError
+    assert [one.name for one in small.objects.list(permit, "landing")] == ["kept"]
+    assert small.objects.get(permit, "landing", "kept") == bytes(size)
+    assert len(files(small)) == (size > 1000)
+    with pytest.raises(Conflict) as caught:
+        given_up.finish()
+    assert caught.value.code == "vault.discarded"
     assert small.objects._depot.unsure == 0

@@ -19,6 +19,9 @@ class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One action: what it means, which policy groups it is in, and what the vault opens for it.
 
     Attributes:
+        scopes: predicates of a permit (decision D10) that the doors of the action have beside those that all have.
+        always: predicates that every permit for it carries, whatever policy names.
+        instead: the action that a door does in the place of this one for who may do that and not this.
         zones: for an action on a zone, which ones; it is then one action per zone, ``NAME@ZONE``, with ``{zone}`` in
             its grants filled in, and identified where the zone is.
     """
@@ -27,6 +30,9 @@ class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     groups: tuple[str, ...]
     identified: bool
     grants: tuple[str, ...]
+    scopes: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
+    instead: str = ""
     zones: tuple[str, ...] = ()
 
 

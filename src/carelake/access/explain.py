@@ -12,13 +12,11 @@ from carelake.access.actions import actions
 from carelake.access.glass import EMERGENCY
 from carelake.access.policy import Policies, Request
 from carelake.access.principals import ROLES
+from carelake.access.purposes import PURPOSES
 from carelake.access.verdicts import Verdict
 from carelake.vault.places import ACCOUNTS
 
 __all__ = ["PURPOSES", "explained"]
-
-PURPOSES = ("TREAT", "HPAYMT", "HOPERAT", "HRESCH", "PUBHLTH", "ETREAT", "HSYSADMIN")
-"""HL7 PurposeOfUse codes that the guardrails know."""
 
 
 def explained(policies: Policies, verdict: Verdict, target: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -11,10 +11,11 @@ from sqlalchemy import Connection
 
 from carelake.access.actions import action as known_action
 from carelake.access.actions import actions, resolved
+from carelake.access.lockout import FAILED
 from carelake.access.narrowed import shown
 from carelake.access.policy import Decision, Policies
 from carelake.access.principals import Principal
-from carelake.access.stamp import stamp_of
+from carelake.access.stamp import STAMP, stamp_of
 from carelake.access.targets import shown_account, shown_purpose, shown_target
 from carelake.access.verdicts import Judge, Verdict
 from carelake.audit.acts import ActDraft, ActHeader, prepared
@@ -70,7 +71,10 @@ class Gate:
         """
         action = resolved(action, target)
         stamp = self._stamp() if job else ""  # before the verdict, so that no change of rights falls between them
-        verdict = self.judge.judge(principal, action, account, purpose, (target,) if is_resource(target) else ())
+        types = (target,) if is_resource(target) else ()
+        verdict = self.judge.judge(principal, action, account, purpose, types)
+        if not verdict.decision.allowed:
+            verdict = self._instead(verdict, principal, types)
         header = self._header(verdict, target)
         if not verdict.decision.allowed:
             self._write(header)
@@ -93,14 +97,21 @@ class Gate:
             self._record(draft, "done")
 
     @contextmanager
-    def together(self) -> Iterator[Callable[[], None]]:
+    def together(self, expected: Iterable[Any] = ()) -> Iterator[Callable[[], None]]:
         """Enter for several callers one after another, in this thread: one snapshot, and one commit for their acts.
 
         For readings. What it gives is to be called after the block, and commits the acts of all; none of the callers
         may be answered before it has returned, and nothing at all but the error when it raises.
+
+        Args:
+            expected: what they will ask for, as the store has it; nothing is read before one of them may.
         """
-        with self.gathering() as settle, self._vault.database.together(), self._vault.keyring.steady():
+        with self.gathering() as settle, self.sharing(expected), self._vault.keyring.steady():
             yield settle
+
+    def sharing(self, expected: Iterable[Any] = ()) -> AbstractContextManager[None]:
+        """The snapshot of `together` alone."""
+        return self._vault.database.together(expected, (STAMP, FAILED))
 
     def gathering(self) -> AbstractContextManager[Callable[[], None]]:
         """As `together`, for writers: without the snapshot, which is to end before they write."""
@@ -183,12 +194,12 @@ class Gate:
             yield permit
 
     @contextmanager
-    def clearing(self, account: str) -> Iterator[Permit]:
+    def clearing(self, account: str, action: str = "record:export") -> Iterator[Permit]:
         """A permit to end a bulk job, and take its files away, whose owner may not do it any more.
 
         Nobody is asked: the owner would be refused, and the files would stay.
         """
-        with self._unasked(account, "record:export", "the job of one who may not do it any more") as permit:
+        with self._unasked(account, action, "the job of one who may not do it any more") as permit:
             yield permit
 
     @contextmanager
@@ -237,6 +248,15 @@ class Gate:
         The caller asks in the same transaction, and writes the act in it.
         """
         return self._unlogged("upgrade", "workspace:upgrade", "workspace", "rows:read", "rows:write")
+
+    def _instead(self, refused: Verdict, principal: Principal, types: Sequence[str]) -> Verdict:
+        """The verdict on what a door does instead for who may not do this, when they may do that."""
+        asked = refused.request
+        other = actions()[asked.action].instead if asked.action in actions() else ""
+        if not other:
+            return refused
+        found = self.judge.judge(principal, other, asked.account, asked.purpose, types)
+        return found if found.decision.allowed else refused
 
     def _unlogged(self, name: str, action: str, target: str, *grants: str) -> Permit:
         header = ActHeader(self._vault.ids.new(), name, "security", "HSYSADMIN", action, target)

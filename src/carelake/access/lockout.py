@@ -22,7 +22,7 @@ from carelake.core.settings import LockoutSettings
 from carelake.vault.database import rows_of, scope_of
 from carelake.vault.workspace import Vault
 
-__all__ = ["UNKNOWN", "Lockout"]
+__all__ = ["FAILED", "UNKNOWN", "Lockout"]
 
 UNKNOWN = "\0"
 """What those claim who claim no name at all."""
@@ -116,12 +116,14 @@ def _any(connection: Connection) -> bool:
     scope = scope_of(connection)
     if scope.writing:
         return True
-    if table not in scope.memo:
-        scope.memo[table] = bool(rows_of(connection, _SOME))
-    return bool(scope.memo[table])
+    if FAILED not in scope.memo:
+        scope.memo[FAILED] = rows_of(connection, FAILED)
+    return bool(scope.memo[FAILED])
 
 
-_SOME = "SELECT 1 FROM access_failure LIMIT 1"
+FAILED = "SELECT 1 FROM access_failure LIMIT 1"
+"""Asked by everybody; see `Database.together`."""
+
 _NOTED = "SELECT 1 FROM access_failure WHERE id = ?"
 
 

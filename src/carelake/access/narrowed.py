@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from carelake.access.consents import CONSENT
 from carelake.access.policy import Decision
 from carelake.access.scopes import LETTERS, Scope, canonical_query, read_scopes
 from carelake.core.errors import Invalid
@@ -21,6 +22,7 @@ __all__ = [
     "NEEDS",
     "NOT_COVERED",
     "ONLY",
+    "PATIENT",
     "Grant",
     "checked_scopes",
     "granted",
@@ -175,6 +177,8 @@ def shown(scope: Iterable[str]) -> list[str]:
 def _shown(name: str) -> str:
     if name.startswith(PATIENT):
         return "patient"
+    if name.startswith(CONSENT):
+        return CONSENT
     if not name.startswith(ONLY):
         return name
     grant = read_grant(name.removeprefix(ONLY))

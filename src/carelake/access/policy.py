@@ -29,7 +29,10 @@ from carelake.vault.places import ACCOUNTS
 __all__ = ["SCOPES", "Decision", "Policies", "Request", "policy_texts"]
 
 SCOPES = frozenset({"account"})
-"""The closed set of predicates that ``@scope`` may name; each is implemented and tested where rows are read."""
+"""The closed set of predicates that ``@scope`` may name; each is implemented and tested where rows are read.
+
+The doors of some actions have others too, which `actions.toml` names; elsewhere those deny.
+"""
 
 _VERDICTS_KEPT = 8192
 _SLICES_KEPT = 512
@@ -158,9 +161,10 @@ class Policies:
             nothing = f"no policy permits {request.action} to {_roles(request)} in {request.account}"
             return Decision(False, reasons or (nothing,), (), ids)
         scope = tuple(sorted({name for one in deciding for name in one.scope}))
-        if not all(one.scope for one in deciding) or not SCOPES.issuperset(scope):
+        known = actions()[request.action]
+        if not all(one.scope for one in deciding) or not SCOPES.union(known.scopes).issuperset(scope):
             return Decision(False, (*reasons, "the permitting policy names no known scope"), (), ids)
-        return Decision(True, reasons, scope, ids)
+        return Decision(True, reasons, tuple(sorted({*scope, *known.always})), ids)
 
     def _set(self, chosen: tuple[int, ...]) -> cedarpy.PolicySet:
         found = self._slices.get(chosen)

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 ROLES = frozenset({"operator", "pipeline", "endpoint", "reviewer", "clinician", "auditor"}) | frozenset(
-    {"application", "development", "administrator", "compliance"}
+    {"application", "development", "administrator", "compliance", "analyst", "billing", "researcher"}
 )
 KINDS = ("person", "service")
 _OURS = frozenset({"access", "anonymous", "carelake", "init", "probe", "sealer", "upgrade", "vault"})

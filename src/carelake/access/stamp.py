@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, update
 from carelake.access.tables import access_stamp
 from carelake.vault.database import rows_of, scope_of
 
-__all__ = ["changed", "stamp_of"]
+__all__ = ["STAMP", "changed", "stamp_of"]
 
 _ONE = 1
 
@@ -27,16 +27,16 @@ def changed(connection: Connection) -> None:
         connection.execute(insert(access_stamp).values(id=_ONE, stamp=stamp))
 
 
-_READ = "SELECT stamp FROM access_stamp WHERE id = ?"
+STAMP = f"SELECT stamp FROM access_stamp WHERE id = {_ONE}"
+"""Asked by everybody; see `Database.together`."""
 
 
 def stamp_of(connection: Connection) -> str:
     """The stamp as this transaction sees it; "" before the first change."""
     scope = scope_of(connection)
-    known: str | None = scope.memo.get(_READ)
-    if known is None:
-        found = rows_of(connection, _READ, _ONE)
-        known = str(found[0][0]) if found else ""
+    found = scope.memo.get(STAMP)
+    if found is None:
+        found = rows_of(connection, STAMP)
         if not scope.writing:
-            scope.memo[_READ] = known
-    return known
+            scope.memo[STAMP] = found
+    return str(found[0][0]) if found else ""

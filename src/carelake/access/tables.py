@@ -6,13 +6,15 @@ them.
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, String, Table, Text
 
 from carelake.vault.database import metadata
 
 __all__ = [
     "access_break_glass",
     "access_client",
+    "access_consent",
+    "access_consent_rule",
     "access_failure",
     "access_grant",
     "access_group",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _INSTANT = String(24)
+_Big = BigInteger().with_variant(Integer, "sqlite")
 
 principal = Table(
     "principal",
@@ -167,3 +170,40 @@ access_link = Table(
     Column("principal", String(128), nullable=False, index=True),
     comment="Which principal a subject of an identity provider is.",
 )
+
+access_consent = Table(
+    "access_consent",
+    metadata,
+    Column("account", String(64), primary_key=True),
+    Column("consent", String(64), primary_key=True, comment="id of the Consent"),
+    Column("owner", _Big, nullable=False, comment="symbol of its patient in the record, 0 for none"),
+    Column("patient", String(64), nullable=False, comment="id of its patient, as index rows have ids"),
+    Column("word", String(16), nullable=False, comment="what became of it: see carelake.access.directives"),
+    Column("rules", Integer, nullable=False, comment="rows of access_consent_rule"),
+    Column("widened", Integer, nullable=False, comment="denials that could not be narrowed as they ask"),
+    Column("dropped", Integer, nullable=False, comment="permissions that were not understood"),
+    comment="Consents of the record as they are projected, each that is not deleted; they go with their patient.",
+)
+Index("access_consent_patient", access_consent.c.account, access_consent.c.patient)
+
+access_consent_rule = Table(
+    "access_consent_rule",
+    metadata,
+    Column("account", String(64), primary_key=True),
+    Column("consent", String(64), primary_key=True),
+    Column("node", Integer, primary_key=True, autoincrement=False, comment="its provision, numbered within it"),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("parent", Integer, nullable=False, comment="the provision that it is an exception to, -1 for none"),
+    Column("owner", _Big, nullable=False),
+    Column("patient", String(64), nullable=False),
+    Column("denies", Boolean, nullable=False),
+    Column("purpose", String(16), nullable=False, comment="a purpose of use; this and the next three: empty for any"),
+    Column("mode", String(8), nullable=False, comment="access or disclose"),
+    Column("actor", Text, nullable=False, comment="reference or identifier of who is meant"),
+    Column("kind", String(64), nullable=False, comment="a FHIR type"),
+    Column("low", _Big, nullable=False, comment="holds from then on, microseconds since 1970 UTC"),
+    Column("high", _Big, nullable=False, comment="and until before then"),
+    comment="One row for each combination of what a provision of a Consent, and those above it, ask for.",
+)
+Index("access_consent_rule_owner", access_consent_rule.c.account, access_consent_rule.c.owner)
+Index("access_consent_rule_patient", access_consent_rule.c.account, access_consent_rule.c.patient)

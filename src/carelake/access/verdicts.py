@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from carelake.access.consents import CONSENT, resolved
 from carelake.access.narrowed import left_of
 from carelake.access.policy import Decision, Policies, Request
 from carelake.access.principals import Principal
@@ -94,7 +95,18 @@ class Judge:
         if principal.until is not None and now >= principal.until:
             return Verdict(Decision(False, ("the session has ended",)), Request(who, action, account, purpose), None)
         asked = [Request(who, action, account, purpose, type=one) for one in types or ("",)]
-        return _together([_narrowed(self._decide(standing, one, now)) for one in asked], tuple(types))
+        found = [self._consented(_narrowed(self._decide(standing, one, now))) for one in asked]
+        return _together(found, tuple(types))
+
+    def _consented(self, found: Verdict) -> Verdict:
+        """With what is asked of consents: what holds without one, and who may be meant by it."""
+        decision, asked = found.decision, found.request
+        if CONSENT not in decision.scope:
+            return found
+        who = asked.principal
+        names = {who.name, *(f"role:{role}" for role in who.roles), f"account:{asked.account}", "*"}
+        scope = resolved(self._vault.settings.access.consent, decision.scope, asked.purpose, names)
+        return replace(found, decision=replace(decision, scope=scope))
 
     def _decide(self, standing: Standing | None, bare: Request, now: datetime) -> Verdict:
         # First without what was given for a time, so that an act names a grant only when it was needed.

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection
+from msgspec import json
+from sqlalchemy import Connection, update
 
-from carelake.audit.counters import take
+from carelake.audit.counters import begin, take
+from carelake.audit.tables import act
 from carelake.core import canonical
 from carelake.core.clock import Clock, instant, iso
-from carelake.vault.database import bulk, scope_of
+from carelake.vault.database import bulk, rows_of, scope_of
 
 __all__ = ["ActDraft", "ActHeader", "ActRow", "Phase", "append", "prepared", "write"]
 
@@ -28,6 +30,25 @@ Phase = Literal["start", "page", "done", "failed", "refused", "interrupted"]
 
 _COLUMNS = ("correlation", "phase", "at", "principal", "account", "purpose", "action", "target")
 _INSERT = f"INSERT INTO act (seq, {', '.join(_COLUMNS)}, facts) VALUES ({', '.join('?' * (len(_COLUMNS) + 2))})"
+
+_TYPED = ", ".join(f"{name} text" for name in (*_COLUMNS, "facts"))
+_AT_ONCE = f"""
+WITH taken AS (
+    UPDATE trail_counter SET last = last + ?, at = CASE WHEN at < ? THEN ? ELSE at END WHERE name = 'act'
+    RETURNING last, at
+), given AS (
+    SELECT taken.last - ? + said.number AS seq, said.* FROM taken, ROWS FROM (
+        json_to_recordset(CAST(? AS json)) AS ({_TYPED}, people json)
+    ) WITH ORDINALITY AS said ({", ".join(_COLUMNS)}, facts, people, number)
+), acts AS (
+    INSERT INTO act (seq, {", ".join(_COLUMNS)}, facts) SELECT seq, {", ".join(_COLUMNS)}, facts FROM given
+), patients AS (
+    INSERT INTO act_patient (seq, patient)
+    SELECT seq, decode(one, 'hex') FROM given, json_array_elements_text(given.people) AS one
+)
+SELECT last, at FROM taken
+"""
+"""For PostgreSQL, from one text of JSON: numbers taken, acts and their patients written."""
 
 _LISTED = 50
 """Refs named one by one on an act; more than these are counted and digested."""
@@ -178,19 +199,40 @@ def prepared(
 
 def append(connection: Connection, rows: Sequence[ActRow]) -> None:
     """Append acts in the open transaction, in this order and without a gap."""
-    latest = max(row.at for row in rows)
-    first, reached = take(connection, "act", len(rows), iso(latest))
+    latest = iso(max(row.at for row in rows))
+    if connection.dialect.name == "postgresql":
+        _append_at_once(connection, rows, latest)
+        return
+    first, reached = take(connection, "act", len(rows), latest)
     behind = instant(reached) - _BEHIND
     written: list[tuple[Any, ...]] = []
     people: list[tuple[int, bytes]] = []
     for seq, row in enumerate(rows, first):
-        text = row.text
-        if row.at < behind:
-            text = canonical.dump({**row.facts, "after": reached}).decode()
+        text = row.text if row.at >= behind else _late(row, reached)
         written.append((seq, *(row.columns[name] for name in _COLUMNS), text))
         people += [(seq, bytes.fromhex(one.partition(":")[2])) for one in row.patients]
     bulk(connection, _INSERT, written)
     bulk(connection, "INSERT INTO act_patient (seq, patient) VALUES (?, ?)", people)
+
+
+def _late(row: ActRow, reached: str) -> str:
+    return canonical.dump({**row.facts, "after": reached}).decode()
+
+
+def _append_at_once(connection: Connection, rows: Sequence[ActRow], latest: str) -> None:
+    """By one statement: of PostgreSQL each answer is waited for."""
+    people = [[one.partition(":")[2] for one in row.patients] for row in rows]
+    said = [{**row.columns, "facts": row.text, "people": some} for row, some in zip(rows, people, strict=True)]
+    values = (len(rows), latest, latest, len(rows), json.encode(said).decode())
+    found = rows_of(connection, _AT_ONCE, *values)
+    if not found:
+        begin(connection, "act", latest)
+        found = rows_of(connection, _AT_ONCE, *values)
+    last, reached = found[0]
+    behind = instant(reached) - _BEHIND
+    for seq, row in enumerate(rows, last - len(rows) + 1):
+        if row.at < behind:
+            connection.execute(update(act).where(act.c.seq == seq).values(facts=_late(row, reached)))
 
 
 def write(connection: Connection, header: ActHeader, phase: Phase, clock: Clock, facts: Mapping[str, Any]) -> None:

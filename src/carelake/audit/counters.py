@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from carelake.audit.tables import act, noun, trail_counter
 from carelake.vault.database import rows_of
 
-__all__ = ["take"]
+__all__ = ["begin", "take"]
 
 _TAKE = (
     "UPDATE trail_counter SET last = last + ?, at = CASE WHEN at < ? THEN ? ELSE at END WHERE name = ? "
@@ -28,13 +28,13 @@ def take(connection: Connection, name: Literal["act", "noun"], many: int, moment
     said = (many, moment, moment, name)
     rows = rows_of(connection, _TAKE, *said)
     if not rows:
-        _begin(connection, name, moment)
+        begin(connection, name, moment)
         rows = rows_of(connection, _TAKE, *said)
     (row,) = rows
     return int(row[0]) - many + 1, str(row[1])
 
 
-def _begin(connection: Connection, name: str, moment: str) -> None:
+def begin(connection: Connection, name: str, moment: str) -> None:
     """The counter's row, from what is there already: a new workspace, or one made before there were counters."""
     last = connection.execute(select(func.coalesce(func.max(_GIVEN[name]), 0))).scalar_one()
     try:

@@ -6,11 +6,13 @@ Leaves are bytes, hashes are 32 bytes; proofs are lists of hashes, from the leaf
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Frontier", "consistency", "consistent", "included", "inclusion", "leaf_hash", "root"]
+__all__ = ["Frontier", "consistency", "consistent", "included", "inclusion", "leaf_hash", "root", "root_of"]
 
 _EMPTY = hashlib.sha256(b"").digest()
+_SOME = 1024
+"""Nodes between rests; an even number."""
 
 
 def leaf_hash(leaf: bytes) -> bytes:
@@ -26,15 +28,25 @@ def root(leaves: Iterable[bytes]) -> bytes:
     """The hash of the tree (section 2.1)."""
     sha256 = hashlib.sha256
     level = [sha256(b"\x00" + leaf).digest() for leaf in leaves]
-    return _root(level)
+    return root_of(level)
 
 
-def _root(level: list[bytes]) -> bytes:
+def root_of(level: list[bytes], rest: Callable[[], None] = lambda: None) -> bytes:
+    """The hash of the tree over leaves of which the hashes are given.
+
+    Args:
+        rest: called after each some hundred of hashes.
+    """
     sha256 = hashlib.sha256
     while len(level) > 1:
         # RFC 6962 splits at powers of two; an odd last node moves up unchanged, which is the same tree.
-        pairs = [sha256(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
-        level = pairs + ([level[-1]] if len(level) % 2 else [])
+        above: list[bytes] = []
+        for start in range(0, len(level), _SOME):
+            if start:
+                rest()
+            some = level[start : start + _SOME]
+            above += [sha256(b"\x01" + a + b).digest() for a, b in zip(some[::2], some[1::2], strict=False)]
+        level = above + ([level[-1]] if len(level) % 2 else [])
     return level[0] if level else _EMPTY
 
 
@@ -74,11 +86,11 @@ def consistency(leaves: Sequence[bytes], old: int) -> list[bytes]:
 
 def _subproof(hashes: list[bytes], old: int, *, whole: bool) -> list[bytes]:
     if old == len(hashes):
-        return [] if whole else [_root(hashes)]
+        return [] if whole else [root_of(hashes)]
     split = 1 << (len(hashes) - 1).bit_length() - 1
     if old <= split:
-        return [*_subproof(hashes[:split], old, whole=whole), _root(hashes[split:])]
-    return [*_subproof(hashes[split:], old - split, whole=False), _root(hashes[:split])]
+        return [*_subproof(hashes[:split], old, whole=whole), root_of(hashes[split:])]
+    return [*_subproof(hashes[split:], old - split, whole=False), root_of(hashes[:split])]
 
 
 def consistent(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> bool:

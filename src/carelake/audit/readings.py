@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal_column, select
 
 from carelake.audit.acts import ActHeader, write
 from carelake.audit.processes import alive, elsewhere
+from carelake.audit.runs import acts_of
 from carelake.audit.tables import act, act_patient, noun
 from carelake.core import canonical
 from carelake.core.clock import Clock, instant, iso
@@ -23,6 +24,9 @@ COLUMNS = tuple(column for column in act.c if column.name != "facts")
 
 _NAMES = tuple(column.name for column in COLUMNS)
 _ENDED = ("done", "failed", "interrupted")
+_NOT_DONE = act.c.phase != literal_column("'done'")
+"""As a text that SQLite sees to be that of the index `act_phase`."""
+
 _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _sorted = msgspec.json.Encoder(order="sorted")
 
@@ -83,12 +87,14 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("correlation", "principal", "action", "target", "phase", "purpose", "account"):
             if value := getattr(self, name):
                 yield act.c[name] == value
+                if name == "phase" and value != "done":
+                    yield _NOT_DONE
         if self.since:
             yield act.c.at >= moment_of(self.since)
         if self.until:
             yield act.c.at < moment_of(self.until)
         if self.patient:
-            yield act.c.seq.in_(select(act_patient.c.seq).where(act_patient.c.patient == _hmac(self.patient)))
+            yield act.c.seq.in_(acts_of(_hmac(self.patient)))
         if self.ref:
             made = select(noun.c.act).where(noun.c.ref == self.ref)
             quoted = f'"{self.ref}"'
@@ -154,7 +160,7 @@ class Acts:
         """``start`` acts that have no end."""
         other = act.alias("other")
         ended = exists().where(other.c.correlation == act.c.correlation, other.c.phase.in_(_ENDED))
-        query = select(act).where(act.c.phase == "start", ~ended).order_by(act.c.seq)
+        query = select(act).where(act.c.phase == "start", _NOT_DONE, ~ended).order_by(act.c.seq)
         return [as_json(row) for row in self._connection.execute(query).mappings()]
 
 

@@ -16,7 +16,7 @@ Format 1 has no ``fence``, ``key`` and ``tree``; its key is version 1.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -34,14 +34,20 @@ FORMAT = 2
 GENESIS = "0" * 64
 
 _SPAN = timedelta(seconds=1)
+_SOME = 1000
 
 
 class Sealable(msgspec.Struct, frozen=True):
-    """An act as it will be sealed."""
+    """An act as it will be sealed.
+
+    Attributes:
+        leaf: the hash of its line as a leaf, where that was made already.
+    """
 
     seq: int
     at: str
     line: bytes
+    leaf: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +88,18 @@ def merkle_root(lines: Sequence[bytes]) -> str:
     return merkle.root(lines).hex()
 
 
-def spans(acts: Sequence[Sealable], most: int) -> Iterator[Sequence[Sealable]]:
+def spans(
+    acts: Sequence[Sealable], most: int, rest: Callable[[], None] = lambda: None
+) -> Iterator[Sequence[Sealable]]:
     """Cut a run of acts into segments: at most a second by the acts' times, and at most ``most`` acts.
 
-    Time is what the run had reached: an act whose clock was behind does not make its segment longer.
+    Time is what the run had reached: an act whose clock was behind does not make its segment longer. After some acts
+    each it rests.
     """
     start, end, reached = 0, "", ""
     for number, one in enumerate(acts):
+        if number % _SOME == _SOME - 1:
+            rest()
         reached = max(reached, one.at)
         if number - start >= most or (end and reached > end):
             yield acts[start:number]
@@ -113,8 +124,13 @@ def header_of(
     tree: str,
     fence: int,
     at: str,
+    rest: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """The header of a new segment, but for the key's version; ``at`` is raised to the latest of its acts."""
+    """The header of a new segment, but for the key's version; ``at`` is raised to the latest of its acts.
+
+    Args:
+        rest: called now and then, where there are many acts.
+    """
     return {
         "format": FORMAT,
         "workspace": workspace,
@@ -124,9 +140,9 @@ def header_of(
         "first": acts[0].seq,
         "last": acts[-1].seq,
         "acts": len(acts),
-        "root": merkle_root([one.line for one in acts]),
+        "root": merkle.root_of([one.leaf or merkle.leaf_hash(one.line) for one in acts], rest).hex(),
         "fence": fence,
-        "at": max(at, *(one.at for one in acts)),
+        "at": max(at, max(one.at for one in acts)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Tables of the trail: acts, the segments that seal them, and the nouns that acts made. No row is ever deleted."""
+"""Tables of the trail: acts, the segments that seal them, and the nouns that acts made. No act is ever deleted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, 
 
 from carelake.vault.database import metadata
 
-__all__ = ["act", "act_patient", "noun", "noun_from", "seal_lease", "segment", "trail_counter"]
+__all__ = [
+    "act",
+    "act_patient",
+    "noun",
+    "noun_from",
+    "patient_act",
+    "patient_run",
+    "seal_lease",
+    "segment",
+    "trail_counter",
+]
 
 _Big = BigInteger().with_variant(Integer, "sqlite")
 
@@ -27,7 +37,9 @@ act = Table(
     sqlite_autoincrement=True,
 )
 Index("act_correlation", act.c.correlation)
-Index("act_phase", act.c.phase, act.c.correlation)
+# Most acts are of readings that were done, and are not written into it.
+_not_done = act.c.phase != "done"
+Index("act_phase", act.c.phase, act.c.seq, sqlite_where=_not_done, postgresql_where=_not_done)
 
 act_patient = Table(
     "act_patient",
@@ -36,7 +48,24 @@ act_patient = Table(
     Column("patient", LargeBinary(32), primary_key=True, comment="the HMAC of `patient:HEX`; the act binds the list"),
     sqlite_with_rowid=False,
 )
-Index("act_patient_patient", act_patient.c.patient, act_patient.c.seq)
+
+# Both are made of `act_patient`, after the acts were sealed: see `runs`.
+patient_run = Table(
+    "patient_run",
+    metadata,
+    Column("number", _Big, primary_key=True, autoincrement=False),
+    Column("first", _Big, nullable=False, comment="the first act in it"),
+    Column("last", _Big, nullable=False),
+)
+
+patient_act = Table(
+    "patient_act",
+    metadata,
+    Column("run", _Big, primary_key=True, autoincrement=False),
+    Column("patient", LargeBinary(32), primary_key=True),
+    Column("seq", _Big, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
 
 trail_counter = Table(
     "trail_counter",

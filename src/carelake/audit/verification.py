@@ -2,9 +2,9 @@
 
 Numbered as in ``docs/internals/audit.md``: (1) each segment is there, readable and signed, (2) it names its
 predecessor and the tree of all before it, without a gap, (3) its lines give its root, (4) its lines equal the rows,
-(5) the patients beside each act are those that it names or digests, (6) the outside head is among the segments,
-(7) so is every head at the anchor, (8) each noun was written by an act that says so, and (9) witnesses of other rooms
-find in their tables what the acts tell.
+(5) the patients beside each act are those that it names or digests, and those of the sorted runs, (6) the outside
+head is among the segments, (7) so is every head at the anchor, (8) each noun was written by an act that says so, and
+(9) witnesses of other rooms find in their tables what the acts tell.
 
 Acts are read once, in order, in step with the segments; a row's line is put together from the stored text without
 parsing what it says.
@@ -26,6 +26,7 @@ from carelake.audit.made import strays
 from carelake.audit.people import People
 from carelake.audit.readings import COLUMNS, Acts, line_of, moment_of
 from carelake.audit.restores import Restores
+from carelake.audit.runs import wrong as runs_wrong
 from carelake.audit.sealing import stored_segment
 from carelake.audit.segments import GENESIS, Segment, object_name
 from carelake.audit.signing import TrailKey
@@ -133,6 +134,8 @@ class Verification:
             unfinished = len(Acts(connection).unfinished())
             segments = [dict(row) for row in connection.execute(select(table).order_by(table.c.number)).mappings()]
             found = list(islice(self._segments(connection, segments, since, total), _MOST_PROBLEMS))
+            runs = (Problem("act", *one) for one in runs_wrong(connection))
+            found += islice(runs, _MOST_PROBLEMS - len(found))
             unmade = (Problem("noun", *one) for one in strays(connection))
             found += islice(unmade, _MOST_PROBLEMS - len(found))
             untold = (Problem("right", *one) for witness in self._witnesses for one in witness(connection))

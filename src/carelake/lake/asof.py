@@ -15,9 +15,10 @@ from carelake.audit.nouns import Nouns
 from carelake.audit.tables import noun
 from carelake.core import canonical
 from carelake.core.clock import instant, iso
-from carelake.core.errors import Invalid, NotFound
+from carelake.core.errors import Gone, Invalid, NotFound
 from carelake.core.nouns import Noun, ref
 from carelake.core.permit import Permit
+from carelake.lake.maintain import THINNED
 from carelake.lake.query import snapshot_of
 from carelake.vault.workspace import Vault
 
@@ -47,12 +48,14 @@ def tag(permit: Permit, vault: Vault, nouns: Nouns, name: str, snapshot: Noun) -
     """Give a snapshot a name; it is kept then. A name that there is moves to the new snapshot.
 
     Raises:
-        Invalid: ``lake.tag_name``.
+        Invalid: ``lake.tag_name``. Gone: ``lake.expired``.
     """
     if not _NAME.fullmatch(name):
         raise Invalid("lake.tag_name", "A tag's name is a small letter, then small letters, digits, dots or dashes.")
     made = ref("tag", canonical.dump({"account": permit.account, "name": name, "snapshot": snapshot.ref}))
     with vault.database.transaction(permit) as tx:
+        if nouns.get(tx, snapshot.ref).state == THINNED:
+            raise Gone("lake.expired", "That snapshot was let go of by a follower; tag the newest one.")
         for old in nouns.find(tx, "tag", permit.account, name=name):
             nouns.set_state(tx, old.ref, "moved")
         thing = Noun(made, permit.account, "set", permit.act, (snapshot.ref,), {"name": name})
@@ -80,6 +83,7 @@ def _at(permit: Permit, vault: Vault, moment: datetime) -> str:
     query = (
         select(noun.c.ref)
         .where(noun.c.kind == "snapshot", noun.c.account == permit.account, noun.c.at <= iso(moment))
+        .where(noun.c.state != THINNED)
         .order_by(noun.c.number.desc())
         .limit(1)
     )

@@ -6,9 +6,10 @@ What DuckDB hands over is outside of its own memory limit, so it is taken in sma
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event, Thread
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow as pa
 from carelake.core.errors import Unavailable
 from carelake.core.settings import LakeSettings
 
-__all__ = ["in_time", "select"]
+__all__ = ["in_time", "select", "told"]
 
 _BATCH = 2048
 _AGAIN_SECONDS = 0.1
@@ -24,7 +25,12 @@ _KIND = re.compile(r"(?P<kind>[A-Z][A-Za-z ]*) Error: ")
 _NAMES = {"INTERRUPT": "Interrupt", "OutofMemory": "OutOfMemory"}
 
 
-def select(connection: duckdb.DuckDBPyConnection, text: str, limits: LakeSettings) -> pa.Table:
+def select(
+    connection: duckdb.DuckDBPyConnection,
+    text: str,
+    limits: LakeSettings,
+    parameters: Mapping[str, Any] | None = None,
+) -> pa.Table:
     """The rows of a SELECT, in its order.
 
     Raises:
@@ -33,7 +39,8 @@ def select(connection: duckdb.DuckDBPyConnection, text: str, limits: LakeSetting
     """
     with in_time(connection, limits):
         batches, held = [], 0
-        reader = connection.sql(text).to_arrow_reader(_BATCH)
+        found = connection.sql(text) if parameters is None else connection.sql(text, params=dict(parameters))
+        reader = found.to_arrow_reader(_BATCH)
         for batch in reader:
             # A null has no bytes of its own.
             held += max(batch.nbytes, batch.num_rows)
@@ -67,7 +74,7 @@ def in_time(connection: duckdb.DuckDBPyConnection, limits: LakeSettings) -> Iter
     watcher = Thread(target=watch, name="carelake-lake-seconds", daemon=True)
     watcher.start()
     try:
-        with _told():
+        with told():
             yield
     except duckdb.InterruptException:
         if not late.is_set():
@@ -83,7 +90,7 @@ def in_time(connection: duckdb.DuckDBPyConnection, limits: LakeSettings) -> Iter
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """An error in the middle of a result comes as Arrow's: raise it as DuckDB's."""
     try:
         yield

@@ -16,43 +16,32 @@ import pyarrow as pa
 from pyiceberg.catalog import MetastoreCatalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.io import FileIO
-from pyiceberg.io.fsspec import FsspecFileIO
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.locations import load_location_provider
-from pyiceberg.table.metadata import new_table_metadata
+from pyiceberg.table.metadata import TableMetadata, new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from carelake.core.errors import Unsupported
 from carelake.core.permit import Permit
 from carelake.lake.layout import laid
+from carelake.lake.steps import LakeTable
 from carelake.lake.tables import lake_table
+from carelake.lake.zone import zone
 from carelake.vault.database import scope_of
-from carelake.vault.filesystem import VaultFileSystem
 from carelake.vault.workspace import Vault
 
-__all__ = ["VaultCatalog", "VaultFileIO"]
+__all__ = ["VIEW_TABLE", "VaultCatalog"]
+
+VIEW_TABLE = "view."
+"""The name of a materialised view's table begins so; those of resource types are the others."""
 
 _T = lake_table.c
-
-
-class VaultFileIO(FsspecFileIO):  # type: ignore[misc]
-    """pyiceberg's files through one permit's filesystem; it reads and writes nowhere else."""
-
-    def __init__(self, vault: Vault, permit: Permit) -> None:
-        super().__init__({})
-        self._vault_fs = VaultFileSystem(vault.objects, permit)
-
-    def get_fs(self, scheme: str, hostname: str | None = None) -> VaultFileSystem:
-        """The filesystem of the permit, for ``vault://`` alone."""
-        if scheme != "vault":
-            raise Unsupported("lake.scheme", "Lake files live in vault://; another address is not followed.")
-        return self._vault_fs
 
 
 class _Swap(NamedTuple):
@@ -76,8 +65,10 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
         self._epoch = epoch
         self._vault = vault
         self._permit = permit
-        self._io = VaultFileIO(vault, permit)
+        self._zone = zone(vault)
+        self._io = self._zone.file_io(permit)
         self._waiting: list[_Swap] | None = None
+        self._read: dict[str, tuple[str, TableMetadata | None]] = {}
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -93,6 +84,10 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
         for one in self._waiting or ():
             self._swap(tx, one)
         self._waiting = []
+
+    def forget(self, tx: Connection, name: str) -> None:
+        """The table is none any more, with the caller's transaction; its files go with the next upkeep."""
+        tx.execute(delete(lake_table).where(_T.account == self._permit.account, _T.name == name))
 
     # -- what tables need -----------------------------------------------------------------------------------------
 
@@ -113,7 +108,7 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
             buckets: of patients, by which it is laid out from the start (`layout`).
         """
         name = self.table_name_from(identifier)
-        place = f"vault://lake/iceberg/{name}"
+        place = self._zone.address(self._permit, f"iceberg/{name}")
         metadata = new_table_metadata(
             location=place,
             schema=self._convert_schema_if_needed(schema),
@@ -129,7 +124,7 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
             if tx.execute(self._row(name)).first():
                 raise CommitFailedException("The table was made by another writer meanwhile.")
             tx.execute(insert(lake_table).values(account=self._permit.account, name=name, location=at))
-        return Table((self._permit.account, name), metadata, at, self._io, self)
+        return LakeTable((self._permit.account, name), metadata, at, self._io, self)
 
     def load_table(self, identifier: str | Identifier) -> Table:
         """The table as its current metadata says; NoSuchTableError where there is none."""
@@ -138,8 +133,10 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
         while True:
             if location is None:
                 raise NoSuchTableError(f"There is no lake table {name}.")
+            known = self._read.get(name, ("", None))
             try:
-                metadata = FromInputFile.table_metadata(self._io.new_input(location))
+                metadata = known[1] if known[0] == location else None
+                metadata = metadata or FromInputFile.table_metadata(self._io.new_input(location))
             except FileNotFoundError:
                 # Old metadata goes some commits later: then there is newer one.
                 newer = self._location(name)
@@ -147,7 +144,8 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
                     raise
                 location = newer
                 continue
-            return Table((self._permit.account, name), metadata, location, self._io, self)
+            self._read[name] = (location, metadata)
+            return LakeTable((self._permit.account, name), metadata, location, self._io, self)
 
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
@@ -160,6 +158,7 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
         if staged.metadata == table.metadata:
             return CommitTableResponse(metadata=table.metadata, metadata_location=table.metadata_location)
         self._write_metadata(staged.metadata, self._io, staged.metadata_location)
+        self._read[name] = (staged.metadata_location, staged.metadata)
         wanted = _Swap(name, str(table.metadata_location), staged.metadata_location)
         if self._waiting is not None:
             self._waiting.append(wanted)

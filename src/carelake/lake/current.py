@@ -15,7 +15,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.conversions import from_bytes
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo, NotNull
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo, GreaterThan, In, IsNull, NotNull
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -29,10 +29,13 @@ from carelake.lake.engine import run
 from carelake.lake.files import Files
 from carelake.vault.workspace import Vault
 
-__all__ = ["ERASED", "INTERNAL", "Rows", "rows_of"]
+__all__ = ["ERASED", "INTERNAL", "NOBODY", "Rows", "rows_of"]
 
 ERASED = "carelake.erased"
 """Property of a table that rows were taken out of by an erasure."""
+
+NOBODY = ""
+"""Whose resources are in no patient's compartment: no patient has an empty id."""
 
 INTERNAL = frozenset({"seq", "deleted", "replaced_seq"})
 """Key columns that tell versions apart; rows of `current` are without them."""
@@ -60,7 +63,7 @@ class Rows:
     def current(
         self,
         columns: Collection[str] | None = None,
-        patient: str | None = None,
+        patient: str | Collection[str] | None = None,
         *,
         coded: Sequence[str] = (),
     ) -> pa.Table:
@@ -68,7 +71,7 @@ class Rows:
 
         Args:
             columns: top-level columns (`schema.table_schema`), all by default.
-            patient: only those in this patient's compartment.
+            patient: only those in this patient's compartment, or in those of these patients.
             coded: columns of text that are given as dictionaries.
         """
         wanted = [name for name in self._names(columns) if name not in INTERNAL]
@@ -80,7 +83,9 @@ class Rows:
             parts = list(pool.map(lambda file: self._current(file, wanted, patient, coded), files))
         return _together(parts, wanted, self.files)
 
-    def versions(self, columns: Collection[str] | None = None, patient: str | None = None) -> pa.Table:
+    def versions(
+        self, columns: Collection[str] | None = None, patient: str | Collection[str] | None = None
+    ) -> pa.Table:
         """All versions, deletions too, with the columns that tell them apart."""
         wanted = self._names(columns)
         only = _of(patient)
@@ -92,6 +97,12 @@ class Rows:
         only = EqualTo("deleted", True)
         found = _together([self.files.read(f, wanted, only) for f in self._planned(only)], wanted, self.files)
         return found.filter(pc.field("seq") > after).sort_by("seq")
+
+    def changed(self, after: int, columns: Collection[str]) -> Iterator[pa.Table]:
+        """Versions with a seq beyond ``after``, all of them with 0, as they lie in the files: one table for each."""
+        only = GreaterThan("seq", after) if after else AlwaysTrue()
+        for file in self._planned(only):
+            yield self.files.read(file, self._names(columns), only)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -110,7 +121,9 @@ class Rows:
         found = column.combine_chunks().sort()
         return found if isinstance(found, pa.Array) else found.chunk(0)
 
-    def _current(self, file: DataFile, wanted: list[str], patient: str | None, coded: Sequence[str]) -> pa.Table:
+    def _current(
+        self, file: DataFile, wanted: list[str], patient: str | Collection[str] | None, coded: Sequence[str]
+    ) -> pa.Table:
         gone = self._replaced_in(file)
         deletions = self._bounds(file, "deleted")[1] is not False
         helping = ["seq"] * bool(len(gone)) + ["deleted"] * deletions
@@ -138,11 +151,16 @@ class Rows:
         low, high = (found.get(field.field_id) for found in (file.lower_bounds, file.upper_bounds))
         return (None, None) if low is None or high is None else (from_bytes(kind, low), from_bytes(kind, high))
 
-    def _latest(self, wanted: list[str], patient: str | None) -> pa.Table:
+    def _latest(self, wanted: list[str], patient: str | Collection[str] | None) -> pa.Table:
         """As `current`, of a table from before rows told what they replaced."""
         versions = self.versions({*wanted, "id", "seq", "deleted", "patient"})
         found = run(_LATEST, {"versions": versions}, limits=self.limits)
-        return (found if patient is None else found.filter(pc.field("patient") == patient)).select(wanted)
+        if patient is None:
+            return found.select(wanted)
+        if patient == NOBODY:
+            return found.filter(pc.field("patient").is_null()).select(wanted)
+        theirs = pa.array([patient] if isinstance(patient, str) else list(patient), pa.string())
+        return found.filter(pc.field("patient").isin(theirs)).select(wanted)
 
 
 def rows_of(permit: Permit, vault: Vault, resource_type: str, snapshot_id: int) -> Rows:
@@ -166,8 +184,12 @@ def rows_of(permit: Permit, vault: Vault, resource_type: str, snapshot_id: int) 
     return Rows(table, snapshot_id, Files(vault, permit, table.metadata, schema), vault.settings.lake)
 
 
-def _of(patient: str | None) -> BooleanExpression:
-    return AlwaysTrue() if patient is None else EqualTo("patient", patient)
+def _of(patient: str | Collection[str] | None) -> BooleanExpression:
+    if patient is None:
+        return AlwaysTrue()
+    if patient == NOBODY:
+        return IsNull("patient")
+    return EqualTo("patient", patient) if isinstance(patient, str) else In("patient", set(patient))
 
 
 def _together(parts: Sequence[pa.Table], wanted: Sequence[str], files: Files) -> pa.Table:

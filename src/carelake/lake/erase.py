@@ -10,14 +10,15 @@ fails (``lake.concurrent``), and what it wrote is nobody's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.expressions import In
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import Table
@@ -34,19 +35,24 @@ from carelake.lake import rows
 from carelake.lake.catalog import VaultCatalog
 from carelake.lake.engine import connect
 from carelake.lake.feeding import changes_table
-from carelake.lake.files import Files
+from carelake.lake.files import Files, name_of
+from carelake.lake.maintain import nobodys
+from carelake.lake.materialising import empty, fill
 from carelake.lake.rewriting import rewrite
 from carelake.lake.schema import of_arrow
-from carelake.lake.sync import SEQ, moved, position, seq_of, told_of
+from carelake.lake.sync import SEQ, moved, position, seq_of, told_all
 from carelake.lake.tables import lake_table
+from carelake.lake.views.saved import ERASING, KEPT, Saved, all_of, drop
+from carelake.lake.zone import zone
 from carelake.store.feed import Change
 from carelake.vault.workspace import Vault
 
 __all__ = ["Leaving", "erase", "held", "residue"]
 
-_ZONE = "lake"
 _SOME = 10_000
 _MARK = "carelake.erased"
+_TEXTS = re.compile(r"(?<=')[A-Za-z0-9.-]{1,64}(?=')|(?<=Patient/)[A-Za-z0-9.-]{1,64}")
+"""Ids inside of an expression: a text, or the end of a reference."""
 
 
 class Feed(Protocol):
@@ -72,7 +78,7 @@ class Leaving:
 
 def held(permit: Permit, vault: Vault) -> int:
     """How many files of the lake are under a legal hold."""
-    return sum(one.held for one in vault.objects.list(permit, _ZONE))
+    return sum(one.held for one in zone(vault).list(permit))
 
 
 def erase(
@@ -96,12 +102,19 @@ def erase(
     catalog = VaultCatalog(vault, permit)
     told = {"lake_tables": 0, "lake_rows": 0, "lake_rewritten": 0, "lake_files_removed": 0}
     names = [name for _, name in catalog.list_tables()]
-    for number, name in enumerate(names, 1):
-        try:
-            _table(permit, vault, catalog, feed, name, leaving, told, mark)
-        except CommitFailedException:
-            raise _concurrent() from None
-        progress(number, len(names))
+    for one in all_of(permit, vault):
+        if _says(one.view, leaving.patients):
+            drop(permit, vault, one.key)
+    views = [one for one in all_of(permit, vault, KEPT, ERASING) if _concerns(permit, catalog, one, leaving)]
+    try:
+        empty(permit, vault, catalog, views)
+        for number, name in enumerate(names, 1):
+            with suppress(NoSuchTableError):  # a view's, dropped meanwhile
+                _table(permit, vault, catalog, feed, name, leaving, told, mark)
+            progress(number, len(names))
+    except CommitFailedException:
+        raise _concurrent() from None
+    told["lake_files_removed"] += _clear(permit, vault, catalog)
     for last in (False, False, True):
         try:
             _note(permit, vault, nouns, catalog, mark)
@@ -109,7 +122,46 @@ def erase(
         except CommitFailedException:  # a sync moved the position on; what it says is read again
             if last:
                 raise _concurrent() from None
+    fill(permit, vault, nouns, views)
+    for view in views:
+        with suppress(NoSuchTableError):
+            table = catalog.load_table((permit.account, view.table))
+            told["lake_files_removed"] += _sweep(permit, vault, catalog, table, mark)
     return told
+
+
+def _concerns(permit: Permit, catalog: VaultCatalog, view: Saved, leaving: Leaving) -> bool:
+    """Whether a materialised view rests on anything that leaves or is made anew: then all of it is made anew."""
+    if view.state == ERASING:  # an erasure was broken off
+        return True
+    kind = view.definition.resource
+    for name in (kind, view.table):
+        with suppress(NoSuchTableError):
+            table = catalog.load_table((permit.account, name))
+            if table.current_snapshot() is not None and (
+                _theirs(table, leaving, kind) or _matching(table, "seq", sorted(leaving.rewritten.get(kind, ())))
+            ):
+                return True
+    return False
+
+
+def _says(told: Any, patients: Set[str]) -> bool:
+    """Whether a definition names one of the patients: such a view is dropped, as it was about nobody else."""
+    if isinstance(told, Mapping):
+        return any(_says(inner, patients) for inner in told.values())
+    if isinstance(told, Sequence) and not isinstance(told, str):
+        return any(_says(inner, patients) for inner in told)
+    return isinstance(told, str) and not patients.isdisjoint({told, *_TEXTS.findall(told)})
+
+
+def _clear(permit: Permit, vault: Vault, catalog: VaultCatalog) -> int:
+    """Remove what dropped views left; how many files."""
+    gone = nobodys(permit, vault, catalog)
+    with vault.database.transaction(permit):
+        for one in gone:
+            with suppress(NotFound):
+                zone(vault).remove(permit, one.name)
+    return len(gone)
 
 
 def _concurrent() -> Conflict:
@@ -170,7 +222,7 @@ def _sweep(permit: Permit, vault: Vault, catalog: VaultCatalog, table: Table, ma
     """Expire older snapshots, then remove what is not used; `mark` is a commit after which nobody else can use it."""
     snapshot = table.current_snapshot()
     old = [one.snapshot_id for one in table.snapshots() if snapshot and one.snapshot_id != snapshot.snapshot_id]
-    there = {one.name for one in vault.objects.list(permit, _ZONE, _prefix(str(table.name()[-1])))}
+    there = {one.name for one in zone(vault).list(permit, _prefix(str(table.name()[-1])))}
     if not old and there == _used(table):
         return 0
     with table.transaction() as change:
@@ -183,7 +235,7 @@ def _sweep(permit: Permit, vault: Vault, catalog: VaultCatalog, table: Table, ma
         tx.execute(update(lake_table).where(*where).values(previous=None))
         for one in unused:
             with suppress(NotFound):  # what is old goes by itself at some commits
-                vault.objects.remove(permit, _ZONE, one)
+                zone(vault).remove(permit, one)
         permit.log.count(lake_files_removed=len(unused))
     return len(unused)
 
@@ -200,7 +252,7 @@ def _used(table: Table) -> set[str]:
         for manifest in snapshot.manifests(table.io):
             files.add(manifest.manifest_path)
             files.update(one.data_file.file_path for one in manifest.fetch_manifest_entry(table.io))
-    return {name.partition("://")[2].partition("/")[2] for name in files}
+    return {name_of(path) for path in files}
 
 
 def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog, mark: str) -> None:
@@ -208,18 +260,18 @@ def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog, mar
     seq, before = position(permit, vault)
     if not before:
         return
-    tables = {name: told_of(catalog.load_table((account, name))) for account, name in catalog.list_tables()}
+    parts = told_all(catalog)
     content: Mapping[str, Any] = {
         "workspace": vault.settings.workspace,
         "account": permit.account,
         "seq": seq,
-        "tables": {name: told["rows"] for name, told in tables.items()},
+        "tables": {name: told["rows"] for name, told in parts["tables"].items()},
         "erasure": mark,
     }
     name = ref("snapshot", canonical.dump(content))
     if name == before:
         return
-    made = Noun(name, permit.account, "committed", permit.act, (before,), {"seq": seq, "tables": tables})
+    made = Noun(name, permit.account, "committed", permit.act, (before,), {"seq": seq, **parts})
     with vault.database.transaction(permit) as tx:
         nouns.write(tx, made)
         moved(tx, permit.account, seq, name, since=seq, of=before)
@@ -238,10 +290,11 @@ def residue(
     catalog = VaultCatalog(vault, permit)
     wanted = pa.array(sorted(gone.resources), pa.string())
     names = catalog.list_tables()
-    count = 0
+    count = len(nobodys(permit, vault, catalog))
+    count += sum(_says(one.view, leaving.patients) for one in all_of(permit, vault))
     for number, (_, name) in enumerate(names, 1):
         table = catalog.load_table((permit.account, name))
-        count += len({one.name for one in vault.objects.list(permit, _ZONE, _prefix(name))} - _used(table))
+        count += len({one.name for one in zone(vault).list(permit, _prefix(name))} - _used(table))
         if table.current_snapshot() is not None:
             count += len(_theirs(table, leaving, name))
             files = Files(vault, permit, table.metadata)

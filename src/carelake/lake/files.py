@@ -27,18 +27,18 @@ from pyiceberg.types import PrimitiveType
 from carelake.core.permit import Permit
 from carelake.lake.layout import STATISTICS, buckets
 from carelake.lake.rows import conform
+from carelake.lake.zone import zone
 from carelake.vault.workspace import Vault
 
 __all__ = ["Files", "Written", "name_of"]
 
-_ZONE = "lake"
 _ROWS_OF_A_GROUP = 64_000
 _LEVEL = 1
 
 
 def name_of(path: str) -> str:
-    """The object's name in the lake zone."""
-    return path.removeprefix(f"vault://{_ZONE}/")
+    """The file's name in the lake's zone, out of its address."""
+    return "iceberg/" + path.rpartition("/iceberg/")[2]
 
 
 class Written(NamedTuple):
@@ -60,6 +60,7 @@ class Files:
 
     def __init__(self, vault: Vault, permit: Permit, metadata: TableMetadata, schema: Schema | None = None) -> None:
         self._vault = vault
+        self._zone = zone(vault)
         self._permit = permit
         self._metadata = metadata
         self.schema = schema or metadata.schema()
@@ -93,7 +94,7 @@ class Files:
     def put(self, made: Written) -> DataFile:
         """Keep a file; it belongs to no table before a commit says so."""
         path = f"{self._metadata.location}/data/{self._vault.ids.new()}.parquet"
-        self._vault.objects.put(self._permit, _ZONE, name_of(path), made.data)
+        self._zone.put(self._permit, name_of(path), made.data)
         file: DataFile = DataFile.from_args(
             content=DataFileContent.DATA,
             file_path=path,
@@ -149,7 +150,7 @@ class Files:
         wanted = [field for field in self.arrow if columns is None or field.name in columns]
         options = ds.ParquetReadOptions(dictionary_columns=list(coded))
         shape = ds.ParquetFileFormat(read_options=options, pre_buffer=True)
-        with self._vault.objects.open(self._permit, _ZONE, name_of(file.file_path)) as source:
+        with self._zone.open(self._permit, name_of(file.file_path)) as source:
             fragment = shape.make_fragment(source)
             have = set(fragment.physical_schema.names)
             condition = (

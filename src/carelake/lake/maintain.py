@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.update.snapshot import ExpireSnapshots
@@ -27,18 +27,21 @@ from carelake.core.clock import instant, iso
 from carelake.core.errors import Conflict, NotFound
 from carelake.core.nouns import Noun, ref
 from carelake.core.permit import Permit
-from carelake.lake.catalog import VaultCatalog
+from carelake.lake.catalog import VIEW_TABLE, VaultCatalog
 from carelake.lake.changing import change
 from carelake.lake.files import Files, name_of
 from carelake.lake.layout import ROWS_OF_A_BUCKET, bucketed, bucketed_spec, buckets, lay, tray_spec
 from carelake.lake.rewriting import is_old, relay
-from carelake.lake.sync import SEQ, moved, position, seq_of, told_of
+from carelake.lake.sync import SEQ, moved, position, seq_of, told_all
+from carelake.lake.zone import Entry, zone
 from carelake.vault.database import scope_of
 from carelake.vault.workspace import Vault
 
-__all__ = ["Upkeep", "maintain", "used"]
+__all__ = ["THINNED", "Upkeep", "maintain", "needed", "nobodys", "sources", "tidy", "used"]
 
-_ZONE = "lake"
+THINNED = "thinned"
+"""State of a snapshot's noun whose tables are kept no longer, since a later one of the same hour is (`thinning`)."""
+
 _EXPIRED = "carelake.expired"
 """Property of a table: when snapshots were last expired, so that their files can go after a time of grace."""
 _STEP_BYTES = 64 << 20
@@ -47,6 +50,8 @@ _FULL_BYTES = 32 << 20
 """A file of a bucket that is as large is left as it is; a step takes two that are smaller."""
 _SMALL_FILES = 4
 """So many small files of a bucket are merged."""
+_TRAY_FILES = 32
+"""So many files of a tray are merged beside a follower, which adds one with each of its flushes."""
 
 
 @dataclass(slots=True)
@@ -93,8 +98,10 @@ def maintain(
     names = [name for _, name in work.catalog.list_tables()]
     try:
         for number, name in enumerate(names, 1):
-            work.table(name)
+            with suppress(NoSuchTableError):  # a view's, dropped meanwhile
+                work.table(name)
             progress(number, len(names))
+        work.dropped()
         work.done.snapshot_ref = _note(permit, vault, nouns, work.catalog)
     except CommitFailedException:
         raise Conflict(
@@ -102,6 +109,27 @@ def maintain(
         ) from None
     permit.log.count(lake_files_merged=work.done.merged, lake_files_removed=work.done.removed)
     return work.done
+
+
+def tidy(permit: Permit, vault: Vault, nouns: Nouns, names: Iterable[str], most: int) -> int:
+    """Of these tables merge what many small flushes left, in at most so many steps; how many it were.
+
+    A table's snapshot with the merged files is named by the next flush. Files of a bucket go together with those of
+    about their size, so that a row is written anew a few times only, however many flushes come.
+
+    Raises:
+        CommitFailedException: a sync or an erasure came in between.
+    """
+    with vault.database.reading(permit) as tx:
+        epoch = scope_of(tx).epoch
+    work = _Work(permit, vault, VaultCatalog(vault, permit, epoch=epoch), nouns)
+    steps = 0
+    for name in names:
+        table = work.catalog.load_table((permit.account, name))
+        while steps < most and (step := _scattered(table, vault.settings.lake.buckets))[0]:
+            table = work._merge(table, *step)
+            steps += 1
+    return steps
 
 
 class _Work:
@@ -130,6 +158,15 @@ class _Work:
         told = dict(zip(("merged", "made", "expired", "removed"), map(int.__sub__, after, before), strict=True))
         if any(told.values()):
             self.done.by_table[name] = told
+
+    def dropped(self) -> None:
+        """Files of views' tables that are no more, after a time of grace: somebody may read them still."""
+        edge = self.vault.clock.now() - timedelta(seconds=self.vault.settings.lake.grace_seconds)
+        for one in nobodys(self.permit, self.vault, self.catalog):
+            if instant(one.created) < edge:
+                with suppress(NotFound):
+                    zone(self.vault).remove(self.permit, one.name)
+                    self.done.removed += 1
 
     def _merge(self, table: Table, files: list[DataFile], to_buckets: bool) -> Table:
         """These files as one for each bucket that they have rows of, or as one in the tray."""
@@ -166,7 +203,7 @@ class _Work:
         since = self.vault.clock.now() - timedelta(days=self.vault.settings.lake.keep_days)
         newest = position(self.permit, self.vault)[1]
         with self.vault.database.reading(self.permit) as tx:
-            return _needed(tx, self.nouns, self.permit.account, since, newest)
+            return needed(tx, self.nouns, self.permit.account, since, newest)
 
     def _rested(self, table: Table) -> bool:
         said = table.properties.get(_EXPIRED)
@@ -179,12 +216,12 @@ class _Work:
             return
         edge = self.vault.clock.now() - timedelta(seconds=self.vault.settings.lake.grace_seconds)
         # Listed before the table is read again: what comes meanwhile is in no list.
-        there = self.vault.objects.list(self.permit, _ZONE, f"iceberg/{name}/")
+        there = zone(self.vault).list(self.permit, f"iceberg/{name}/")
         needed = used(self.catalog.load_table(table.name()))
         for one in there:
             if one.name not in needed and instant(one.created) < edge:
                 with suppress(NotFound):
-                    self.vault.objects.remove(self.permit, _ZONE, one.name)
+                    zone(self.vault).remove(self.permit, one.name)
                     self.done.removed += 1
 
 
@@ -211,6 +248,25 @@ def _mergeable(table: Table, count: int) -> tuple[list[DataFile], bool]:
     return some, bool(buckets(specs[group[0].spec_id]))
 
 
+def _scattered(table: Table, count: int) -> tuple[list[DataFile], bool]:
+    """As `_mergeable`, of a table that a follower writes."""
+    specs = table.metadata.specs()
+    if table.current_snapshot() is None or buckets(table.metadata.spec()) != count:
+        return [], False
+    files = [task.file for task in table.scan().plan_files()]
+    tray = [one for one in files if not buckets(specs[one.spec_id])]
+    full = sum(one.record_count for one in tray) >= count * ROWS_OF_A_BUCKET
+    if full or len(tray) >= _TRAY_FILES:
+        return _as_much(sorted(tray, key=lambda one: one.file_size_in_bytes)), full
+    places: dict[Any, list[DataFile]] = {}
+    for one in files:
+        if buckets(specs[one.spec_id]) and one.file_size_in_bytes < _FULL_BYTES:
+            size = one.file_size_in_bytes.bit_length() // 2
+            places.setdefault((one.spec_id, *one.partition, size), []).append(one)
+    group = next((some for some in places.values() if len(some) >= _SMALL_FILES), [])
+    return _as_much(group), True
+
+
 def _as_much(files: Iterable[DataFile]) -> list[DataFile]:
     taken: list[DataFile] = []
     held = 0
@@ -220,6 +276,13 @@ def _as_much(files: Iterable[DataFile]) -> list[DataFile]:
             break
         taken.append(one)
     return taken
+
+
+def nobodys(permit: Permit, vault: Vault, catalog: VaultCatalog) -> list[Entry]:
+    """Files of views' tables that are no more."""
+    listed = zone(vault).list(permit, f"iceberg/{VIEW_TABLE}")
+    there = {name for _, name in catalog.list_tables()}  # after the files: what comes meanwhile is in no list
+    return [one for one in listed if one.name.split("/")[1] not in there]
 
 
 def used(table: Table) -> set[str]:
@@ -233,22 +296,29 @@ def used(table: Table) -> set[str]:
     return {name_of(path) for path in files}
 
 
-def _needed(tx: Any, nouns: Nouns, account: str, since: datetime, newest: str) -> set[str]:
+def needed(tx: Any, nouns: Nouns, account: str, since: datetime, newest: str) -> set[str]:
     """Iceberg snapshots that stay: of the newest, of young ones, and of those that something was made from."""
-    young = select(noun.c.ref).where(noun.c.kind == "snapshot", noun.c.account == account, noun.c.at >= iso(since))
+    young = select(noun.c.ref).where(
+        noun.c.kind == "snapshot", noun.c.account == account, noun.c.at >= iso(since), noun.c.state != THINNED
+    )
+    found: set[str] = set()
+    for one in sorted({newest, *tx.execute(young).scalars(), *sources(tx, account)}):
+        with suppress(NotFound):
+            body = nouns.get(tx, one).body
+            found.update(told["snapshot"] for kind in ("tables", "views") for told in body.get(kind, {}).values())
+    return found
+
+
+def sources(tx: Any, account: str) -> set[str]:
+    """Refs of snapshots that something was made from, or that have a name."""
     made = noun.alias("made")
-    sources = (
+    query = (
         select(noun_from.c.source)
         .join(made, made.c.ref == noun_from.c.ref)
         .where(made.c.account == account, made.c.kind != "snapshot", noun_from.c.source.like("snapshot:%"))
         .where(made.c.state != "moved")  # a tag that names another one now
     )
-    refs = {newest, *tx.execute(young).scalars(), *tx.execute(sources.distinct()).scalars()}
-    found: set[str] = set()
-    for one in sorted(refs):
-        with suppress(NotFound):
-            found.update(told["snapshot"] for told in nouns.get(tx, one).body["tables"].values())
-    return found
+    return set(tx.execute(query.distinct()).scalars())
 
 
 def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog) -> str:
@@ -256,18 +326,18 @@ def _note(permit: Permit, vault: Vault, nouns: Nouns, catalog: VaultCatalog) -> 
     seq, before = position(permit, vault)
     if not before:
         return ""
-    tables = {name: told_of(catalog.load_table((account, name))) for account, name in catalog.list_tables()}
+    parts = told_all(catalog)
     with vault.database.transaction(permit) as tx:
-        if nouns.get(tx, before).body["tables"] == tables:
+        if nouns.get(tx, before).body == {"seq": seq, **parts}:
             return before
         content = {
             "workspace": vault.settings.workspace,
             "account": permit.account,
             "seq": seq,
-            "tables": {name: told["snapshot"] for name, told in tables.items()},
+            **{kind: {name: told["snapshot"] for name, told in some.items()} for kind, some in parts.items()},
         }
         name = ref("snapshot", canonical.dump(content))
-        made = Noun(name, permit.account, "committed", permit.act, (before,), {"seq": seq, "tables": tables})
+        made = Noun(name, permit.account, "committed", permit.act, (before,), {"seq": seq, **parts})
         nouns.write(tx, made)
         moved(tx, permit.account, seq, name, since=seq, of=before)
         permit.log.wrote(name)

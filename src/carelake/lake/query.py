@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, cast
 
 import duckdb
 import msgspec
@@ -14,30 +14,25 @@ import pyarrow as pa
 from sqlalchemy import Connection
 
 from carelake.audit.nouns import Nouns
-from carelake.core.errors import Invalid, NotFound, Refused
+from carelake.core.errors import Invalid, NotFound
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.lake import bounded
-from carelake.lake.current import INTERNAL, Rows, rows_of
+from carelake.lake import bounded, statement
+from carelake.lake.cells import counted
 from carelake.lake.engine import connect
-from carelake.lake.flat import View, names, project, run_view, view
-from carelake.lake.schema import KEYS, column_of
+from carelake.lake.flat import names, view
+from carelake.lake.instead import Instead
+from carelake.lake.relations import DEIDENTIFIED, DELETIONS, Asked, check_rows, deletions_of, find, flat, in_sight
+from carelake.lake.seen import Whose, within
+from carelake.lake.sight import sight_of
+from carelake.lake.statement import Relation, not_there
 from carelake.lake.sync import position
-from carelake.store.scopes import owner_of
 from carelake.vault.workspace import Vault
 
-__all__ = ["DELETIONS", "current", "deletions", "snapshot_of", "sql", "versions", "views"]
+__all__ = ["DELETIONS", "current", "deletions", "prepared", "snapshot_of", "sql", "versions", "views"]
 
-_MAX_SQL = 100_000
 _WORD = re.compile(r"\w+")
-_ABOUT_COLUMNS = frozenset({"describe", "summarize", "show", "pivot", "unpivot"})
-DELETIONS = pa.schema(
-    [
-        pa.field("type", pa.string()),
-        *(KEYS.field(name) for name in ("id", "version", "last_updated", "patient", "seq")),
-    ]
-)
-"""Columns of `deletions`."""
+_ABOUT_COLUMNS = frozenset({"pivot", "unpivot"})
 
 
 def snapshot_of(permit: Permit, vault: Vault, nouns: Nouns, ref: str | None = None) -> Noun:
@@ -68,17 +63,17 @@ def current(
     resource_type: str,
     *,
     columns: Sequence[str] | None = None,
-    patient: str | None = None,
+    patient: Whose = None,
 ) -> pa.Table | None:
     """The current, not deleted resources of a type as of a snapshot, or None where the lake has none of the type.
 
     Args:
         columns: top-level columns (`schema.table_schema`); all by default, ``id`` always.
-        patient: only those in this patient's compartment.
+        patient: only those in this patient's compartment, or in those of these patients.
     """
-    patient = _compartment(permit, patient)
-    found = _rows(permit, vault, snapshot, resource_type)
-    return None if found is None else found.current(None if columns is None else {*columns, "id"}, patient)
+    found = in_sight(permit, vault, snapshot, resource_type)
+    whose = within(sight_of(permit), patient)
+    return None if found is None else found.current(None if columns is None else {*columns, "id"}, whose)
 
 
 def versions(
@@ -88,37 +83,21 @@ def versions(
     resource_type: str,
     *,
     columns: Sequence[str] | None = None,
-    patient: str | None = None,
+    patient: Whose = None,
 ) -> pa.Table | None:
     """All versions of a type up to a snapshot, deletions too; otherwise as `current`."""
-    patient = _compartment(permit, patient)
-    found = _rows(permit, vault, snapshot, resource_type)
-    return None if found is None else found.versions(columns, patient)
+    found = in_sight(permit, vault, snapshot, resource_type)
+    whose = within(sight_of(permit), patient)
+    return None if found is None else found.versions(columns, whose)
 
 
 def deletions(permit: Permit, vault: Vault, snapshot: Noun, after: int = 0) -> pa.Table:
-    """The deletes feed: type, id, version, last_updated, patient and seq of each deletion beyond a seq, in order."""
-    if _compartment(permit, None) is not None:
-        raise Refused("lake.scope", "The deletes feed is of the whole account; the permit is scoped to one patient.")
-    parts = []
-    for name in sorted(snapshot.body["tables"]):
-        if (found := _rows(permit, vault, snapshot, name)) is not None:
-            told = found.deleted(after)
-            parts.append(told.add_column(0, "type", pa.array([name] * len(told), pa.string())))
-    return pa.concat_tables(parts).sort_by("seq") if parts else DELETIONS.empty_table()
+    """The deletes feed: type, id, version, last_updated, patient and seq of each deletion beyond a seq, in order.
 
-
-def _rows(permit: Permit, vault: Vault, snapshot: Noun, resource_type: str) -> Rows | None:
-    told = snapshot.body["tables"].get(resource_type)
-    return rows_of(permit, vault, resource_type, int(told["snapshot"])) if told and told["snapshot"] else None
-
-
-def _compartment(permit: Permit, patient: str | None) -> str | None:
-    """The patient that both the scope and the question allow; an unknown scope denies (decision D10)."""
-    scoped = owner_of(permit)
-    if scoped is not None and patient not in (None, scoped):
-        raise Refused("lake.scope", "The permit is scoped to another patient's compartment.")
-    return scoped or patient
+    Raises:
+        Refused: ``lake.scope``, for a permit that shows less than the whole account.
+    """
+    return deletions_of(permit, vault, snapshot, after)
 
 
 def views(
@@ -139,17 +118,8 @@ def views(
         NotFound: ``lake.no_such_view``.
     """
     wanted = [view(name) for name in (only or names())]
-    made: dict[str, pa.Table] = {}
-    for each in wanted:
-        resources = _resources(permit, vault, snapshot, each, patient)
-        made[each.name] = run_view(each, resources, limits=vault.settings.lake)
-    return made
-
-
-def _resources(permit: Permit, vault: Vault, snapshot: Noun, wanted: View, patient: str | None) -> pa.Table:
-    columns = [column_of(name) for name in wanted.record.fields]
-    found = current(permit, vault, snapshot, wanted.resource, columns=columns, patient=patient)
-    return wanted.reads.empty_table() if found is None else project(found, wanted)
+    check_rows(permit)
+    return {each.name: flat(permit, vault, snapshot, each, patient) for each in wanted}
 
 
 def sql(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> pa.Table:
@@ -162,24 +132,74 @@ def sql(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> pa.Table:
         Invalid: ``lake.sql``, when it is not one SELECT or DuckDB refuses it; the text is not repeated.
         Unavailable: ``lake.memory``, ``lake.too_large``, ``lake.too_long``.
     """
-    if len(text) > _MAX_SQL:
-        raise Invalid("lake.sql", "The statement is too long.")
-    with connect(vault.settings.lake) as connection, _refusals():
-        statements = connection.extract_statements(text)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise Invalid("lake.sql", "Expected one SELECT over the views; nothing else is run here.")
-        if mentioned := _mentioned(text):
-            for name, view_rows in views(permit, vault, snapshot, mentioned).items():
-                connection.register(name, view_rows)
-        asked = _tables(permit, vault, snapshot, text)
-        for name, table in asked.items():
-            connection.register(name, table.schema.empty_table())
-        with bounded.in_time(connection, vault.settings.lake):
-            needed = _needed(connection, text) if asked else None
-        for name, table in asked.items():
-            connection.unregister(name)
-            connection.register(name, table.read(_of(table.schema, needed)))
+    with prepared(permit, vault, snapshot, text) as connection:
         return bounded.select(connection, text, vault.settings.lake)
+
+
+@contextmanager
+def prepared(
+    permit: Permit,
+    vault: Vault,
+    snapshot: Noun,
+    text: str,
+    parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+    *,
+    relations: Mapping[str, pa.Table] | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of its own in which that one SELECT may be run: it has what the statement reads and nothing else.
+
+    Args:
+        parameters: values that the statement will be run with, see `cursor.running`.
+        relations: all that the statement may read, by name, in place of the lake's views and tables.
+
+    Raises:
+        Invalid: ``lake.sql``; also for what DuckDB refuses inside the block. Unavailable: ``lake.memory``.
+    """
+    said = statement.read(text)
+    with connect(vault.settings.lake) as connection, _refusals():
+        if relations is not None:
+            _only(said, permit, relations)
+            for name, table in relations.items():
+                connection.register(name, table)
+            yield connection
+            return
+        asked = {one: _found(permit, vault, snapshot, one) for one in said.relations}
+        shown = counted(said, asked, vault.settings.lake.k) if sight_of(permit).cells else text
+        _register(connection, {one: table.schema.empty_table() for one, table in asked.items()})
+        # Before a row is read: a refusal takes as long whatever there is, and whatever of it may be seen.
+        planned = bool(asked) if not sight_of(permit).whole else any(table.base for table in asked.values())
+        with bounded.in_time(connection, vault.settings.lake):
+            needed = _needed(connection, shown, parameters) if planned else None
+        _register(connection, {one: table.read(_of(table, needed)) for one, table in asked.items()})
+        yield connection if shown == text else cast(duckdb.DuckDBPyConnection, Instead(connection, text, shown))
+
+
+def _found(permit: Permit, vault: Vault, snapshot: Noun, wanted: Relation) -> Asked:
+    found = find(permit, vault, snapshot, wanted) or _saved(permit, vault, snapshot, wanted)
+    if found is None:
+        raise not_there()
+    return found
+
+
+def _only(said: statement.Statement, permit: Permit, given: Mapping[str, pa.Table]) -> None:
+    """Let pass a statement that reads what it was given; who sees counts alone is given nothing."""
+    known = {Relation("", name.lower()) for name in given}
+    if sight_of(permit).cells or not said.relations <= known:
+        raise not_there()
+
+
+def _register(connection: duckdb.DuckDBPyConnection, tables: Mapping[Relation, pa.Table]) -> None:
+    """Under their names; a second time in the place of what was there."""
+    for one, table in tables.items():
+        # A relation may be read by two names, and one of them is of a schema.
+        name = f"{one.schema}/{one.name}" if one.schema else one.name
+        connection.unregister(name)
+        connection.register(name, table)
+        if one.schema == DEIDENTIFIED:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {DEIDENTIFIED}")
+            connection.execute(f'CREATE OR REPLACE VIEW {DEIDENTIFIED}."{one.name}" AS FROM "{name}"')
+        elif one.schema:
+            connection.execute(f'CREATE OR REPLACE VIEW "{one.name}" AS FROM "{name}"')
 
 
 @contextmanager
@@ -193,51 +213,32 @@ def _refusals() -> Iterator[None]:
         raise Invalid("lake.sql", f"DuckDB refused the statement ({kind} error).") from None
 
 
-def _mentioned(text: str) -> list[str]:
-    """The views that the text may read: reading the others would be work for nothing."""
-    low = text.lower()
-    return [name for name in names() if name in low]
+def _of(table: Asked, needed: frozenset[str] | None) -> frozenset[str] | None:
+    return None if needed is None else frozenset(name for name in table.schema.names if name.lower() in needed)
 
 
-def _of(schema: pa.Schema, needed: frozenset[str] | None) -> frozenset[str] | None:
-    return None if needed is None else frozenset(name for name in schema.names if name.lower() in needed)
+def _saved(permit: Permit, vault: Vault, snapshot: Noun, wanted: Relation) -> Asked | None:
+    """A saved view of that name: what is kept of it where that may be read, else computed."""
+    from carelake.lake import materialised  # which reads by this module
+    from carelake.lake.views.saved import all_of
 
+    if wanted.schema == DEIDENTIFIED or sight_of(permit).cells:
+        return None
 
-class _Asked(NamedTuple):
-    """A table that a statement names.
+    def read(view: Any, columns: Collection[str] | None) -> pa.Table:
+        return materialised.of_saved(permit, vault, snapshot, view, columns=columns).rows
 
-    Attributes:
-        read: its rows with the columns that are given, or all.
-    """
-
-    schema: pa.Schema
-    read: Callable[[frozenset[str] | None], pa.Table]
-
-
-def _tables(permit: Permit, vault: Vault, snapshot: Noun, text: str) -> dict[str, _Asked]:
-    words = _words(text)
-    patient = _compartment(permit, None)
-    found: dict[str, _Asked] = {}
-    for name in snapshot.body["tables"]:
-        if not words & {name.lower(), f"{name.lower()}_history"}:
-            continue
-        rows = _rows(permit, vault, snapshot, name)
-        if rows is None:
-            continue
-        whole = rows.files.arrow
-        shown = pa.schema([field for field in whole if field.name not in INTERNAL])
-        found[name] = _Asked(shown, partial(rows.current, patient=patient))
-        found[f"{name}_history"] = _Asked(whole, partial(rows.versions, patient=patient))
-    if "deletions" in words:
-        found["deletions"] = _Asked(DELETIONS, lambda _: deletions(permit, vault, snapshot))
-    return {name: one for name, one in found.items() if name.lower() in words}
+    named = all_of(permit, vault, among={wanted.name})
+    return next((Asked(materialised.schema(one), partial(read, one)) for one in named), None)
 
 
 def _words(text: str) -> set[str]:
     return {word.lower() for word in _WORD.findall(text)}
 
 
-def _needed(connection: duckdb.DuckDBPyConnection, text: str) -> frozenset[str] | None:
+def _needed(
+    connection: duckdb.DuckDBPyConnection, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None
+) -> frozenset[str] | None:
     """Names, in small letters, of the columns that a statement reads; None for all.
 
     As its plan over empty tables tells them, and each that the text names: a superset does no harm, and
@@ -247,7 +248,7 @@ def _needed(connection: duckdb.DuckDBPyConnection, text: str) -> frozenset[str] 
     if words & _ABOUT_COLUMNS:
         return None
     found: set[str] = set()
-    waiting = msgspec.json.decode(connection.execute(f"EXPLAIN (FORMAT json) {text}").fetchall()[0][1])
+    waiting = msgspec.json.decode(connection.execute(f"EXPLAIN (FORMAT json) {text}", parameters).fetchall()[0][1])
     while waiting:
         node = waiting.pop()
         if node.get("name", "").strip() == "EMPTY_RESULT":

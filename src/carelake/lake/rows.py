@@ -4,12 +4,15 @@ A double loses the digits of ``1.10``, so before parsing each number gets a neig
 (``"value":1.10`` becomes ``"value":1.10,"value_text":"1.10"``); in parts that stay JSON text the neighbour is folded
 back afterwards. Both are one regular expression over canonical bytes, where a quote inside a text is always escaped
 and so never looks like a name. Which elements occur is read from the distinct skeletons of a batch (the JSON with its
-values blanked), since a batch of one type has few.
+values blanked), since a batch of one type has few. That costs more than the parsing does: so where most elements are
+known, those are parsed, and names are counted in the columns and in the JSON, which is cheap; only where some are
+missing the skeletons are looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -21,6 +24,7 @@ from carelake.core import canonical
 from carelake.core.errors import Corrupt
 from carelake.lake.moments import TIME_MACROS
 from carelake.lake.schema import (
+    NOT_STORED,
     TEXT_OF,
     Leaf,
     Listed,
@@ -28,12 +32,13 @@ from carelake.lake.schema import (
     Record,
     arrow_type,
     column_of,
+    merge,
     occurring,
     structure,
     table_schema,
 )
 
-__all__ = ["CHANGES", "conform", "elements_sql", "occurs", "restore", "rows", "typed"]
+__all__ = ["CHANGES", "CODES", "conform", "elements_sql", "known", "occurs", "restore", "rows", "typed"]
 
 CHANGES = pa.schema(
     [
@@ -53,10 +58,16 @@ _NUMBER = r"-?[0-9][0-9.eE+-]*"
 _DOUBLED = rf"""regexp_replace(body, '"([A-Za-z]+)":({_NUMBER})', '"\1":\2,"\1{TEXT_OF}":"\2"', 'g')"""
 # With its key: a text in a list may itself be a colon.
 _SKELETON = rf"""regexp_replace(body, '"([A-Za-z_]+)":(?:"(?:[^"\\]|\\.)*"|{_NUMBER})', '"\1":0', 'g')"""
+_NAME = '":'
+_NAMES = r'[{,]"[A-Za-z_0-9]+":'
+"""Neither a text nor the end of one: a quote inside is escaped, and none of what closes a text is a letter."""
 _UNDOUBLE = rf'"([A-Za-z]+)":{_NUMBER},"[A-Za-z]+{TEXT_OF}":"({_NUMBER})"'
 
+_SAMPLE = 1_000
+_Counting = Callable[[pa.Array | pa.ChunkedArray], pa.Array | pa.ChunkedArray]
+
 # Where a resource says what it is about and when it happened: the first of these that it has.
-_CODES = ("code", "medicationCodeableConcept", "vaccineCode", "type", "class", "category")
+CODES = ("code", "medicationCodeableConcept", "vaccineCode", "type", "class", "category")
 _TIMES = (
     "effectiveDateTime",
     "effectivePeriod.start",
@@ -111,6 +122,59 @@ def rows(connection: duckdb.DuckDBPyConnection, record: Record, changes: pa.Tabl
     return pa.table([columns[field.name] for field in schema], schema=schema)
 
 
+def known(
+    connection: duckdb.DuckDBPyConnection, resource_type: str, record: Record | None, changes: pa.Table
+) -> tuple[Record, pa.Table]:
+    """As `occurs` and `rows`, where most elements are known.
+
+    Args:
+        record: elements that are known to occur; None for none.
+
+    Returns:
+        The elements that are known now, and the rows.
+    """
+    if record is None:
+        record = occurs(connection, resource_type, changes.slice(0, _SAMPLE))
+    made = rows(connection, record, changes)
+    if not _all_told(record, made, changes):
+        found = merge(record, occurs(connection, resource_type, changes))
+        if found != record:
+            record, made = found, rows(connection, found, changes)
+    return record, made
+
+
+def _all_told(record: Record, made: pa.Table, changes: pa.Table) -> bool:
+    """Whether the rows have every name of the JSON that they were made from.
+
+    Rows never have more. Counted the quick way, JSON may seem to have more (a text with ``":`` inside), never fewer.
+    """
+    there = [(made.column(column_of(name)), node) for name, node in record.fields.items()]
+    count: _Counting
+    for count in (partial(pc.count_substring, pattern=_NAME), partial(pc.count_substring_regex, pattern=_NAMES)):
+        deleted = pc.sum(changes.column("deleted")).as_py() or 0
+        want = (pc.sum(count(changes.column("body"))).as_py() or 0) - len(NOT_STORED) * (len(changes) - deleted)
+        if sum(_names(_joined(column), node, count) for column, node in there) == want:
+            return True
+    return False
+
+
+def _names(array: pa.Array, node: Node, count: _Counting) -> int:
+    """How many names the JSON of these values has, their own among them."""
+    found: int = len(array) - array.null_count
+    if found:
+        found += _inside(array, node, count)
+    return found
+
+
+def _inside(array: pa.Array, node: Node, count: _Counting) -> int:
+    if isinstance(node, Leaf):
+        return (pc.sum(count(array)).as_py() or 0) if node.kind == "json" else 0
+    if isinstance(node, Listed):
+        return _inside(array.flatten(), node.item, count)
+    parts = dict(zip((one.name for one in array.type), array.flatten(), strict=True))
+    return sum(_names(parts[name], part, count) for name, part in node.fields.items())
+
+
 def _parse(connection: duckdb.DuckDBPyConnection, record: Record, bodies: pa.Table) -> pa.Table:
     """The elements of ``record`` out of a table with a column ``body``, as columns under their JSON names."""
     if not record.fields:
@@ -127,7 +191,14 @@ def _parse(connection: duckdb.DuckDBPyConnection, record: Record, bodies: pa.Tab
 def elements_sql(record: Record) -> str:
     """The statement that reads the elements of ``record`` from ``bodies (body)``; `typed` completes its answer."""
     told = canonical.dump(structure(record)).decode().replace("'", "''")
-    return f"SELECT unnest(from_json({_DOUBLED}, '{told}')) FROM bodies"
+    return f"SELECT unnest(from_json({_DOUBLED if _with_digits(record) else 'body'}, '{told}')) FROM bodies"
+
+
+def _with_digits(node: Node) -> bool:
+    """Whether it has a place for numbers that must keep their digits."""
+    if isinstance(node, Leaf):
+        return node.kind in ("decimal", "json")
+    return _with_digits(node.item) if isinstance(node, Listed) else any(map(_with_digits, node.fields.values()))
 
 
 def typed(record: Record, table: pa.Table, fields: pa.StructType | None = None) -> pa.Table:
@@ -165,7 +236,7 @@ def _mask(array: pa.Array) -> pa.Array | None:
 
 
 def _primary(connection: duckdb.DuckDBPyConnection, record: Record, parsed: pa.Table) -> dict[str, pa.ChunkedArray]:
-    codes = [pair for name in _CODES for pair in _coding(record, name)]
+    codes = [pair for name in CODES for pair in _coding(record, name)]
     times = [f"moment({_quoted(path)})" for path in _TIMES if _has(record, path)]
     whole = parsed.append_column("_n", pa.nulls(len(parsed)))
     connection.register("parsed", whole)

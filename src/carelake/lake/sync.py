@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,14 +41,26 @@ from carelake.lake.layout import PROPERTIES, ROWS_OF_A_BUCKET, bucketed, buckete
 from carelake.lake.rewriting import is_old, relay
 from carelake.lake.schema import KEYS, Record, merge, of_arrow, table_schema
 from carelake.lake.tables import lake_position, lake_table
+from carelake.lake.told import SEQ, parted, seq_of, told_all, told_of
+from carelake.lake.zone import zone
 from carelake.store.scopes import owner_of
 from carelake.vault.database import scope_of
 from carelake.vault.workspace import Vault
 
-__all__ = ["SEQ", "Feed", "SyncReport", "Told", "moved", "position", "seq_of", "sync", "told_of"]
+__all__ = [
+    "SEQ",
+    "Feed",
+    "SyncReport",
+    "Told",
+    "moved",
+    "parted",
+    "position",
+    "seq_of",
+    "sync",
+    "told_all",
+    "told_of",
+]
 
-SEQ = "carelake.seq"
-"""Property of an Iceberg snapshot: the last change that its table holds."""
 _BATCH_BYTES = 128 << 20
 _BATCH_ROWS = 200_000
 _CHUNK_BYTES = 24 << 20
@@ -118,6 +131,7 @@ class _Sync:
         self.told = Told(self.catalog)
         self.appended: dict[str, int] = {}
         self.reached: dict[str, int] = {}
+        self.records: dict[str, Record] = {}
         self.waiting: dict[str, _Waiting] = {}
         self.put: list[str] = []
         self.staged: list[tuple[FileIO, Snapshot]] = []
@@ -128,8 +142,9 @@ class _Sync:
         """Parse what came, as far as it is worth it: a few rows of a type wait for more."""
         for name, batch in made.batches.items():
             waiting = self.waiting.setdefault(name, _Waiting())
-            waiting.batch.changes += batch.changes
-            if len(waiting.batch.changes) >= _WORTH:
+            for part in batch.parts:
+                waiting.batch.add(part)
+            if waiting.batch.rows >= _WORTH:
                 self._parse(name, waiting)
         self.held += made.held
         self.count += made.count
@@ -163,9 +178,11 @@ class _Sync:
         changes = waiting.batch.table(self.reached[name])
         waiting.batch = Batch()
         if len(changes):
-            record = rows.occurs(self.connection, name, changes)
-            waiting.parsed.append(rows.rows(self.connection, record, changes))
-            waiting.record = merge(waiting.record, record) if waiting.record else record
+            waiting.record, made = rows.known(
+                self.connection, name, waiting.record or self.records.get(name), changes
+            )
+            self.records[name] = waiting.record
+            waiting.parsed.append(made)
 
     def _laid_anew(self, name: str) -> int:
         """The last change that a table holds; one from before tables had buckets gets them, in its own commit."""
@@ -177,6 +194,8 @@ class _Sync:
                     relay(self.permit, self.vault, table, self.vault.settings.lake.buckets, {SEQ: str(seq)})
                 except CommitFailedException:
                     raise _concurrent() from None
+            if table is not None:
+                self.records[name] = _record(name, table.metadata)
         return seq
 
     def _append(self, name: str, waiting: _Waiting) -> int:
@@ -197,7 +216,7 @@ class _Sync:
                 evolve.union_by_name(table_schema(whole))
         files = Files(self.vault, self.permit, tx.table_metadata)
         made = pa.concat_tables([files.shaped(part) for part in waiting.parsed]).combine_chunks()
-        written = _encoded(files, tx.table_metadata, made)
+        written = _encoded(files, tx.table_metadata, made, self.vault.settings.lake.threads)
         with self.lock:
             added = [files.put(one) for one in written]
             self.put += [one.file_path for one in added]
@@ -219,7 +238,7 @@ class _Sync:
                     self.put += [snapshot.manifest_list, *(one.manifest_path for one in made)]
             for path in self.put:
                 with suppress(NotFound):
-                    self.vault.objects.remove(self.permit, "lake", name_of(path))
+                    zone(self.vault).remove(self.permit, name_of(path))
         self.put, self.staged = [], []
 
     def _load(self, name: str) -> Table | None:
@@ -230,7 +249,8 @@ class _Sync:
 
     def _note(self, tx: Connection, seq: int, sources: Sequence[str]) -> str:
         """Write the snapshot noun and the position."""
-        tables = self.told.tables(tx, self.permit.account)
+        parts = parted(self.told.tables(tx, self.permit.account))
+        tables = parts["tables"]
         # Iceberg's snapshot ids are random: the name rests on what they hold, so the same record gives the same name.
         content = {
             "workspace": self.vault.settings.workspace,
@@ -239,7 +259,7 @@ class _Sync:
             "tables": {name: told["rows"] for name, told in tables.items()},
         }
         name = ref("snapshot", canonical.dump(content))
-        body = {"seq": seq, "tables": tables}
+        body = {"seq": seq, **parts}
         made_from = tuple(source for source in sources if source and source != name)
         self.nouns.write(tx, Noun(name, self.permit.account, "committed", self.permit.act, made_from, body))
         moved(tx, self.permit.account, seq, name, since=self.at)
@@ -254,27 +274,26 @@ def _concurrent() -> Conflict:
     )
 
 
+def _record(name: str, metadata: TableMetadata) -> Record:
+    """The elements that a table has."""
+    return of_arrow(name, schema_to_pyarrow(metadata.schema(), include_field_ids=False))
+
+
 def _grown(name: str, metadata: TableMetadata, record: Record) -> Record | None:
     """The table's record with what is new in this one, or None where it has all of it."""
-    known = of_arrow(name, schema_to_pyarrow(metadata.schema(), include_field_ids=False))
+    known = _record(name, metadata)
     whole = merge(known, record)
     keyed = set(KEYS.names) <= set(metadata.schema().column_names)
     return None if whole == known and keyed else whole
 
 
-def _encoded(files: Files, metadata: TableMetadata, made: Any) -> list[Written]:
+def _encoded(files: Files, metadata: TableMetadata, made: Any, threads: int) -> list[Written]:
     """The rows as files: of the buckets where there are many, of the tray else."""
     spec = bucketed_spec(metadata)
     if len(made) < buckets(spec) * ROWS_OF_A_BUCKET:
         spec = tray_spec(metadata)
-    return [files.encode(part, spec, bucket) for bucket, part in bucketed(made, buckets(spec))]
-
-
-def seq_of(table: Table | None) -> int:
-    """The last change that a table holds."""
-    snapshot = table.current_snapshot() if table is not None else None
-    said = snapshot.summary.additional_properties.get(SEQ) if snapshot and snapshot.summary else None
-    return int(said or 0)
+    with ThreadPoolExecutor(threads, "lake-files") as pool:
+        return list(pool.map(lambda one: files.encode(one[1], spec, one[0]), bucketed(made, buckets(spec))))
 
 
 def position(permit: Permit, vault: Vault) -> tuple[int, str]:
@@ -294,6 +313,7 @@ def sync(
     sources: Sequence[str] | None = None,
     batch_bytes: int = _BATCH_BYTES,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> SyncReport:
     """Bring the lake of the permit's account up to the record's newest change.
 
@@ -303,6 +323,7 @@ def sync(
             since.
         batch_bytes: JSON gathered before a flush; memory is a small multiple of it.
         progress: told after each step how many change numbers of how many are done.
+        stop: asked after each step; once it says so, what was taken is written and that is all.
 
     Raises:
         Conflict: ``lake.concurrent``; nothing is lost or doubled, sync again.
@@ -324,11 +345,21 @@ def sync(
             progress(made.seq - start, max(newest, made.seq) - start)
             if work.held >= batch_bytes or work.count >= _BATCH_ROWS:
                 snapshot, reached = work.flush((snapshot, *sources)), made.seq
+            if stop():
+                break
         if work.count:
             snapshot, reached = work.flush((snapshot, *sources)), work.seq
     permit.log.count(synced=sum(work.appended.values()))
+    snapshot = _followed(permit, vault, nouns) or snapshot
     seconds = (vault.clock.now() - began).total_seconds()
     return SyncReport(newest - start, max(feed.last_seq(permit) - reached, 0), seconds, work.appended, snapshot)
+
+
+def _followed(permit: Permit, vault: Vault, nouns: Nouns) -> str:
+    """Materialised views are brought up to the tables; the snapshot of that, "" where there are none."""
+    from carelake.lake.materialising import follow
+
+    return follow(permit, vault, nouns)
 
 
 def moved(tx: Connection, account: str, seq: int, snapshot: str, *, since: int, of: str | None = None) -> None:
@@ -349,15 +380,3 @@ def moved(tx: Connection, account: str, seq: int, snapshot: str, *, since: int, 
         where.append(lake_position.c.snapshot == of)
     if tx.execute(update(lake_position).where(*where).values(seq=seq, snapshot=snapshot)).rowcount != 1:
         raise CommitFailedException("The lake's position was moved by another writer meanwhile.")
-
-
-def told_of(table: Table) -> dict[str, Any]:
-    """What a snapshot's noun tells of a table."""
-    snapshot = table.current_snapshot()
-    if snapshot is None or snapshot.summary is None:
-        return {"snapshot": "", "rows": 0, "seq": 0}
-    return {
-        "snapshot": str(snapshot.snapshot_id),
-        "rows": int(snapshot.summary.additional_properties.get("total-records", 0)),
-        "seq": seq_of(table),
-    }

@@ -32,6 +32,7 @@ from carelake.events.outbox import Outbox
 from carelake.features import erase as features
 from carelake.ingest.erase import LandingEraser
 from carelake.lake import erase as lake
+from carelake.lake import questions
 from carelake.lake.sync import position, sync
 from carelake.pipelines.erase_holding import holder, mine, over
 from carelake.pipelines.erase_proof import Prover, leaving
@@ -49,7 +50,7 @@ __all__ = ["HOOKS", "Erasures", "Hook"]
 Hook = Callable[[Vault, Permit, frozenset[str]], Mapping[str, int]]
 """Removes copies that another part made; given ids of patients, answers what was done, by a word for each."""
 
-HOOKS: list[Hook] = [drop_copies]
+HOOKS: list[Hook] = [drop_copies, questions.forget]
 
 STEPS = ("record", "links", "landing", "lake", "features", "copies", "proof")
 DONE = "done"

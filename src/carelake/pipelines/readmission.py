@@ -11,7 +11,7 @@ from carelake.core.errors import Refused
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.features import featureset, readmission, trainingset
-from carelake.lake import query, results
+from carelake.lake import asof, query, results
 from carelake.models import artifact, matrix
 from carelake.models.card import About, card, html
 from carelake.models.evaluate import evaluate, insufficient, nothing
@@ -26,6 +26,7 @@ __all__ = ["ENDPOINT", "Readmission"]
 ENDPOINT = "readmission"
 _TRAINER = "pipeline"
 _EMPTY = "The record is empty, so there is nothing to learn from; read data with `carelake ingest` first."
+_PAST = "A run as of then ends with its training set: what is released is made of the newest data."
 _WAITING = "The model version waits for approval: `carelake model approve REF --as REVIEWER`, then run again."
 
 
@@ -36,12 +37,14 @@ class Readmission:
     Attributes:
         approve_as: the principal who is asked for approval.
         approves: whether a local principal may approve within the run (decision D14).
+        as_of: a snapshot, a tag or a moment (`asof.as_of`) to make the training set of; "" for the newest data.
     """
 
     platform: Platform
     caller: Caller
     approve_as: str
     approves: bool = True
+    as_of: str = ""
 
     def functions(self) -> Mapping[str, StepFunction]:
         """What each ``does`` of the recipe means."""
@@ -55,7 +58,11 @@ class Readmission:
         }
 
     def sync(self, _: Outputs) -> dict[str, Any]:
-        """Bring the lake up to the record; the snapshot names the data of this run."""
+        """Bring the lake up to the record, or find the snapshot of then; it names the data of this run."""
+        if self.as_of:
+            with self.platform.acting(_TRAINER, self.caller, "features:build", ENDPOINT) as permit:
+                found = asof.as_of(permit, self.platform.vault, self.platform.nouns, self.as_of)
+            return {"snapshot": found.ref, "behind": 0}
         with self.platform.acting(_TRAINER, self.caller, "lake:sync", "lake", job=True) as permit:
             done = self.platform.sync(permit)
         if not done.snapshot_ref:
@@ -78,7 +85,8 @@ class Readmission:
         with self.platform.acting(_TRAINER, self.caller, "features:build", ENDPOINT) as permit:
             features = featureset.load(permit, vault, self._noun(permit, outputs["features"]["feature_set"]))
             made = trainingset.create(permit, vault, nouns, features).noun
-        return {"training_set": made.ref, **{name: made.body[name] for name in ("rows", "attrition", "split")}}
+        told = {"training_set": made.ref, **{name: made.body[name] for name in ("rows", "attrition", "split")}}
+        return {**told, "stop": _PAST} if self.as_of else told
 
     def train(self, outputs: Outputs) -> dict[str, Any]:
         """Train, calibrate, evaluate and register; with too few cases it says so and makes no model."""

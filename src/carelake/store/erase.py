@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
+from carelake.access.projection import Told, drop, forget, project
 from carelake.audit.patients import note
 from carelake.core import canonical
 from carelake.core.errors import Gone as Erased
@@ -21,12 +22,13 @@ from carelake.fhir.gone import Gone
 from carelake.fhir.search import extract
 from carelake.fhir.unlink import without
 from carelake.store import bodies
+from carelake.store.consents import CONSENT
 from carelake.store.erase_shown import Leftovers
 from carelake.store.erase_walk import PLACED, Survey, Taken, Version, binaries_in
 from carelake.store.indexed import Indexed
 from carelake.store.indexing import Displays, IndexRows, remove
 from carelake.store.keep import Writer
-from carelake.store.symbols import Symbols, patients_of
+from carelake.store.symbols import Symbols, kinds_of, patients_of
 from carelake.store.tables import BY_SEQ, ix_token, resource, resource_version, symbol
 from carelake.store.write import tombstone
 from carelake.vault.database import bulk
@@ -83,6 +85,7 @@ class Eraser(Leftovers):
         note(permit, self._vault.keyring, patients)
         taken = Taken({f"Patient/{one}" for one in patients})
         self._take(permit, tx, sorted(seqs), keys, taken)
+        forget(tx, permit.account, patients)
         if keys:
             tx.execute(delete(symbol).where(symbol.c.key.in_(list(keys))))
         raise_epoch(tx)  # numbers and texts that other processes remember are good no more
@@ -156,8 +159,13 @@ class Eraser(Leftovers):
                 tx.execute(delete(resource).where(_R.kind == kind, _R.id == key))
             elif now is not None:
                 mixed.append((kind, key, now.seq))
+        consents = self._symbols.key(tx, kinds_of(permit.account), CONSENT)
+        mine = {key for kind, key in counted if kind == consents}
         for kind, key, newest in mixed:
             self._part(permit, tx, kind, key, newest, gone, taken)
+            if kind == consents and newest not in gone:
+                mine.discard(key)  # as it is now it is another's
+        drop(tx, permit.account, sorted(mine))
         bulk(tx, "DELETE FROM resource_version WHERE seq = ?", [(seq,) for seq in sorted(gone)])
         taken.counts["versions"] += len(gone)
         taken.counts["resources"] += len(counted)
@@ -256,6 +264,8 @@ class Eraser(Leftovers):
             rows.own(row.kind, row.seq, row.owner)
             rows.add(row.kind, row.seq, extract(body, self._indexed.registry(tx, permit.account), loose=True))
             rows.write()
+            if name == CONSENT:
+                project(tx, permit.account, [Told(row.id, row.owner, owner, body)])
 
 
 def _indexed_rows(tx: Connection, seqs: Sequence[int]) -> int:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, select
 from carelake.core.clock import iso
 from carelake.core.permit import Permit
 from carelake.store import bodies
+from carelake.store.columns import Page, opened
 from carelake.store.keep import ref_of
 from carelake.store.rows import COLUMNS, open_rows
 from carelake.store.scopes import version_scope
@@ -18,7 +19,7 @@ from carelake.store.symbols import Symbols, kinds_of
 from carelake.store.tables import resource_version
 from carelake.vault.workspace import Vault
 
-__all__ = ["Change", "Feed", "page_ref"]
+__all__ = ["Change", "Feed", "Page", "page_ref"]
 
 _CHUNK = 500
 _V = resource_version.c
@@ -68,6 +69,17 @@ class Feed:
         query = _PAGE.where(version_scope(permit, tx, self._symbols))
         rows = tx.execute(query, {"after": after, "kinds": kinds, "at_most": limit}).all()
         return self._told(permit, tx, rows)
+
+    def page(self, permit: Permit, tx: Connection, after: int, limit: int) -> Page:
+        """As `changes`, by types and columns."""
+        kinds = list(self._symbols.everything(tx, kinds_of(permit.account)).values())
+        query = _PAGE.where(version_scope(permit, tx, self._symbols))
+        said = {"after": after, "kinds": kinds, "at_most": limit}
+        made = opened(permit, tx, self._vault, self._symbols, query, said)
+        if made.refs:
+            permit.log.read(page_ref(made.refs))
+            permit.log.count(read=len(made.refs))
+        return made
 
     def of(self, permit: Permit, tx: Connection, seqs: Sequence[int]) -> list[Change]:
         """These versions, in the order of their seqs, as far as they are there."""

@@ -123,7 +123,7 @@ class History:
             if last is None:
                 raise NotFound("store.no_such_resource", "There is no such resource that the caller may see.")
             found = self._chain(permit, tx, last.seq, span, place, size + 1)
-            total = last.version if span == Span() and not bounded(permit) else None
+            total = last.version if span == Span() and not bounded(permit, tx=tx) else None
         else:
             found = self._kinds(permit, tx, kind, span, place, size + 1)
             total = None
@@ -144,7 +144,7 @@ class History:
         chain = begun.where(first.c.seq == start.seq).cte("chain", recursive=True)
         back = select(before.c.seq, before.c.previous, before.c.updated, chain.c.updated, chain.c.depth + 1)
         # Where nothing on the way is left out, no more is walked than is asked for; the place itself is not answered.
-        all_told = span.low is None and not bounded(permit)
+        all_told = span.low is None and not bounded(permit, tx=tx)
         deep = chain.c.depth <= limit if all_told else true()
         chain = chain.union_all(back.where(before.c.seq == chain.c.previous, deep))
         query = (

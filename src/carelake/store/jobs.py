@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from carelake.audit.processes import alive, elsewhere, this_process
 from carelake.core import canonical
 from carelake.core.clock import instant, iso
-from carelake.core.errors import Conflict, NotFound, Unavailable
+from carelake.core.errors import Conflict, NotFound, Refused, Unavailable
 from carelake.core.permit import Permit
 from carelake.store.jobs_tables import bulk_job, bulk_part
 from carelake.store.scopes import bounded
@@ -35,6 +35,8 @@ _INSERT = (
 )
 _PART = (_P.number, _P.role, _P.type, _P.position, _P.goal, _P.lines, _P.failed, _P.size, _P.object, _P.done)
 _LIVING = ("accepted", "running")
+_ZONES = {"sql": "lake"}
+"""Where the files of a kind are, if not in the clinical zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Job:
     """One job.
 
     Attributes:
-        kind: export or import, which the server carries out; dump or load, of a command.
+        kind: export or import, which the server carries out; dump or load, of a command; sql, a statement.
         state: accepted, running, done, failed, cancelled or expired.
         asked: what was asked for.
         seq: the newest version that an export can have.
@@ -124,7 +126,7 @@ class Jobs:
         Raises:
             Unavailable: ``store.too_many_jobs``.
         """
-        if most is not None and self.running(permit, tx) >= most:
+        if most is not None and self.running(permit, tx, kind) >= most:
             raise Unavailable(
                 "store.too_many_jobs",
                 "So many of your jobs run already (bulk.most_jobs); wait for one, or cancel it.",
@@ -203,6 +205,11 @@ class Jobs:
         rows = tx.execute(query.order_by(_J.created.desc(), _J.id.desc())).mappings().all()
         return [self._opened(permit, tx, row) for row in rows]
 
+    def wanted(self, permit: Permit, tx: Connection, kind: str) -> list[dict[str, Any]]:
+        """What the account's jobs of a kind ask for that are not at their end, whoever's they are."""
+        query = select(bulk_job).where(_J.kind == kind, _J.state.in_(_LIVING), _J.account == permit.account)
+        return [self._opened(permit, tx, row).asked for row in tx.execute(query).mappings().all()]
+
     def parts(self, tx: Connection, job: str, *roles: str) -> list[Part]:
         """A job's parts in order, of some roles or all."""
         query = select(*_PART).where(_P.job == job).order_by(_P.number)
@@ -221,10 +228,16 @@ class Jobs:
         over = query.where(_J.state.in_(("done", "failed")), _J.expires < now).order_by(_J.expires)
         return [*found, *(Waiting(*row[:5], over=True) for row in tx.execute(over.limit(100)))]
 
-    def running(self, permit: Permit, tx: Connection) -> int:
-        """How many jobs of the principal are not at their end."""
-        query = select(func.count()).select_from(bulk_job).where(_J.state.in_(_LIVING), *_own(permit))
+    def running(self, permit: Permit, tx: Connection, kind: str) -> int:
+        """How many jobs of the principal are not at their end; statements are counted by themselves."""
+        like = _J.kind == "sql" if kind == "sql" else _J.kind != "sql"
+        query = select(func.count()).select_from(bulk_job).where(_J.state.in_(_LIVING), like, *_own(permit))
         return int(tx.execute(query).scalar_one())
+
+    def living(self, tx: Connection, jobs: Sequence[str]) -> set[str]:
+        """Those of some jobs that are not at their end: nobody cancelled them."""
+        query = select(_J.id).where(_J.id.in_(jobs), _J.state.in_(_LIVING))
+        return set(tx.execute(query).scalars().all())
 
     # -- carrying out ---------------------------------------------------------------------------------------------
 
@@ -264,8 +277,10 @@ class Jobs:
         values["expires"] = iso(now + timedelta(seconds=seconds))
         tx.execute(update(bulk_job).where(_J.id == job, _J.state.in_(_LIVING)).values(**values))
 
-    def drop(self, permit: Permit, tx: Connection, job: str, state: str, zone: str = "clinical") -> None:
+    def drop(self, permit: Permit, tx: Connection, job: str, state: str) -> None:
         """Cancel a job, or let it expire: its files and what was asked for go."""
+        kind = tx.execute(select(_J.kind).where(_J.id == job)).scalar()
+        zone = _ZONES.get(str(kind), "clinical")
         for (name,) in tx.execute(select(_P.object).where(_P.job == job, _P.done, _P.object.like("bulk/%"))).all():
             try:
                 self._vault.objects.delete(permit, zone, name)
@@ -314,8 +329,15 @@ class Jobs:
 
 def _own(permit: Permit) -> tuple[Any, ...]:
     """The principal's; whose token sees a part of the record has what was begun in the same sight alone."""
-    within = (_J.scope == _scope(permit),) if bounded(permit) else ()
+    within = (_J.scope == _scope(permit),) if _sees_less(permit) else ()
     return (_J.account == permit.account, _J.principal == permit.principal, _J.purpose == permit.purpose, *within)
+
+
+def _sees_less(permit: Permit) -> bool:
+    try:
+        return bounded(permit, consents=False)  # they bound what is seen, whoever's job it is
+    except Refused:  # of the lake's predicates the record knows none: each of them leaves something out
+        return True
 
 
 def _scope(permit: Permit) -> str:

@@ -15,7 +15,7 @@ bulk_job = Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("account", String(64), nullable=False),
-    Column("kind", String(8), nullable=False, comment="export or import"),
+    Column("kind", String(8), nullable=False, comment="export, import or views"),
     Column("state", String(12), nullable=False, comment="accepted, running, done, failed, cancelled or expired"),
     Column("principal", String(128), nullable=False, comment="who asked, and alone may see it"),
     Column("purpose", String(16), nullable=False),

@@ -16,6 +16,7 @@ from carelake.core.records import Parsed
 from carelake.fhir.compartment import tells_of_patients
 from carelake.fhir.search import BASE, Registry, extract
 from carelake.store import bodies
+from carelake.store.consents import CONSENT, project_kept
 from carelake.store.indexed import Indexed
 from carelake.store.indexing import Displays, IndexRows, remove
 from carelake.store.symbols import Symbols, kinds_of, origins_of, patients_of
@@ -313,6 +314,8 @@ class _Work:
                 rows.own(kind, number, owners[one.owner])
                 rows.add(kind, number, one.index)
         rows.write()
+        if consents := [one for _, one in self._newest.values() if one.type == CONSENT]:
+            project_kept(tx, self._permit.account, consents, owners)
 
 
 class _Each(_Work):

@@ -15,6 +15,7 @@ from carelake.core.errors import Refused
 from carelake.core.permit import Permit
 from carelake.fhir.search import parameters
 from carelake.fhir.terminology import SHIPPED, LocalTerminology
+from carelake.store.scopes import bounded
 from carelake.store.search.building import Build, prepare, restore
 from carelake.store.search.compiling import Compiler
 from carelake.store.symbols import Symbols
@@ -34,7 +35,7 @@ def labels(permit: Permit, tx: Connection, symbols: Symbols, types: Sequence[str
     Raises:
         Refused: ``store.scoped_labels``: the permit sees a part of the record, and the index tells of all.
     """
-    if set(permit.scope) - {"account"}:
+    if bounded(permit, tx=tx):
         raise Refused(
             "store.scoped_labels",
             "Who sees a part of the record alone is not told what labels a whole type has; ask for a resource's.",

@@ -16,16 +16,21 @@ from carelake.store.rows import COLUMNS, Version, open_rows, read_versions
 from carelake.store.scopes import in_sight, scoped, version_scope
 from carelake.store.symbols import Symbols, kinds_of, patients_of
 from carelake.store.tables import ix_owner, resource, resource_version
-from carelake.vault.database import rows_of
+from carelake.vault.database import rows_of, scope_of
 from carelake.vault.workspace import Vault
 
 __all__ = ["Readings"]
 
 _PATIENTS = 500
-_CURRENT = (
+_SELECT = (
     f"SELECT {', '.join(f'v.{column.name}' for column in COLUMNS)} FROM resource r "
-    "JOIN resource_version v ON v.seq = r.seq WHERE r.kind = ? AND r.id = ?"
+    "JOIN resource_version v ON v.seq = r.seq WHERE "
 )
+_CURRENT = f"{_SELECT} r.kind = ? AND r.id = ?"
+_PAIR = "(CAST(? AS BIGINT), CAST(? AS VARCHAR))"
+_SIZES = (4, 16, 64)
+_CURRENTS = {many: f"{_SELECT} (r.kind, r.id) IN (VALUES {', '.join([_PAIR] * many)})" for many in _SIZES}
+_NONE = (0, "")
 
 
 class Readings:
@@ -122,10 +127,38 @@ class Readings:
             raise Gone("store.deleted", said, version=found.version)
         return found
 
+    def _current(self, permit: Permit, tx: Connection, kind: str, symbol: int, key: str) -> Sequence[tuple[Any, ...]]:
+        """The row of the current version, still sealed; none or one.
+
+        Where several readings share a snapshot (`Database.together`), the first of an account reads the rows that
+        all of them expect: each is shown to its own permit only, and opened with it.
+        """
+        scope = scope_of(tx)
+        if len(scope.expected) < 2 or (kind, key) not in scope.expected:
+            return rows_of(tx, _CURRENT, symbol, key)
+        known = scope.memo.get((_CURRENT, permit.account))
+        if known is None:
+            known = scope.memo[_CURRENT, permit.account] = self._expected(permit, tx, scope.expected)
+        row = known.get((symbol, key))
+        return () if row is None else (row,)
+
+    def _expected(
+        self, permit: Permit, tx: Connection, expected: Collection[tuple[str, str]]
+    ) -> dict[tuple[int, str], tuple[Any, ...]]:
+        kinds = self._symbols.find(tx, kinds_of(permit.account), {kind for kind, _ in expected})
+        wanted = [(kinds[kind], key) for kind, key in expected if kind in kinds]
+        found: dict[tuple[int, str], tuple[Any, ...]] = {}
+        for start in range(0, len(wanted), _SIZES[-1]):
+            some = wanted[start : start + _SIZES[-1]]
+            many = next(size for size in _SIZES if size >= len(some))
+            said = [one for pair in (*some, *[_NONE] * (many - len(some))) for one in pair]
+            found.update(((row[1], row[2]), row) for row in rows_of(tx, _CURRENTS[many], *said))
+        return found
+
     def _one(self, permit: Permit, tx: Connection, kind: str, key: str, version: int | None) -> Version:
         symbol = self._symbols.key(tx, kinds_of(permit.account), kind)
         if version is None:
-            current = rows_of(tx, _CURRENT, symbol, key)
+            current = self._current(permit, tx, kind, symbol, key)
             if not current or not in_sight(permit, tx, self._symbols, kind, current[0][0], current[0][5]):
                 raise _missing()
             return next(open_rows(permit, tx, self._vault, self._symbols, current))

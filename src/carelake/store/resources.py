@@ -22,7 +22,7 @@ from carelake.store.bodies import Shown
 from carelake.store.criteria import criteria_query
 from carelake.store.erase import Eraser
 from carelake.store.export import Exports
-from carelake.store.feed import Change, Feed, page_ref
+from carelake.store.feed import Change, Feed, Page, page_ref
 from carelake.store.history import History, PastPage, Span
 from carelake.store.import_order import Order, versions_between
 from carelake.store.indexed import Indexed
@@ -153,10 +153,12 @@ class Resources:
         Under a new id, or with ``expect`` under its own; see `Single`. None where that must be asked in the
         transaction: with ``validation.references``, and for permits that do not see all of their account.
         """
-        if bounded_by(permit) or self._vault.settings.validation.references == "on":
+        if self._vault.settings.validation.references == "on":
             return None
         own = stripped(resource if expect is not None else {**resource, "id": self.new_id()})
         with self._vault.database.reading(permit) as tx:
+            if bounded_by(permit, tx=tx):
+                return None
             registry = self._indexed.registry(tx, permit.account)
         record = parsed(own, self._vault.settings.validation.write, None, registry, valid=True)
         return Single(
@@ -323,6 +325,11 @@ class Resources:
             raise Invalid("store.limit", "The feed gives at least one change at a time.")
         with self._vault.database.reading(permit) as tx:
             return self._feed.changes(permit, tx, after, limit)
+
+    def page(self, permit: Permit, after: int, limit: int = 2000) -> Page:
+        """As `changes`, by types and columns: for who follows all of it."""
+        with self._vault.database.reading(permit) as tx:
+            return self._feed.page(permit, tx, after, limit)
 
     def changes_of(self, permit: Permit, seqs: Sequence[int]) -> list[Change]:
         """Versions by their seqs, as the feed tells them."""

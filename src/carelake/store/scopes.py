@@ -6,10 +6,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, false, or_, select, text, true
 
+from carelake.access.consents import CONSENT, Asked, asked_of
 from carelake.access.narrowed import Grant, wanted
 from carelake.core.errors import Refused
 from carelake.core.permit import Permit
 from carelake.fhir.terminology import SHIPPED, LocalTerminology
+from carelake.store.consents import Shown, shown_to
 from carelake.store.search.building import Build, Row, every
 from carelake.store.search.compiling import Compiler
 from carelake.store.search.scoping import conditions
@@ -22,8 +24,17 @@ __all__ = ["bounded", "covers", "in_sight", "owner_of", "scoped", "version_scope
 _V = resource_version.c
 
 
-def bounded(permit: Permit, kind: str = "", letters: str = "") -> bool:
-    """Whether the scope leaves out anything of the account, or of one type for some interactions; see `scoped`."""
+def bounded(
+    permit: Permit, kind: str = "", letters: str = "", *, tx: Connection | None = None, consents: bool = True
+) -> bool:
+    """Whether the scope leaves out anything of the account, or of one type for some interactions; see `scoped`.
+
+    Args:
+        tx: where consents can be looked at; without it they may leave out something.
+        consents: whether they count.
+    """
+    if consents and _consents(permit) and (tx is None or asked_of(permit, tx) is not None):
+        return True
     sight = sight_of(permit)
     if not kind or sight.owner is not None:
         return sight.bounded
@@ -45,7 +56,7 @@ def owner_of(permit: Permit) -> str | None:
         Refused: ``store.unknown_scope``, ``store.no_patient``.
     """
     sight = sight_of(permit)
-    if sight.grants is not None:
+    if sight.grants is not None or _consents(permit):
         raise Refused(
             "store.unknown_scope", "The permit names a scope that there is no predicate for here; it denies."
         )
@@ -53,12 +64,19 @@ def owner_of(permit: Permit) -> str | None:
 
 
 def scoped(
-    permit: Permit, tx: Connection, symbols: Symbols, seq: ColumnElement[int], letters: str = ""
+    permit: Permit,
+    tx: Connection,
+    symbols: Symbols,
+    seq: ColumnElement[int],
+    letters: str = "",
+    *,
+    consents: bool = True,
 ) -> ColumnElement[bool]:
     """The scope over the ``seq`` of a current version.
 
     Args:
         letters: interactions that a grant must be for one of; those by which the permit's action reads without.
+        consents: whether they count: they are about what is seen, not about what is kept.
     """
     sight = sight_of(permit)
     tests: list[ColumnElement[bool]] = []
@@ -74,10 +92,16 @@ def scoped(
         of = _Granted(permit, tx, symbols, seq, owned, letters)
         covered = or_(false(), *(of.type(kind, version.c.kind) for kind in of.kinds), of.others(version.c.kind))
         tests.append(exists(select(version.c.seq).where(version.c.seq == seq, covered)))
+    shown = shown_to(permit, tx, symbols) if consents else None
+    if shown is not None:
+        build = _Bound(tx.dialect.name)
+        tests.append(build.text(shown.current(build, _named(seq))))
     return and_(true(), *tests)
 
 
-def version_scope(permit: Permit, tx: Connection, symbols: Symbols, letters: str = "") -> ColumnElement[bool]:
+def version_scope(
+    permit: Permit, tx: Connection, symbols: Symbols, letters: str = "", *, consents: bool = True
+) -> ColumnElement[bool]:
     """The scope over rows of ``resource_version``, past versions included.
 
     What a condition asks of a resource is in the index for current versions alone: of a type that is seen by
@@ -92,6 +116,10 @@ def version_scope(permit: Permit, tx: Connection, symbols: Symbols, letters: str
     if sight.grants is not None:
         of = _Granted(permit, tx, symbols, _V.seq, owned, letters)
         tests.append(or_(false(), *(of.type(kind, _V.kind) for kind in of.kinds), of.others(_V.kind)))
+    shown = shown_to(permit, tx, symbols) if consents else None
+    if shown is not None:
+        build = _Bound(tx.dialect.name)
+        tests.append(build.text(shown.version(build, resource_version.name)))
     return and_(true(), *tests)
 
 
@@ -108,12 +136,22 @@ def in_sight(permit: Permit, tx: Connection, symbols: Symbols, kind: str, seq: i
 
     if sight.owner is not None and not owned(sight.owner):
         return False
+    asked = asked_of(permit, tx)
+    if asked is not None and not _shown(asked, tx, symbols, kind, seq, owner):
+        return False
     grants = sight.of(kind, wanted(permit.action))
     return grants is None or any(
         (not one.patient or owned(one.patient))
         and (not one.query or _meets(permit, tx, symbols, kind, seq, one.query))
         for one in grants
     )
+
+
+def _shown(asked: Asked, tx: Connection, symbols: Symbols, kind: str, seq: int, owner: int) -> bool:
+    if owner and asked.silent(tx, owner):
+        return asked.default
+    build = Build(tx.dialect.name)
+    return bool(build.run(tx, f"SELECT 1 WHERE {Shown(asked, tx, symbols).current(build, build(seq), kind)}"))
 
 
 def _meets(permit: Permit, tx: Connection, symbols: Symbols, kind: str, seq: int, query: str) -> bool:
@@ -154,11 +192,18 @@ class _Granted:
         tests = [self._owned(grant.patient)] if grant.patient else []
         if grant.query:
             build = _Bound(self._tx.dialect.name)
-            row = Row(f"{self._seq.table.name}.{self._seq.name}")
+            row = Row(_named(self._seq))
             met = conditions(self._compiler, kind, self.kinds[kind], grant.query)
-            told = every(node.holds(build, row) for node in met)
-            tests.append(text(f"({told})").bindparams(*build.params()))
+            tests.append(build.text(every(node.holds(build, row) for node in met)))
         return and_(true(), *tests)
+
+
+def _consents(permit: Permit) -> bool:
+    return any(one == CONSENT or one.startswith(f"{CONSENT}:") for one in permit.scope)
+
+
+def _named(column: Any) -> str:
+    return f"{column.table.name}.{column.name}"
 
 
 class _Bound(Build):
@@ -167,6 +212,9 @@ class _Bound(Build):
     def __call__(self, value: Any) -> str:
         return ":w" + "".join(filter(str.isdigit, super().__call__(value)))
 
-    def params(self) -> list[Any]:
-        """Its values, under names that nothing else in the statement has."""
-        return [bindparam(f"w{number}", value, unique=True) for number, value in enumerate(self._values, 1)]
+    def text(self, told: str) -> ColumnElement[bool]:
+        """A test, with its values under names that nothing else in the statement has."""
+        values: list[Any] = [
+            bindparam(f"w{number}", value, unique=True) for number, value in enumerate(self._values, 1)
+        ]
+        return text(f"({told})").bindparams(*values)  # type: ignore[return-value]  # a text is what it says

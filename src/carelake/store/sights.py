@@ -3,6 +3,7 @@
 account         rows of the permit's account: always on, here to be nameable
 patient:ID      resources in that patient's compartment, owned by no other
 only:GRANT      with one or more: only what one of the grants covers, see `carelake.access.narrowed`
+consent:...     what patients' consents show, see `carelake.access.consents`; asked of the database, so not here
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from carelake.access.consents import CONSENT
 from carelake.access.narrowed import ONLY, Grant, read_grant
 from carelake.core.errors import Refused
 from carelake.core.permit import Permit
@@ -31,7 +33,7 @@ class Sight:
 
     @property
     def bounded(self) -> bool:
-        """Whether it leaves out anything of the account."""
+        """Whether it leaves out anything of the account, consents aside."""
         return self.owner is not None or self.grants is not None
 
     def of(self, kind: str, need: tuple[str, ...]) -> tuple[Grant, ...] | None:
@@ -65,7 +67,7 @@ def _read(scope: tuple[str, ...]) -> Sight:
     grants: list[Grant] = []
     for name in scope:
         word, colon, rest = name.partition(":")
-        if name == "account":
+        if name == "account" or word == CONSENT:
             continue
         if word == "only":
             grants.append(read_grant(name.removeprefix(ONLY)))

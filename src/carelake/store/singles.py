@@ -72,7 +72,7 @@ class Singles:
             CarelakeError: nothing is to be kept of the whole page.
         """
         found: list[Any] = [ALONE] * len(page)
-        chosen = _together(page)
+        chosen = _together(tx, page)
         account = page[0].permit.account
         kinds = self._symbols.find(tx, kinds_of(account), {one.record.type for one in page})
         there = self._there(tx, kinds, [page[number] for number in chosen])
@@ -112,13 +112,16 @@ class Singles:
         return found
 
 
-def _together(page: Sequence[Single]) -> list[int]:
+def _together(tx: Connection, page: Sequence[Single]) -> list[int]:
     """Which of them can be kept as one page."""
     first, seen, found = page[0], set(), []
+    less: dict[tuple[str, ...], bool] = {}
     for number, one in enumerate(page):
         key = (one.record.type, one.record.id)
         same = one.permit.account == first.permit.account and one.registry is first.registry
-        if same and key not in seen and not bounded(one.permit):
+        if one.permit.scope not in less:
+            less[one.permit.scope] = bounded(one.permit, tx=tx)
+        if same and key not in seen and not less[one.permit.scope]:
             seen.add(key)
             found.append(number)
     return found

@@ -160,7 +160,7 @@ class Changes:
         there = None if fresh else self._now(tx, permit, record.type, record.id)
         was = self._in_sight(permit, tx, there)
         _expect(was, expected)
-        if was is None and not fresh and not (create and self._may_make(permit, record)):
+        if was is None and not fresh and not (create and self._may_make(permit, tx, record, there)):
             raise NotFound("store.no_such_resource", "There is no such resource or version that the caller may see.")
         if was is not None and was.deleted and not create:
             raise Gone("store.deleted", "The resource was deleted; an earlier version can still be read.")
@@ -169,7 +169,7 @@ class Changes:
         self._covered(permit, tx, record.type, was, letter)
         kept = self._keep(permit, tx, [record], registry)
         now = _after(there, kept)
-        if bounded(permit) and not self._sees(permit, tx, now, letter):
+        if bounded(permit, consents=False) and not self._sees(permit, tx, now, letter, consents=False):
             raise _outside()
         made = bodies.told(resource, now.version, now.updated)
         return written(record.type, record.id, now, made, created=letter == "c", changed=bool(kept.stored))
@@ -205,28 +205,36 @@ class Changes:
 
     def _in_sight(self, permit: Permit, tx: Connection, now: Current | None) -> Current | None:
         letters = _ANY if permit.action == "record:write" else ""
-        return now if now is not None and (not bounded(permit) or self._sees(permit, tx, now, letters)) else None
+        return (
+            now if now is not None and (not bounded(permit, tx=tx) or self._sees(permit, tx, now, letters)) else None
+        )
 
-    def _sees(self, permit: Permit, tx: Connection, now: Current, letters: str = "") -> bool:
-        query = select(_V.seq).where(_V.seq == now.seq, version_scope(permit, tx, self._symbols, letters))
+    def _sees(
+        self, permit: Permit, tx: Connection, now: Current, letters: str = "", *, consents: bool = True
+    ) -> bool:
+        told = version_scope(permit, tx, self._symbols, letters, consents=consents)
+        query = select(_V.seq).where(_V.seq == now.seq, told)
         if not now.deleted:  # a deleted one has no row in any index
-            query = query.where(scoped(permit, tx, self._symbols, _V.seq, letters))
+            query = query.where(scoped(permit, tx, self._symbols, _V.seq, letters, consents=consents))
         return tx.execute(query).first() is not None
 
     def _covered(self, permit: Permit, tx: Connection, kind: str, was: Current | None, letter: str) -> None:
         """Let pass an interaction (c, u or d) that the scope is for, on what it is for."""
-        hidden = was is not None and not was.deleted and bounded(permit) and not self._sees(permit, tx, was, letter)
+        there = was is not None and not was.deleted and bounded(permit, tx=tx)
+        hidden = there and was is not None and not self._sees(permit, tx, was, letter)
         if hidden or not covers(permit, kind, letter):
             raise _outside()
 
-    @staticmethod
-    def _may_make(permit: Permit, record: Parsed) -> bool:
+    def _may_make(self, permit: Permit, tx: Connection, record: Parsed, there: Current | None) -> bool:
         """Whether an id that the caller sees nothing under may be taken.
 
         In the sight of one patient it may be another's: to take it or to be told that it is taken are both wrong.
+        What consents alone withhold is never written over; an id that nobody has may be taken for all that.
         """
-        owner = sight_of(permit).owner
-        return not bounded(permit, record.type, _ANY) or (record.type == "Patient" and record.id == owner)
+        if there is not None and self._sees(permit, tx, there, _ANY, consents=False):
+            return False
+        own = record.type == "Patient" and record.id == sight_of(permit).owner
+        return own or not bounded(permit, record.type, _ANY, consents=False)
 
 
 def _expect(was: Current | None, expected: int | None) -> None:

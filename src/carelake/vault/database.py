@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from threading import get_ident
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,7 +27,7 @@ from carelake.core.errors import CarelakeError, Conflict, Corrupt, Invalid, Unav
 from carelake.core.permit import Permit, check
 from carelake.vault.formats import FORMAT, SCHEMA, check_format, check_not_newer, check_schema
 from carelake.vault.groups import Groups, Page, Work
-from carelake.vault.sql.driver import READ_ONLY, WRITE, Driver
+from carelake.vault.sql.driver import FIRST, READ_ONLY, WRITE, Asked, Driver
 
 __all__ = [
     "Database",
@@ -72,6 +73,7 @@ schema_version = sqlalchemy.Table(
 """Alembic's own: one row, the newest migration."""
 
 _log = logging.getLogger(__name__)
+_EPOCH = "SELECT epoch FROM vault_epoch"
 _SCOPE = "carelake.scope"
 _DRIVER = "carelake.driver"
 
@@ -86,11 +88,14 @@ class Scope:
         generation: changes when keys that were given out are void: a savepoint undone, a key erased, the end.
         shared: every reading of its thread takes part in it: it began after all of them were asked for (`together`).
         memo: small things that were read in a snapshot, for who asks again in it; never in a write transaction.
+        expected: types and ids of resources that those who share a snapshot will read, so that the first of them can
+            look up all of them.
         after: called after a successful commit, in order. One that fails is logged by its type: committed is
             committed, so whatever must happen has a row that the next open goes by.
         undo: called after a rollback, in order, likewise.
         late: rows that are written before the commit by the functions they are kept under, None where all is written
             at once; see `write_late`.
+        clock, moment: what `now` is told by.
     """
 
     connection: sqlalchemy.Connection
@@ -102,9 +107,19 @@ class Scope:
     closed: bool = False
     shared: bool = False
     memo: dict[Any, Any] = field(default_factory=dict)
+    expected: frozenset[Any] = frozenset()
     after: list[Callable[[], None]] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
     late: dict[Callable[[sqlalchemy.Connection, list[Any]], None], list[Any]] | None = None
+    clock: Clock | None = None
+    moment: datetime | None = None
+
+    def now(self) -> datetime:
+        """One moment for all that is asked in it: what holds for a time is not over half-way."""
+        if self.moment is None:
+            assert self.clock is not None  # `Database` gives it
+            self.moment = self.clock.now()
+        return self.moment
 
     def drop_fresh(self) -> None:
         """Void the keys that this scope made or read so far."""
@@ -279,18 +294,22 @@ class Database:
         return self.snapshot()
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self, expected: Iterable[Any] = (), first: Sequence[str] = ()) -> Iterator[None]:
         """All readings of this thread inside the block, whoever's they are, see one snapshot that begins now.
 
         For requests that were waiting already: each still shows its own permit to read anything. Inside of another
         such block it is that one's snapshot.
+
+        Args:
+            expected: what they will ask for; see `Scope`.
+            first: statements that every one of them would make; what they give is in the snapshot's memo.
         """
         outer = self._mine(writing=False)
         if outer is not None and outer.shared:
             yield
             return
-        with self._scope(writing=False) as scope:
-            scope.shared = True
+        with self._scope(writing=False, first=first) as scope:
+            scope.shared, scope.expected = True, frozenset(expected)
             yield
 
     def damage(self, permit: Permit) -> str:
@@ -424,13 +443,13 @@ class Database:
         return None
 
     @contextmanager
-    def _scope(self, *, writing: bool, epoch: bool = True) -> Iterator[Scope]:
+    def _scope(self, *, writing: bool, epoch: bool = True, first: Sequence[str] = ()) -> Iterator[Scope]:
         if writing and self._mine(writing=True):
             raise _nested()
         scope = None
         try:
-            with self._begun(writing=writing, epoch=epoch) as (connection, seen):
-                scope = Scope(connection, writing, seen if epoch else None)
+            with self._begun(writing=writing, epoch=epoch, first=first) as (connection, seen, told):
+                scope = Scope(connection, writing, seen if epoch else None, memo=told, clock=self._clock)
                 with _entered(id(self), scope):
                     yield scope
         except BaseException as error:
@@ -448,33 +467,41 @@ class Database:
                 pass
 
     @contextmanager
-    def _begun(self, *, writing: bool, epoch: bool) -> Iterator[tuple[sqlalchemy.Connection, int]]:
-        """A connection in a transaction, which commits on a clean exit, and the erasure epoch that it sees."""
+    def _begun(
+        self, *, writing: bool, epoch: bool, first: Sequence[str] = ()
+    ) -> Iterator[tuple[sqlalchemy.Connection, int, dict[Any, Any]]]:
+        """A connection in a transaction that commits on a clean exit; the epoch of erasures; what ``first`` gave."""
         engine = self._engine if writing else self._readers
         with self._driver.turn() if writing else nullcontext(), ExitStack() as stack:
             try:
                 connection = stack.enter_context(engine.connect())
-                begun = self._begin(connection, writing=writing, epoch=epoch)
+                begun = self._begin(connection, first, writing=writing, epoch=epoch)
             except Unavailable as error:
                 if not self._driver.unreachable(error):
                     raise
                 # A pooled connection of a server that was restarted since; nothing was done on it yet.
                 stack.close()
                 connection = stack.enter_context(engine.connect())
-                begun = self._begin(connection, writing=writing, epoch=epoch)
-            transaction, seen = begun
+                begun = self._begin(connection, first, writing=writing, epoch=epoch)
+            transaction, seen, told = begun
             with transaction:
-                yield connection, seen
+                yield connection, seen, told
 
     @staticmethod
     def _begin(
-        connection: sqlalchemy.Connection, *, writing: bool, epoch: bool
-    ) -> tuple[sqlalchemy.RootTransaction, int]:
+        connection: sqlalchemy.Connection, first: Sequence[str], *, writing: bool, epoch: bool
+    ) -> tuple[sqlalchemy.RootTransaction, int, dict[Any, Any]]:
         connection.execution_options(**{WRITE: writing})
-        transaction = connection.begin()
         # The first read pins the snapshot here rather than at the caller's first query.
-        seen = rows_of(connection, "SELECT epoch FROM vault_epoch") if epoch else ()
-        return transaction, seen[0][0] if seen else 0
+        asked = (*([_EPOCH] if epoch else ()), *first)
+        connection.info[FIRST] = asked
+        transaction = connection.begin()
+        found = connection.info.pop(FIRST)
+        if not isinstance(found, Asked):
+            found = [rows_of(connection, sql) for sql in asked]
+        told = dict(zip(asked, found, strict=True))
+        seen = told.pop(_EPOCH, ())
+        return transaction, seen[0][0] if seen else 0, told
 
 
 def _nested() -> Conflict:

@@ -53,6 +53,7 @@ class ObjectWriter(io.RawIOBase):
         )
         self._chunks: ChunkWriter | None = None
         self._begun = False
+        self._sha256 = ""
         self._chunks = ChunkWriter(self._sink, place, inline=depot.inline_bytes(zone))
 
     def writable(self) -> bool:
@@ -66,6 +67,19 @@ class ObjectWriter(io.RawIOBase):
 
     def tell(self) -> int:
         return self._chunks.size if self._chunks else self._told.size
+
+    def finish(self) -> None:
+        """Make the bytes durable: all that is left for `commit` is their row. It is `commit` that must follow.
+
+        For who commits in a transaction that others wait for. A writer that failed to is discarded.
+        """
+        if self._chunks is None:
+            raise Conflict("vault.discarded", "This writer was discarded; nothing of it is kept.")
+        try:
+            self._sha256 = self._chunks.finish(self._depot.writer(self._permit, self._place.zone))
+        except BaseException:
+            self.discard()
+            raise
 
     def commit(self) -> ObjectVersion:
         """Finish the bytes and enter them in the table; a writer that failed to is discarded, and written anew.
@@ -84,7 +98,9 @@ class ObjectWriter(io.RawIOBase):
 
     def _commit(self, chunks: ChunkWriter) -> ObjectVersion:
         depot = self._depot
-        sha256 = chunks.finish(depot.writer(self._permit, self._place.zone))
+        if not self._sha256:
+            self.finish()
+        sha256, self._sha256 = self._sha256, ""  # `Catalogue.enter` removes them where it fails
         told = replace(self._told, size=chunks.size, sha256=sha256, created=iso(depot.clock.now()))
         form = "file" if chunks.inline is None else "inline"
         draft = Draft(told, self._place.object, form, stored_size(told.size), inline=chunks.inline)
@@ -97,7 +113,9 @@ class ObjectWriter(io.RawIOBase):
         """Drop what was not committed. Does nothing after `commit`."""
         if self._chunks is not None:
             self._chunks.discard()
-            self._chunks = None
+            if self._sha256 and self._chunks.inline is None:
+                self._depot.blobs.remove(self._blob)
+            self._chunks, self._sha256 = None, ""
             self._depot.unsure -= self._begun
         super().close()
 
@@ -108,10 +126,13 @@ class ObjectWriter(io.RawIOBase):
             finally:
                 self.discard()
 
+    @property
+    def _blob(self) -> Blob:
+        return Blob(self._place.account, self._place.zone, self._place.object)
+
     def _sink(self) -> Sink:
         self._depot.presence.mark()
-        blob = Blob(self._place.account, self._place.zone, self._place.object)
-        sink = self._depot.blobs.create(blob, guard_of(self._told) if self._told.retain_mode else None)
+        sink = self._depot.blobs.create(self._blob, guard_of(self._told) if self._told.retain_mode else None)
         self._begun = True
         self._depot.unsure += 1
         return sink

@@ -9,7 +9,9 @@ from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import progress, show
 from carelake.core.errors import Invalid
 from carelake.lake import asof, maintain, query
+from carelake.lake.drivers.spark import compact, reaches
 from carelake.lake.fresh import freshness
+from carelake.lake.relations import listed
 from carelake.lake.sync import SyncReport, sync
 
 __all__ = ["ask", "bring_up", "name_it", "status", "tag_list", "upkeep"]
@@ -50,22 +52,22 @@ def status(session: Session, *, json_out: bool) -> None:
     workspace = session.workspace
     with workspace.enter(session.caller(), "lake:query", "lake") as permit:
         told = freshness(permit, workspace.vault, workspace.resources)
-        tables = {}
+        tables: dict[str, int | None] = {}
         if told.snapshot_ref:
-            tables = query.snapshot_of(permit, workspace.vault, workspace.nouns).body["tables"]
-    rows = {name: one["rows"] for name, one in tables.items()}
+            snapshot = query.snapshot_of(permit, workspace.vault, workspace.nouns)
+            tables = listed(permit, workspace.vault, snapshot)
     said = {
         "behind": told.behind,
         "seconds_behind": round(told.seconds, 3),
         "seq": told.seq,
         "snapshot": told.snapshot_ref or None,
-        "tables": rows,
+        "tables": tables,
     }
     if json_out:
         answer(said)
         return
     note(f"{told.behind} changes behind, {told.seconds:.1f} s. Snapshot: {told.snapshot_ref or 'none yet'}")
-    show(["table", "rows"], [{"table": k, "rows": v} for k, v in sorted(rows.items())])
+    show(["table", "rows"], [{"table": k, "rows": v} for k, v in sorted(tables.items())])
 
 
 def upkeep(session: Session, *, json_out: bool) -> None:
@@ -73,6 +75,8 @@ def upkeep(session: Session, *, json_out: bool) -> None:
     workspace = session.workspace
     with progress() as bars, workspace.enter(session.caller(), "lake:maintain", "lake", job=True) as permit:
         task = bars.add_task("Tables", total=None)
+        if workspace.vault.settings.lake.engine == "spark" and reaches(permit, workspace.vault):
+            compact(permit, workspace.vault)
         done = maintain.maintain(
             permit, workspace.vault, workspace.nouns, lambda at, of: bars.update(task, completed=at, total=of)
         )

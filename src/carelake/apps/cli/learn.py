@@ -14,9 +14,11 @@ from carelake.pipelines.runs import Run
 __all__ = ["carry_out", "model_card", "model_decide", "model_list", "model_show", "run_recipe", "told"]
 
 
-def run_recipe(session: Session, *, json_out: bool, recipe: str, approve_as: str, new: bool) -> None:
+def run_recipe(
+    session: Session, *, json_out: bool, recipe: str, approve_as: str, new: bool, as_of: str | None
+) -> None:
     """Carry out a recipe."""
-    made = carry_out(session, session.caller(), recipe, approve_as=approve_as, new=new)
+    made = carry_out(session, session.caller(), recipe, approve_as=approve_as, new=new, as_of=as_of or "")
     said = told(made)
     if json_out:
         answer(said)
@@ -24,8 +26,10 @@ def run_recipe(session: Session, *, json_out: bool, recipe: str, approve_as: str
     if made.resumed_at:
         note(f"Resumed at step {made.resumed_at}.")
     metrics = said["metrics"]
-    if metrics.get("reason"):
-        note(metrics["reason"])
+    if not metrics or metrics.get("reason"):
+        note(metrics.get("reason") or made.stopped)
+        if said["training_set"]:
+            note(f"Training set {said['training_set']}")
         return
     rows = [{"model": "this model", **metrics}]
     rows += [{"model": name, **figures} for name, figures in metrics["baselines"].items()]
@@ -36,22 +40,24 @@ def run_recipe(session: Session, *, json_out: bool, recipe: str, approve_as: str
         note(made.stopped)
 
 
-def carry_out(session: Session, caller: Any, recipe: str, *, approve_as: str, new: bool = False) -> Run:
+def carry_out(
+    session: Session, caller: Any, recipe: str, *, approve_as: str, new: bool = False, as_of: str = ""
+) -> Run:
     """Carry out a recipe with progress; resumes an interrupted run with the same parameters."""
     from carelake.pipelines.readmission import Readmission
 
     workspace = session.workspace
     plan = recipe_of(recipe)
-    steps = Readmission(workspace.platform, caller, approve_as=approve_as, approves=workspace.settings.approval.local)
+    approves = workspace.settings.approval.local
+    steps = Readmission(workspace.platform, caller, approve_as=approve_as, approves=approves, as_of=as_of)
+    told = {"approve_as": approve_as, **({"as_of": as_of} if as_of else {})}
     with progress() as bars, workspace.enter(caller, "pipeline:run", recipe, job=True) as permit:
         task = bars.add_task(plan.title, total=len(plan.steps))
 
         def tell(position: int, step: Any) -> None:
             bars.update(task, completed=position, description=step.title)
 
-        made = workspace.platform.runs.carry_out(
-            permit, plan, steps.functions(), {"approve_as": approve_as}, new=new, progress=tell
-        )
+        made = workspace.platform.runs.carry_out(permit, plan, steps.functions(), told, new=new, progress=tell)
         bars.update(task, completed=len(plan.steps), description=plan.title)
     return made
 

@@ -46,7 +46,7 @@ def serve(options: Options, *, json_out: bool, port: int, host: str, workers: in
 
 
 def worker(options: Options, *, json_out: bool, host: str, channel: int, number: int, folder: str) -> None:
-    """One worker of several; the first one delivers events."""
+    """One worker of several; the first one delivers events and follows the record for the lake."""
     from carelake.apps.http.crew import RATES
     from carelake.apps.http.rates import Table
 
@@ -60,6 +60,7 @@ def worker(options: Options, *, json_out: bool, host: str, channel: int, number:
 
 
 def _serve(session: Session, *, delivers: bool = True, **told: Any) -> None:
+    from carelake.apps import following
     from carelake.apps.courier import Courier
     from carelake.apps.http.server import serve as serve_http
 
@@ -78,7 +79,10 @@ def _serve(session: Session, *, delivers: bool = True, **told: Any) -> None:
     if not delivers:
         serve_http(session.workspace, started=started, **told)
         return
-    with Courier(session.workspace, caller) as courier:
+    with (
+        following.beside(session.workspace, caller, lambda code: note(f"The lake is not followed: {code}")),
+        Courier(session.workspace, caller) as courier,
+    ):
         deliver = partial(courier.round, patience=1.0)
         serve_http(session.workspace, started=started, deliver=deliver, **told)
 

@@ -42,6 +42,7 @@ def _finish(options: Options) -> int:
 
     Answers how many resources were walked.
     """
+    from carelake.apps.cli.consents import project_all
     from carelake.apps.cli.indexing import build
 
     session = Session(options)
@@ -51,6 +52,7 @@ def _finish(options: Options) -> int:
             caller = replace(session.caller(), account=account)
             if _may(session.workspace, caller, "record:reindex"):
                 built += build(session, caller).resources
+                project_all(session, caller, unless_done=True)
     finally:
         session.close()
     return built

@@ -31,9 +31,10 @@ from carelake.apps.http.ports import Door
 from carelake.apps.http.rates import Rates, Table
 from carelake.apps.http.routes import ANY_TYPE, Operation
 from carelake.apps.http.sealing import keep_sealed
+from carelake.apps.http.sql.running import Statements
 from carelake.apps.http.table import operations
 from carelake.apps.http.threshold import Threshold, stderr_log, too_many
-from carelake.apps.http.workers import Bodies, Lane, Workers, readings
+from carelake.apps.http.workers import Bodies, Lane, Reading, Workers, readings
 from carelake.apps.http.writers import Steps, writings
 from carelake.core.errors import CarelakeError, Invalid, NotFound, Unsupported
 from carelake.core.settings import MIB
@@ -58,14 +59,15 @@ def create_app(
         rates: the table of rates that workers share.
     """
     metrics = Metrics()
-    table = operations(metrics)
-    table = [*table, _described(table)]
     log = log or stderr_log()
+    statements = Statements(workspace, log)
+    table = operations(metrics, statements)
+    table = [*table, _described(table)]
     told = workspace.settings
     workers = Workers(seconds=told.serve.answer_seconds)
     gate, database = workspace.gate, workspace.vault.database
     quick = Lane(readings(gate.together), told.serve.answer_seconds)
-    writes = writings(gate.gathering, database.together, database.grouped_all)
+    writes = writings(gate.gathering, gate.sharing, database.grouped_all)
     small = Lane(writes, told.serve.answer_seconds)
     bodies = Bodies(max(_BODIES_BYTES, told.serve.max_body_bytes))
     serve = told.serve
@@ -80,6 +82,7 @@ def create_app(
             keep_sealed(workspace, metrics, told.serve.seal_seconds),
             keep_delivering(deliver, told.events.poll_seconds, metrics, log),
             workers.until_done(),
+            statements.until_done(),
             keep_working(workspace, log),
             quick.until_done(),
             small.until_done(),
@@ -160,7 +163,7 @@ class _Edges:
     workspace: Door
     metrics: Metrics
     principals: Rates
-    quick: Lane[Callable[[], Response]]
+    quick: Lane[Reading]
     small: Lane[Steps]
     workers: Workers
     bodies: Bodies
@@ -175,11 +178,13 @@ class _Edges:
                 call = await self._call(operation, request, take)
                 # A credential that is new here may be wrong, and is counted then: that is a write, and not quick.
                 known = self.workspace.identity.remembers(call.token)
-                threads = self.quick if operation.quick and known else self.workers
                 try:
                     if operation.steps is not None and known and operation.small(call):
                         return await self.small.run(_stepped(operation.steps(call), call, gzip))
-                    return await threads.run(partial(_answered, operation.handler, call, gzip))
+                    work = partial(_answered, operation.handler, call, gzip)
+                    if operation.quick and known:
+                        return await self.quick.run(Reading(work, _expected(operation, call)))
+                    return await self.workers.run(work)
                 finally:
                     request.scope["state"]["act"] = call.act
 
@@ -236,6 +241,11 @@ class _Edges:
         body = await anyio.to_thread.run_sync(unpacked, sent, encoding, most)
         take(len(body))
         return body
+
+
+def _expected(operation: Operation, call: Call) -> tuple[str, str] | None:
+    """The resource that is read, so that those of one group are looked up at once; see `Resources.shown`."""
+    return (call.path["type"], call.path["id"]) if operation.name == "read" else None
 
 
 def _answered(handler: Callable[[Call], Response], call: Call, gzip: bool) -> Response:

@@ -100,6 +100,10 @@ class Call:
         """Who calls was found out elsewhere, and was counted there."""
         self._caller = caller
 
+    def present(self, token: str) -> None:
+        """The bearer token came otherwise than in its header: in a form, or in a browser's cookie."""
+        self._token = token
+
     @property
     def token(self) -> str:
         """The bearer token, "" where there is none, or more than one credential."""

@@ -43,6 +43,7 @@ class Worker:
         refused: what it could not take, to be fetched by who looks.
         full: it takes none until something is heard of it.
         condemned: it was told to end since it hangs.
+        leaving: it said that it ends, and may be silent while it closes its workspace.
     """
 
     number: int
@@ -57,6 +58,7 @@ class Worker:
     refused: deque[socket.socket] = field(default_factory=deque)
     full: bool = False
     condemned: bool = False
+    leaving: bool = False
 
     def able(self, late: float) -> bool:
         """Whether it may be given a connection; who is silent for ``late`` seconds may not."""
@@ -101,7 +103,7 @@ class Worker:
         elif word == _ENDED:
             self.lines -= 1
         elif word == _LEAVING:
-            self.ready = False
+            self.ready, self.leaving = False, True
 
     def close(self) -> list[socket.socket]:
         """Of a process that is gone: what it never took."""

@@ -44,6 +44,8 @@ _TURN_SECONDS = 0.5
 _LATE = 0.2
 """The part of its time after which a silent worker is given no more connections."""
 _ABORT_SECONDS = 2.0
+_LEAVING = 10
+"""Times as long may one be silent that closes its workspace: it seals, or waits for a writer."""
 
 
 @dataclass
@@ -199,8 +201,11 @@ class Crew:
         if worker.condemned:
             if worker.silent >= _ABORT_SECONDS:
                 worker.process.kill()
-        elif worker.has_been and 0 < self.silent_seconds <= worker.silent:
-            self.note(f"Worker {worker.number} said nothing for {self.silent_seconds:g} s; it is ended.")
+        elif (
+            worker.has_been
+            and 0 < (most := self.silent_seconds * (_LEAVING if worker.leaving else 1)) <= worker.silent
+        ):
+            self.note(f"Worker {worker.number} said nothing for {most:g} s; it is ended.")
             self._condemn(worker)
         elif not worker.has_been and now - worker.began > _START_SECONDS:
             self.note(f"Worker {worker.number} did not begin within {_START_SECONDS:g} s; it is ended.")

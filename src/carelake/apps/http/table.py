@@ -9,12 +9,16 @@ from carelake.apps.http.answers import FHIR_JSON
 from carelake.apps.http.bulk import exports as bulk
 from carelake.apps.http.bulk import imports as bulk_import
 from carelake.apps.http.cds import services as cds
+from carelake.apps.http.console import operations as console
 from carelake.apps.http.fhir import binary, bundles, erasing, history, patching, record, searches, validating, writing
 from carelake.apps.http.fhir.operations import operations as on_resources
 from carelake.apps.http.metrics import Metrics
 from carelake.apps.http.page import StartPage
 from carelake.apps.http.routes import Operation
+from carelake.apps.http.sql import statements as sql
+from carelake.apps.http.sql.running import Statements
 from carelake.apps.http.terminology import operations as terminology
+from carelake.apps.http.views import operations as views
 
 __all__ = ["operations"]
 
@@ -24,9 +28,10 @@ _VERSION = {**_ONE, "version": "version id"}
 _ABSENT = {"404": "There is none", "410": "It was deleted or erased"}
 
 
-def operations(metrics: Metrics) -> list[Operation]:
+def operations(metrics: Metrics, statements: Statements) -> list[Operation]:
     """All of them but ``/openapi.json``, which describes them."""
-    return [*_fhir(), *_predictions(), *cds.operations(), *_service(metrics)]
+    found = [*_fhir(), *_predictions(), *cds.operations(), *console.operations()]
+    return [*found, *sql.operations(statements), *_service(metrics)]
 
 
 def _fhir() -> list[Operation]:
@@ -40,6 +45,7 @@ def _fhir() -> list[Operation]:
         *erasing.operations(),
         *bulk_import.operations(),
         *terminology.operations(),
+        *views.operations(),
         *validating.operations(),
         *on_resources(),
         *history.operations(),

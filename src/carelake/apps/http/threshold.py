@@ -6,6 +6,7 @@ names in both.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 import traceback
@@ -48,19 +49,41 @@ class TooLarge(Invalid):
 
 
 class _Lines:
-    """One JSON object a line, in one write."""
+    """One JSON object a line; those of one turn of the event loop in one write."""
 
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
         self._clock = SystemClock()
+        self._unsaid: list[str] = []
 
     def info(self, event: str, **facts: Any) -> None:
         """Say it."""
-        line = self._encode({**facts, "event": event, "timestamp": iso(self._clock.now())})
-        sys.stderr.write(line.decode() + "\n")
-        sys.stderr.flush()
+        line = self._line(event, facts)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # in a thread beside it
+            _say([line])
+            return
+        if not self._unsaid:
+            loop.call_soon(self._flush)
+        self._unsaid.append(line)
 
-    error = info
+    def error(self, event: str, **facts: Any) -> None:
+        """Say it now."""
+        _say([self._line(event, facts)])
+
+    def _line(self, event: str, facts: dict[str, Any]) -> str:
+        return self._encode({**facts, "event": event, "timestamp": iso(self._clock.now())}).decode()
+
+    def _flush(self) -> None:
+        lines, self._unsaid = self._unsaid, []
+        _say(lines)
+
+
+def _say(lines: list[str]) -> None:
+    if lines:
+        sys.stderr.write("\n".join((*lines, "")))
+        sys.stderr.flush()
 
 
 def stderr_log() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Generic, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from carelake.core.errors import Unavailable
 
-__all__ = ["Bodies", "Lane", "Outcome", "Workers", "readings"]
+__all__ = ["Bodies", "Lane", "Outcome", "Patience", "Reading", "Workers", "readings"]
 
 Job = TypeVar("Job")
 Outcome = Response | BaseException
@@ -24,6 +24,8 @@ _THREADS = 16
 _TOGETHER = 64
 _WITH_IT, _AFTER_IT = 1, 4
 """Turns of the event loop that a group waits for who comes with the first of it; for who was answered just now."""
+_PATIENCE, _LEAST_PATIENCE = 0.002, 0.0002
+"""Seconds that a group waits for as many as the last one had; for less it does not begin to wait."""
 _ANSWER_SECONDS = 60.0
 _ENDING_SECONDS = 10.0
 
@@ -61,9 +63,58 @@ class Workers:
             await anyio.to_thread.run_sync(lambda: wait(list(self._running), seconds))
 
 
+class Reading(NamedTuple):
+    """One of those that `readings` does.
+
+    Attributes:
+        expected: what it will ask the store for, where that is known.
+    """
+
+    work: Callable[[], Response]
+    expected: Hashable = None
+
+
 class _Asked(NamedTuple, Generic[Job]):
     job: Job
     answer: asyncio.Future[Response]
+
+
+class Patience:
+    """How long a group waits for who was answered just now.
+
+    Attributes:
+        hoped: how many there were in the last group, and came while it was done.
+        seconds: the longest that the next one waits for as many.
+    """
+
+    def __init__(self) -> None:
+        self.hoped = 0
+        self.seconds = _PATIENCE
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = False
+
+    def waits(self, loop: asyncio.AbstractEventLoop, waiting: int, then: Callable[[], None]) -> bool:
+        """Whether to wait for more; ``then`` is called when that took too long."""
+        if self._over or waiting >= self.hoped or self.seconds < _LEAST_PATIENCE:
+            self._over = False
+            self.seconds = min(_PATIENCE, self.seconds + _LEAST_PATIENCE / 16)
+            return False
+        self._timer = loop.call_later(self.seconds, self._give_up, then)
+        return True
+
+    def came(self, waiting: int) -> bool:
+        """Whether those that are waited for are all there now."""
+        if self._timer is None or waiting < self.hoped:
+            return False
+        self._timer.cancel()
+        self._timer = None
+        self.seconds = min(_PATIENCE, 2 * self.seconds)
+        return True
+
+    def _give_up(self, then: Callable[[], None]) -> None:
+        self._timer, self._over = None, True
+        self.seconds *= 0.75
+        then()
 
 
 class Lane(Generic[Job]):
@@ -72,6 +123,9 @@ class Lane(Generic[Job]):
     Threads beside each other would take the interpreter's lock from each other at every step; one that does sixteen
     jobs in a row with one snapshot and one commit is done sooner with each of them. The next group begins when the
     answers of the last one are on their way: so who asks again at once is in it, and commits are few.
+
+    Who was answered and asks again a moment later would wait for a whole group. So a group waits for as many as were
+    just answered, as long as that helps: each time that they do not come, the next one waits a quarter less.
     """
 
     def __init__(
@@ -92,13 +146,17 @@ class Lane(Generic[Job]):
         self._waiting: deque[_Asked[Job]] = deque()
         self._running: Future[None] | None = None
         self._called = False
+        self._patience = Patience()
 
     async def run(self, job: Job) -> Response:
         """As `Workers.run`."""
         loop = asyncio.get_running_loop()
         asked = _Asked(job, loop.create_future())
         self._waiting.append(asked)
-        self._call(loop)
+        if self._patience.came(len(self._waiting)):
+            self._begin(loop, 0)
+        else:
+            self._call(loop)
         timer = loop.call_later(self._seconds, _give_up, asked.answer, self._seconds)
         try:
             return await asked.answer
@@ -115,6 +173,8 @@ class Lane(Generic[Job]):
         if turns:
             loop.call_soon(self._begin, loop, turns - 1)
             return
+        if self._waiting and self._patience.waits(loop, len(self._waiting), lambda: self._begin(loop, 0)):
+            return
         self._called = False
         group = self._take()
         if group:
@@ -129,6 +189,7 @@ class Lane(Generic[Job]):
 
     def _ended(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Asked[Job]], found: Sequence[Outcome]) -> None:
         self._running = None
+        self._patience.hoped = min(_TOGETHER, len(group) + len(self._waiting))
         for one, answer in zip(group, found, strict=True):
             _tell(one.answer, answer)
         self._call(loop, _AFTER_IT)
@@ -156,18 +217,19 @@ class Lane(Generic[Job]):
 
 
 def readings(
-    together: Callable[[], AbstractContextManager[Callable[[], None]]],
-) -> Callable[[Sequence[Callable[[], Response]]], Sequence[Outcome]]:
+    together: Callable[[Iterable[Hashable]], AbstractContextManager[Callable[[], None]]],
+) -> Callable[[Sequence[Reading]], Sequence[Outcome]]:
     """What a lane does with plain synchronous code.
 
     Args:
-        together: surrounds what is done together, and gives what is to be called after it; nothing is answered before
-            that has returned, and nothing at all but the error when it raises.
+        together: surrounds what is done together, of which it is told what that expects, and gives what is to be
+            called after it; nothing is answered before that has returned, and nothing at all but the error when it
+            raises.
     """
 
-    def do(works: Sequence[Callable[[], Response]]) -> Sequence[Outcome]:
-        with together() as settle:
-            found = [_done(work) for work in works]
+    def do(asked: Sequence[Reading]) -> Sequence[Outcome]:
+        with together(one.expected for one in asked if one.expected is not None) as settle:
+            found = [_done(one.work) for one in asked]
         settle()
         return found
 

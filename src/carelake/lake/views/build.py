@@ -35,6 +35,7 @@ from carelake.lake.views.plan import (
     Unnest,
 )
 from carelake.lake.views.vals import Choice, Need, Val, kind_of, layout, nothing
+from carelake.lake.views.weight import light
 
 __all__ = ["DEPTHS", "ORDINAL", "build"]
 
@@ -58,7 +59,7 @@ def build(definition: Definition, depth: int = DEPTHS[0]) -> Plan:
     need: Need = {}
     _Builder(definition, need, None, depth).plan()
     record = layout(definition.resource, need)
-    return _Builder(definition, need, record, depth).plan()
+    return light(_Builder(definition, need, record, depth).plan())
 
 
 @dataclass(frozen=True, slots=True)

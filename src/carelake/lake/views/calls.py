@@ -342,7 +342,15 @@ def _key(compiler: Compiler, val: Val, wanted: str, scope: Scope) -> Val:
         said = Op("coalesce", (kind.expr if kind is not None else _text(""), _text("")))
         other = Op("matches", (named, _text("^[A-Z][A-Za-z]*$")))
         there.append(Case(other, Op("eq", (named, _text(wanted))), Op("eq", (said, _text(wanted)))))
-    return plain(Case(Op("and", tuple(there)), key, Null(TEXT)), "String")
+    found: Expr = Case(Op("and", tuple(there)), key, Null(TEXT))
+    if wanted:
+        # Nearly all are ``Patient/1`` and nothing else: no pattern is needed for those.
+        rest = Op("substr", (told.expr, Const(len(wanted) + 1, INT)))
+        short = Op(
+            "and", (Op("starts", (told.expr, _text(f"{wanted}/"))), Op("not", (Op("contains", (rest, _text("/"))),)))
+        )
+        found = Case(short, Op("drop_prefix", (rest, _text("urn:uuid:"))), found)
+    return plain(found, "String")
 
 
 def _child_of(compiler: Compiler, val: Val, name: str, scope: Scope) -> Val:

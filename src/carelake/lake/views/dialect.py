@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from carelake.lake.schema import TEXT_OF, Leaf, Listed, Node
+from carelake.lake.views.paths import parts_of
 from carelake.lake.views.plan import (
     Case,
     Const,
@@ -212,8 +213,7 @@ class Dialect(ABC):
         match rel:
             case Source(tests=tests):
                 names = ", ".join(self.name(name) for name in rel.names)
-                where = f" WHERE {' AND '.join(self.expr(test) for test in tests)}" if tests else ""
-                return f"SELECT {names} FROM resources_{where}"
+                return f"SELECT {names} FROM resources_{self._where(tests)}"
             case Extend(base=base, name=name, expr=expr):
                 return f"SELECT *, {self.expr(expr)} AS {self.name(name)} FROM {self._step(base, steps, written)}"
             case Unnest(base=base, source=source):
@@ -221,6 +221,21 @@ class Dialect(ABC):
             case UnionAll():
                 return self._union(rel, steps, written)
         raise TypeError(rel)
+
+    def _where(self, tests: Sequence[Expr]) -> str:
+        """All of them, in their order: one that can fail is not looked at where one before it is not true.
+
+        AND leaves the order to the engine, and with it whether there is an error.
+        """
+        if not tests:
+            return ""
+        if len(tests) == 1 or not any(map(_can_fail, tests)):
+            return f" WHERE {' AND '.join(self.expr(test) for test in tests)}"
+        *before, last = (self.expr(test) for test in tests)
+        text = last
+        for test in reversed(before):
+            text = f"CASE WHEN {test} THEN {text} END"
+        return f" WHERE {text}"
 
     def _union(self, rel: UnionAll, steps: dict[int, str], written: list[str]) -> str:
         branches = []
@@ -233,3 +248,17 @@ class Dialect(ABC):
             where = "" if test is None else f" WHERE {self.expr(test)}"
             branches.append(f"SELECT {names}, {columns} FROM {base}{where}")
         return " UNION ALL ".join(branches)
+
+
+def _can_fail(expr: object) -> bool:
+    """Whether a `Fail` is in it; a part that is there often is looked at once."""
+    seen: set[int] = set()
+    stack = [expr]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, Fail):
+            return True
+        if id(one) not in seen:
+            seen.add(id(one))
+            stack.extend(parts_of(one))
+    return False

@@ -14,7 +14,7 @@ from carelake.core.errors import Invalid, Unsupported
 from carelake.core.settings import LakeSettings
 from carelake.lake import bounded
 from carelake.lake.engine import connect
-from carelake.lake.spark import session
+from carelake.lake.spark import in_bounds, session
 from carelake.lake.views import oracle
 from carelake.lake.views.build import DEPTHS, build
 from carelake.lake.views.definition import Definition, read
@@ -22,9 +22,20 @@ from carelake.lake.views.duckdb import DuckDb
 from carelake.lake.views.errors import cardinality_error, depth_error
 from carelake.lake.views.plan import Plan
 from carelake.lake.views.spark import Spark
-from carelake.lake.views.tables import in_memory, rows
+from carelake.lake.views.tables import in_memory, named, rows
 
-__all__ = ["ENGINES", "Engine", "deepening", "engine_named", "on_duckdb", "on_spark", "run"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "deepening",
+    "engine_named",
+    "engine_of",
+    "on_duckdb",
+    "on_spark",
+    "over_resources",
+    "run",
+    "spark_failed",
+]
 
 Engine = Literal["duckdb", "spark", "oracle"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -65,6 +76,29 @@ def run(
     return deepening(definition, lambda plan: rows(plan, on_engine(plan, in_memory(plan, held), ordered=True)))
 
 
+def over_resources(
+    view: Mapping[str, Any], resources: Iterable[Mapping[str, Any]], *, limits: LakeSettings | None = None
+) -> pa.Table:
+    """The rows of a view over resources in memory, on DuckDB, as `over.over` gives those of the lake; see `run`."""
+    held = list(resources)
+    return deepening(
+        read(view), lambda plan: named(plan, on_duckdb(plan, in_memory(plan, held), ordered=True, limits=limits))
+    )
+
+
+def engine_of(name: str | None, limits: LakeSettings) -> Literal["duckdb", "spark"]:
+    """The engine that runs over the lake: the one that is asked for, else the setting's.
+
+    Raises:
+        Unsupported: ``lake.view_engine``.
+    """
+    if name is None:
+        return limits.engine
+    if name in ("duckdb", "spark"):
+        return "spark" if name == "spark" else "duckdb"
+    raise Unsupported("lake.view_engine", "There is no such engine over the lake; expected duckdb or spark.")
+
+
 def engine_named(name: str) -> Engine:
     """The engine of that name.
 
@@ -97,9 +131,19 @@ def deepening(definition: Definition, work: Callable[[Plan], _Found]) -> _Found:
 
 
 def on_duckdb(
-    plan: Plan, resources: pa.Table, *, ordered: bool = False, limits: LakeSettings | None = None
+    plan: Plan,
+    resources: pa.Table,
+    *,
+    ordered: bool = False,
+    numbered: bool = False,
+    most: int | None = None,
+    limits: LakeSettings | None = None,
 ) -> pa.Table:
     """The result of a plan over its relation ``resources``: one column for each output.
+
+    Args:
+        numbered: with the number of each row's resource, ``_n``.
+        most: so many rows are enough.
 
     Raises:
         Invalid: ``lake.view_cardinality``, ``lake.view_depth``.
@@ -108,7 +152,8 @@ def on_duckdb(
     with connect(limits) as connection:
         connection.register("resources", resources)
         try:
-            text = _DUCKDB.select(plan, shown=ordered, ordered=ordered)
+            text = _DUCKDB.select(plan, shown=ordered or numbered, ordered=ordered)
+            text = text if most is None else f"{text} LIMIT {most:d}"
             return bounded.select(connection, text, limits or LakeSettings())
         except duckdb.OutOfMemoryException:
             raise
@@ -116,29 +161,37 @@ def on_duckdb(
             raise _failed(str(error)) from None
 
 
-def on_spark(plan: Plan, resources: pa.Table, *, ordered: bool = False) -> pa.Table:
+def on_spark(
+    plan: Plan, resources: pa.Table, *, ordered: bool = False, limits: LakeSettings | None = None
+) -> pa.Table:
     """The same on Spark.
 
     Raises:
         Invalid: as `on_duckdb`.
-        Unavailable: ``lake.spark``.
+        Unavailable: ``lake.too_large``, ``lake.too_long``; as `spark.session`.
     """
-    spark = session()
+    spark = session(limits.spark if limits else None)
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     name = f"resources_{next(_NUMBERS)}"
     spark.createDataFrame(resources).createOrReplaceTempView(name)
     try:
-        made: pa.Table = spark.sql(_SPARK.select(plan, shown=ordered, table=name)).toArrow()
+        text = _SPARK.select(plan, shown=ordered, table=name)
+        made = in_bounds(spark, limits or LakeSettings(), lambda: spark.sql(text))
     except (PySparkException, Py4JError) as error:
-        raise _failed(str(error)) from None
+        raise spark_failed(error) from None
     finally:
         spark.catalog.dropTempView(name)
     if not ordered:
         return made
     keys = ["_n", *(f"c{n}" for n, output in enumerate(plan.outputs) if output.name in plan.order)]
     return made.sort_by([(key, "ascending") for key in keys])
+
+
+def spark_failed(error: Exception) -> Exception:
+    """The error of the view that Spark's tells of."""
+    return _failed(str(error))
 
 
 def _failed(message: str) -> Exception:

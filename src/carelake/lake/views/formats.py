@@ -14,9 +14,10 @@ from carelake.core import canonical
 from carelake.core.errors import Invalid
 from carelake.lake.views.numbers import plain_number
 
-__all__ = ["FORMATS", "write"]
+__all__ = ["FORMATS", "blocks", "write"]
 
 _BATCH = 10_000
+_PIECE = 1 << 20
 
 
 def _batches(table: pa.Table) -> Iterator[list[dict[str, Any]]]:
@@ -39,15 +40,18 @@ def _inner(value: Any) -> Any:
     return _plain(value)
 
 
-def _csv(table: pa.Table, out: BinaryIO) -> None:
+def _csv(table: pa.Table, header: bool) -> Iterator[bytes]:
     """Quoted where needed (RFC 4180); a collection and an object are JSON in their cell, nothing is an empty cell."""
-    text = io.TextIOWrapper(out, "utf-8", newline="", write_through=True)
+    text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(table.column_names)
+    if header:
+        writer.writerow(table.column_names)
     for rows in _batches(table):
         writer.writerows([_cell(value) for value in row.values()] for row in rows)
-    text.flush()
-    text.detach()
+        yield text.getvalue().encode()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue().encode()
 
 
 def _cell(value: Any) -> Any:
@@ -56,40 +60,52 @@ def _cell(value: Any) -> Any:
     return canonical.dump_as_given(value).decode() if isinstance(value, dict | list) else value
 
 
-def _ndjson(table: pa.Table, out: BinaryIO) -> None:
+def _ndjson(table: pa.Table, header: bool) -> Iterator[bytes]:
     for rows in _batches(table):
-        out.writelines(canonical.dump_as_given(row) + b"\n" for row in rows)
+        yield b"".join(canonical.dump_as_given(row) + b"\n" for row in rows)
 
 
-def _json(table: pa.Table, out: BinaryIO) -> None:
-    out.write(b"[")
+def _json(table: pa.Table, header: bool) -> Iterator[bytes]:
+    yield b"["
     for n, rows in enumerate(_batches(table)):
-        for m, row in enumerate(rows):
-            out.write((b",\n" if n or m else b"\n") + canonical.dump_as_given(row))
-    out.write(b"\n]\n" if len(table) else b"]\n")
+        yield (b",\n" if n else b"\n") + b",\n".join(canonical.dump_as_given(row) for row in rows)
+    yield b"\n]\n" if len(table) else b"]\n"
 
 
-def _parquet(table: pa.Table, out: BinaryIO) -> None:
-    pq.write_table(table, out, compression="zstd")
+def _parquet(table: pa.Table, header: bool) -> Iterator[bytes]:
+    made = io.BytesIO()
+    pq.write_table(table, made, compression="zstd")
+    yield from _pieces(made)
 
 
-def _arrow(table: pa.Table, out: BinaryIO) -> None:
-    with pa.ipc.new_stream(out, table.schema) as stream:
+def _arrow(table: pa.Table, header: bool) -> Iterator[bytes]:
+    made = io.BytesIO()
+    with pa.ipc.new_stream(made, table.schema) as stream:
         stream.write_table(table)
+    yield from _pieces(made)
 
 
-FORMATS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
+def _pieces(made: io.BytesIO) -> Iterator[bytes]:
+    made.seek(0)
+    while piece := made.read(_PIECE):
+        yield piece
+
+
+FORMATS: dict[str, Callable[[pa.Table, bool], Iterator[bytes]]] = {
     "csv": _csv,
     "ndjson": _ndjson,
     "json": _json,
     "parquet": _parquet,
     "arrow": _arrow,
 }
-"""Name of a format to what writes it."""
+"""Name of a format to what writes it in blocks."""
 
 
-def write(table: pa.Table, form: str, out: BinaryIO) -> None:
-    """The table in a format.
+def blocks(table: pa.Table, form: str, *, header: bool = True) -> Iterator[bytes]:
+    """The table in a format, piece by piece.
+
+    Args:
+        header: whether CSV begins with the names of the columns.
 
     Raises:
         Invalid: ``lake.view_format``.
@@ -97,4 +113,9 @@ def write(table: pa.Table, form: str, out: BinaryIO) -> None:
     work = FORMATS.get(form)
     if work is None:
         raise Invalid("lake.view_format", f"There is no such format; expected one of {', '.join(FORMATS)}.")
-    work(table, out)
+    return work(table, header)
+
+
+def write(table: pa.Table, form: str, out: BinaryIO) -> None:
+    """The table in a format, as `blocks`."""
+    out.writelines(blocks(table, form))

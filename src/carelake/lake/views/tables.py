@@ -18,7 +18,7 @@ from carelake.lake.views.build import ORDINAL
 from carelake.lake.views.numbers import plain_number
 from carelake.lake.views.plan import Output, Plan
 
-__all__ = ["in_memory", "named", "of_lake", "result_schema", "rows"]
+__all__ = ["in_memory", "named", "of_lake", "read_columns", "result_schema", "rows"]
 
 
 def in_memory(plan: Plan, resources: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -51,6 +51,11 @@ def _parsed(record: Record, bodies: pa.Table) -> pa.Table:
 
 def _misshaped() -> Invalid:
     return Invalid("lake.view_data", "A resource is not of the shape that its type says; validate the resources.")
+
+
+def read_columns(plan: Plan) -> list[str]:
+    """The columns of the lake's table that a plan reads, the digits of decimals too."""
+    return [column_of(field.name) for field in arrow_type(plan.record)]
 
 
 def of_lake(plan: Plan, table: pa.Table) -> pa.Table:

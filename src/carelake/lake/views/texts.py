@@ -120,7 +120,47 @@ def _pattern(compiler: Compiler, part: Call, scope: Scope) -> str:
         re.compile(pattern)
     except re.error:
         raise path_error(scope.at, "the regular expression is not valid.", argument.at) from None
-    return pattern
+    return _same_everywhere(pattern, scope)
+
+
+_PIECES = re.compile(r"\\.|\[|\]|\$|[^\\\[\]$]+", re.DOTALL)
+_CLASSES = {
+    "d": r"\p{Nd}",
+    "w": r"\p{L}\p{M}\p{Nd}\p{Pc}",
+    "s": r"\t-\r\x{20}\x{85}\p{Z}",
+}
+"""What the evaluator takes for a digit, a part of a word and a blank, in any script; engines take ASCII."""
+
+
+def _same_everywhere(pattern: str, scope: Scope) -> str:
+    """The pattern in words that all engines read alike."""
+    made, inside, opened = [], False, False
+    for found in _PIECES.finditer(pattern):
+        piece, first = found[0], opened
+        opened = False
+        if piece == "[" and not inside:
+            inside = opened = True
+        elif piece == "[":
+            piece = r"\["
+        elif piece == "]" and inside and not first:
+            inside = False
+        elif piece == "]":
+            piece = r"\]"
+        elif piece[0] == "\\" and piece[1:].lower() in _CLASSES:
+            piece = _class(piece[1:], inside, scope)
+        elif inside and first and piece == "^":
+            opened = True
+        made.append(piece)
+    return "".join(made)
+
+
+def _class(letter: str, inside: bool, scope: Scope) -> str:
+    parts = _CLASSES[letter.lower()]
+    if letter.islower():
+        return parts if inside else f"[{parts}]"
+    if inside:
+        raise sql_error(scope.at, "A regular expression with a negated class inside of another")
+    return f"[^{parts}]"
 
 
 @call("matches", 1)

@@ -1,4 +1,8 @@
-"""How much SQL an expression is: a value that is used twice is written twice, so that a short path can make a lot."""
+"""How much SQL a view is: a value that is used twice is written twice, so that a short path can make a lot.
+
+A relation that is used twice is written once, and planned twice: engines put it in where its name stands. So unions
+beside each other multiply.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,14 @@ from functools import cache
 from carelake.lake.views.duckdb import DuckDb
 from carelake.lake.views.errors import sql_error
 from carelake.lake.views.paths import parts_of
-from carelake.lake.views.plan import Const, Expr, Op
+from carelake.lake.views.plan import Const, Expr, Extend, Op, Plan, Rel, Source, UnionAll, Unnest
 from carelake.lake.views.spark import Spark
 from carelake.lake.views.vals import Choice, Val
 
-__all__ = ["MOST", "bounded", "weight"]
+__all__ = ["MOST", "bounded", "light", "weight"]
 
 MOST = 200_000
-"""Parts of an expression, each as often as it is written."""
+"""Parts of an expression, or of all of a view, each as often as it is written or planned."""
 _LETTERS = 16
 
 
@@ -29,6 +33,40 @@ def bounded(found: Val | Choice, at: str) -> Val | Choice:
     if sum(weight(expr) for expr in made) > MOST:
         raise sql_error(at, f"An expression that is more than {MOST:,} parts as SQL")
     return found
+
+
+def light(plan: Plan) -> Plan:
+    """The same, if all of it together is not too much.
+
+    Raises:
+        Unsupported: ``lake.view_sql``.
+    """
+    known: dict[int, int] = {}
+    whole = sum(weight(output.expr) for output in plan.outputs) + _planned(plan.rel, known)
+    if whole > MOST:
+        raise sql_error("", f"A view that is more than {MOST:,} parts as SQL")
+    return plan
+
+
+def _planned(rel: Rel, known: dict[int, int]) -> int:
+    """Parts of a relation, those that it is made from in the place of their names."""
+    if id(rel) in known:
+        return known[id(rel)]
+    match rel:
+        case Source(tests=tests):
+            found = sum(map(weight, tests))
+        case Extend(base=base, expr=expr):
+            found = _planned(base, known) + weight(expr)
+        case Unnest(base=base, source=source):
+            # it is written twice where rows without elements stay or go by what is alive
+            found = _planned(base, known) + weight(source) * (2 if rel.alive else 1)
+        case UnionAll(branches=branches, tests=tests):
+            found = sum(_planned(inner, known) + sum(map(weight, exprs)) for inner, exprs in branches)
+            found += sum(weight(test) for test in tests if test is not None)
+        case _:
+            raise TypeError(rel)
+    known[id(rel)] = 1 + found
+    return 1 + found
 
 
 def weight(expr: Expr) -> int:

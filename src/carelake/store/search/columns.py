@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from carelake.fhir.query import DateValue
+from carelake.store.consents import Shown
 from carelake.store.search.building import Build, Row, every, some
 from carelake.store.search.nodes import Arm, Costs, Stream, Tail
 
-__all__ = ["Ids", "Owned", "Seqs", "Updated", "Window", "updated_test"]
+__all__ = ["Consented", "Ids", "Owned", "Seqs", "Updated", "Window", "updated_test"]
 
 _MILLISECOND = 1000
 _WIDE = 50
@@ -107,6 +109,30 @@ class Owned:
 
     def _mine(self, build: Build, me: str) -> str:
         return f"{me}.owner = {build(self.owner)} AND {me}.kind = {build(self.kind)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Consented:
+    """The consents of those whom the resource is about show it to the permit.
+
+    Attributes:
+        name: the type.
+    """
+
+    shown: Shown
+    name: str
+
+    def holds(self, build: Build, row: Row) -> str:
+        return self.shown.current(build, build.hidden(row.seq), self.name)
+
+    def arms(self) -> Iterator[Arm]:
+        return iter(())
+
+    def reads(self, costs: Costs) -> float:
+        return math.inf
+
+    def streams(self, costs: Costs) -> tuple[Stream, ...]:
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

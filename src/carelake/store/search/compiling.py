@@ -25,6 +25,7 @@ from carelake.fhir.query import (
 from carelake.fhir.search import SearchParameter, Source, Use, parameters
 from carelake.fhir.search.sources import SPANS
 from carelake.fhir.terminology import Terminology
+from carelake.store.consents import shown_to
 from carelake.store.search import lookups, ranges
 from carelake.store.search.canonicals import ByUrl, HasByUrl
 from carelake.store.search.columns import Ids, Seqs, Updated
@@ -56,7 +57,8 @@ class Compiler:
     def __init__(self, permit: Permit, tx: Connection, symbols: Symbols, terminology: Terminology) -> None:
         self.permit, self.tx, self.symbols = permit, tx, symbols
         self._terminology = terminology
-        self._bounded = sight_of(permit).bounded
+        self.shown = shown_to(permit, tx, symbols)
+        self._bounded = self.shown is not None or sight_of(permit).bounded
         self._scopes: dict[int, tuple[Node, ...]] = {}
         self._units = Units(tx, symbols)
         self._kinds: dict[str, int] = {}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from carelake.access.narrowed import Grant, wanted
 from carelake.access.scopes import read_query
-from carelake.store.search.columns import Owned
+from carelake.store.search.columns import Consented, Owned
 from carelake.store.search.nodes import All, Every, Node, any_of
 from carelake.store.sights import sight_of
 from carelake.store.symbols import patients_of
@@ -21,7 +21,14 @@ def scope_nodes(compiler: Compiler, kind: int) -> tuple[Node, ...]:
     """What the scope asks of resources of a type, which is named by its symbol."""
     sight = sight_of(compiler.permit)
     owned = (_owned(compiler, kind, sight.owner),) if sight.owner is not None else ()
-    return (*owned, *_granted(compiler, kind))
+    return (*owned, *_granted(compiler, kind), *_consented(compiler, kind))
+
+
+def _consented(compiler: Compiler, kind: int) -> tuple[Node, ...]:
+    if compiler.shown is None:
+        return ()
+    name = compiler.symbols.texts(compiler.tx, (kind,)).get(kind, "")
+    return (Consented(compiler.shown, name),)
 
 
 def conditions(compiler: Compiler, name: str, kind: int, text: str) -> list[Node]:

@@ -18,7 +18,7 @@ from carelake.core.errors import CarelakeError, Corrupt, Invalid, Refused, Unava
 from carelake.core.settings import S3Settings
 from carelake.vault.blobs import HEADER_BYTES, Blob, Blobs, Found, Guard
 
-__all__ = ["S3Blobs", "S3Sink", "S3Source"]
+__all__ = ["S3Blobs", "S3Sink", "S3Source", "client_for", "sdk_errors"]
 
 _PART = 8 << 20
 _AHEAD = 1 << 20
@@ -26,6 +26,28 @@ _CLASSES = {"hot": "STANDARD", "cool": "STANDARD_IA", "archive": "GLACIER_IR"}
 _STORAGE = {name: storage for storage, name in _CLASSES.items()}
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound", "NoSuchVersion", "MethodNotAllowed", "405"})
 _DENIED = frozenset({"AccessDenied", "InvalidRequest"})
+
+
+def client_for(said: S3Settings) -> Any:
+    """The SDK's client for the bucket of the settings.
+
+    Raises:
+        Unavailable: ``vault.extra``. Invalid: ``vault.bucket_name``.
+    """
+    if not said.bucket:
+        raise Invalid("vault.bucket_name", "The driver s3 needs the setting s3.bucket.")
+    try:
+        boto3 = importlib.import_module("boto3")
+        config = importlib.import_module("botocore.config").Config(
+            retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=60
+        )
+    except ImportError:
+        raise Unavailable(
+            "vault.extra", "The driver s3 needs boto3, which is not installed; install the extra carelake[aws]."
+        ) from None
+    return boto3.session.Session().client(
+        "s3", region_name=said.region or None, endpoint_url=said.endpoint_url or None, config=config
+    )
 
 
 class S3Blobs(Blobs):
@@ -43,21 +65,7 @@ class S3Blobs(Blobs):
         Raises:
             Unavailable: ``vault.extra``. Invalid: ``vault.bucket_name``.
         """
-        if not said.bucket:
-            raise Invalid("vault.bucket_name", "The driver s3 needs the setting s3.bucket.")
-        try:
-            boto3 = importlib.import_module("boto3")
-            config = importlib.import_module("botocore.config").Config(
-                retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=60
-            )
-        except ImportError:
-            raise Unavailable(
-                "vault.extra", "The driver s3 needs boto3, which is not installed; install the extra carelake[aws]."
-            ) from None
-        client = boto3.session.Session().client(
-            "s3", region_name=said.region or None, endpoint_url=said.endpoint_url or None, config=config
-        )
-        return cls(client, said)
+        return cls(client_for(said), said)
 
     def create(self, blob: Blob, guard: Guard | None = None) -> S3Sink:
         """See `blobs.Blobs`."""
@@ -76,19 +84,19 @@ class S3Blobs(Blobs):
         """See `blobs.Blobs`: here there is one copy, whose class changes; there is nothing to remove."""
         place, _ = self._newest(blob)
         old = place.pop("VersionId")
-        with _told():
+        with sdk_errors():
             self._client.copy(dict(place), self._bucket, place["Key"], ExtraArgs=self._how(storage))
         if guard is not None and guard != Guard():
             self.protect(blob, guard)
         # What the bucket itself keeps goes with the blob: `remove` takes every version.
-        with suppress(Refused), _told():
+        with suppress(Refused), sdk_errors():
             self._client.delete_object(**place, VersionId=old)
         return None
 
     def remove(self, blob: Blob) -> None:
         """See `blobs.Blobs`. Every S3 version of the key goes, and every delete marker."""
         key = self._key(blob)
-        with _told():
+        with sdk_errors():
             for version in self._versions(key):
                 if version["Key"] == key:
                     self._client.delete_object(Bucket=self._bucket, Key=key, VersionId=version["VersionId"])
@@ -97,7 +105,7 @@ class S3Blobs(Blobs):
     def abort(self, blob: Blob) -> None:
         """See `blobs.Blobs`."""
         key = self._key(blob)
-        with _told():
+        with sdk_errors():
             for begun in self._begun(key):
                 if begun["Key"] == key:
                     self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=begun["UploadId"])
@@ -106,7 +114,7 @@ class S3Blobs(Blobs):
         """See `blobs.Blobs`. What the bucket refuses, such as a compliance retention made shorter, is refused."""
         place = {"Bucket": self._bucket, "Key": self._key(blob)}
         status = "ON" if guard.hold else "OFF"
-        with _told():
+        with sdk_errors():
             self._client.put_object_legal_hold(**place, LegalHold={"Status": status})
             if guard.mode and guard.until is not None:
                 self._client.put_object_retention(
@@ -119,13 +127,13 @@ class S3Blobs(Blobs):
 
     def set_aside(self, blob: Blob) -> None:
         """See `blobs.Blobs`."""
-        with _told():
+        with sdk_errors():
             self._client.delete_object(Bucket=self._bucket, Key=self._key(blob))
 
     def walk(self, now: datetime, under: str = "*/*") -> Iterator[Found]:
         """See `blobs.Blobs`. One entry for each key, told by its newest version."""
         prefix = self._said.prefix + ("" if under == "*/*" else under + "/")
-        with _told():
+        with sdk_errors():
             for version in self._versions(prefix):
                 blob = self._blob(version["Key"], version.get("StorageClass", "STANDARD"))
                 if blob is None or not version["IsLatest"]:
@@ -145,7 +153,7 @@ class S3Blobs(Blobs):
 
     def _newest(self, blob: Blob) -> tuple[dict[str, Any], int]:
         """The S3 version that is read now, and its size; what was set aside is taken back."""
-        with _told():
+        with sdk_errors():
             head = self._head(blob)
             if head is None and self._take_back(blob):
                 head = self._head(blob)
@@ -213,7 +221,7 @@ class S3Sink:
 
     def finish(self, head: bytes) -> None:
         """See `blobs.Sink`."""
-        with _told():
+        with sdk_errors():
             if self._first is None:
                 self._held[:HEADER_BYTES] = head
                 self._client.put_object(**self._place, **self._how, Body=bytes(self._held))
@@ -230,7 +238,7 @@ class S3Sink:
     def discard(self) -> None:
         """See `blobs.Sink`."""
         if self._upload and not self._done:
-            with suppress(CarelakeError), _told():
+            with suppress(CarelakeError), sdk_errors():
                 self._client.abort_multipart_upload(**self._place, UploadId=self._upload)
         self._done = True
 
@@ -244,7 +252,7 @@ class S3Sink:
         if self._first is None:
             self._first = piece
             return
-        with _told():
+        with sdk_errors():
             self._send(piece)
 
     def _send(self, piece: bytes, number: int = 0) -> None:
@@ -289,7 +297,7 @@ class S3Source:
 
     def _fetch(self, start: int, end: int) -> bytes:
         span = f"bytes={start}-{end - 1}"
-        with _told():
+        with sdk_errors():
             try:
                 answer = self._client.get_object(**self._place, Range=span)
             except Exception as error:
@@ -307,7 +315,7 @@ def _code(error: Exception) -> str:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def sdk_errors() -> Iterator[None]:
     """Our errors for the SDK's: its codes are shown, its words may quote more."""
     try:
         yield

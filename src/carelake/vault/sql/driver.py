@@ -10,13 +10,22 @@ import sqlalchemy
 
 from carelake.core.errors import CarelakeError, Unavailable
 
-__all__ = ["READ_ONLY", "WRITE", "Driver", "too_long"]
+__all__ = ["FIRST", "READ_ONLY", "WRITE", "Asked", "Driver", "too_long"]
 
 WRITE = "carelake_write"
 """Execution option of a connection: True to write, False for a snapshot, absent for a library's own transaction."""
 
 READ_ONLY = "carelake.read_only"
 """Key of a connection's ``info``: whether its transactions are snapshots at the moment."""
+
+
+FIRST = "carelake.first"
+"""Key of a connection's ``info``: statements to be asked first thing in the transaction that begins. A driver that
+asks them together with its beginning leaves there what each gave, as `Asked`."""
+
+
+class Asked(list[Sequence[tuple[Any, ...]]]):
+    """Rows of each of `FIRST`."""
 
 
 class Driver(Protocol):

@@ -23,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 
 from carelake.core.errors import CarelakeError, Corrupt, Invalid, Unavailable
 from carelake.core.settings import DatabaseSettings
-from carelake.vault.sql.driver import READ_ONLY, WRITE, too_long
+from carelake.vault.sql.driver import FIRST, READ_ONLY, WRITE, Asked, too_long
 
 if TYPE_CHECKING:
     import psycopg
@@ -123,7 +123,17 @@ class Postgres:
     def begin(self, connection: sqlalchemy.Connection) -> None:
         write = connection.get_execution_options().get(WRITE)
         connection.info[READ_ONLY] = write is False
-        connection.exec_driver_sql(_BEGIN[write])
+        first = connection.info.get(FIRST, ())
+        with self._told(connection) as driver:
+            # In one message: each answer that is waited for costs more than the server's work for it.
+            cursor = driver.execute("; ".join((_BEGIN[write], *first)))
+            found = []
+            while True:
+                if cursor.description is not None:
+                    found.append(cursor.fetchall())
+                if not cursor.nextset():
+                    break
+        connection.info[FIRST] = Asked(found[len(found) - len(first) :])
 
     def translate(self, error: BaseException, *, reads_only: bool) -> BaseException | None:
         if not isinstance(error, self._psycopg.Error):
@@ -148,15 +158,9 @@ class Postgres:
         if copy is None or len(rows) < 4:
             connection.exec_driver_sql(_percent(sql), list(rows))
             return
-        driver: Any = connection.connection.driver_connection
-        try:
-            with driver.cursor() as cursor, cursor.copy(copy) as out:
-                for row in rows:
-                    out.write_row(row)
-        except self._psycopg.Error as error:
-            if driver.closed:
-                connection.invalidate()
-            raise self.translate(error, reads_only=bool(connection.info.get(READ_ONLY))) or error from None
+        with self._told(connection) as driver, driver.cursor() as cursor, cursor.copy(copy) as out:
+            for row in rows:
+                out.write_row(row)
 
     @contextmanager
     def bounded(self, connection: sqlalchemy.Connection, seconds: float) -> Iterator[None]:
@@ -168,14 +172,20 @@ class Postgres:
     def rows(
         self, connection: sqlalchemy.Connection, sql: str, parameters: Sequence[Any]
     ) -> Sequence[tuple[Any, ...]]:
+        with self._told(connection) as driver:
+            found: list[tuple[Any, ...]] = driver.execute(_percent(sql), parameters).fetchall()
+        return found
+
+    @contextmanager
+    def _told(self, connection: sqlalchemy.Connection) -> Iterator[Any]:
+        """The driver's own connection, past SQLAlchemy; its errors are told as ours."""
         driver: Any = connection.connection.driver_connection
         try:
-            found: list[tuple[Any, ...]] = driver.execute(_percent(sql), parameters).fetchall()
+            yield driver
         except self._psycopg.Error as error:
             if driver.closed:
                 connection.invalidate()
             raise self.translate(error, reads_only=bool(connection.info.get(READ_ONLY))) or error from None
-        return found
 
     def damage(self, connection: sqlalchemy.Connection) -> str:
         failed = connection.exec_driver_sql(

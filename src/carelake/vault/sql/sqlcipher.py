@@ -29,7 +29,7 @@ _BUSY_SECONDS = 30.0
 _BULK = 1000
 """Rows of one statement that make bulk work, of which a connection gets room once and for all."""
 
-_LOOK_AGAIN = 0.0005
+_LOOK_AGAIN = 0.0002
 """Seconds between tries to begin to write while another process does."""
 
 _LOOK = 100_000

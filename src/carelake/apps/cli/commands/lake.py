@@ -24,9 +24,13 @@ _AsOf = Annotated[
 
 
 @lake.command("sync")
-def lake_sync(context: typer.Context, json: JsonOut = False) -> None:
+def lake_sync(
+    context: typer.Context,
+    follow: Annotated[bool, typer.Option("--follow", help="Stay behind the record until it is ended.")] = False,
+    json: JsonOut = False,
+) -> None:
     """Bring the lake up to the record's change feed."""
-    run("lake:bring_up", options_of(context), json_out=json)
+    run("following:follow" if follow else "lake:bring_up", options_of(context), json_out=json)
 
 
 @lake.command("status")

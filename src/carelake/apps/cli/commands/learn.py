@@ -25,10 +25,22 @@ def run_recipe(
         str, typer.Option(help="Principal who approves the model; must not be its author.")
     ] = "reviewer",
     new: Annotated[bool, typer.Option("--new", help="Do not resume an interrupted run.")] = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", help="Make the training set of then, and no model: a snapshot, a tag, a day."),
+    ] = None,
     json: JsonOut = False,
 ) -> None:
     """Run a pipeline from the record to a deployed endpoint; an interrupted run resumes at its step."""
-    run("learn:run_recipe", options_of(context), json_out=json, recipe=recipe, approve_as=approve_as, new=new)
+    run(
+        "learn:run_recipe",
+        options_of(context),
+        json_out=json,
+        recipe=recipe,
+        approve_as=approve_as,
+        new=new,
+        as_of=as_of,
+    )
 
 
 model = group(commands, "model", "Model versions: list, show, approve, reject, card.", _PANEL)

@@ -56,6 +56,19 @@ def access_test(
     run("rights:test", options_of(context), json_out=json, folder=folder)
 
 
+@access.command("consents")
+def access_consents(
+    context: typer.Context,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Project the account's Consents anew, before.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the Consents with their projection; exit 1 on a difference.")
+    ] = False,
+    json: JsonOut = False,
+) -> None:
+    """Count what patients' consents come to in --account, and what of them was not understood; nobody is named."""
+    run("consents:consents", options_of(context), json_out=json, rebuild=rebuild, verify=verify)
+
+
 @access.command("credentials")
 def access_credentials(context: typer.Context, json: JsonOut = False) -> None:
     """List access keys with their age, last use and state."""

@@ -234,7 +234,7 @@ def job_of(call: Call, permit: Permit, tx: Connection, path: str) -> Job:
         raise NotFound("store.no_such_job", "There is no such job; it was cancelled, or its time is over.")
     found = Jobs(call.door.vault).get(permit, tx, call.path["job"])
     # The same principal may come with a credential that opens less than the one the job was begun with.
-    less = bounded(permit) and sorted(permit.scope) != sorted(found.asked.get("scope", ()))
+    less = bounded(permit, consents=False) and sorted(permit.scope) != sorted(found.asked.get("scope", ()))
     if found.kind != path.removeprefix("$") or less:
         raise NotFound("store.no_such_job", "There is no such job; it was cancelled, or its time is over.")
     return found

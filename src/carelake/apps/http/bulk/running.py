@@ -18,8 +18,10 @@ import anyio.to_thread
 from carelake.access.identity import Caller
 from carelake.apps.errors import code_of
 from carelake.apps.http.ports import Door
+from carelake.apps.http.sql.running import ACTION as ASK
 from carelake.core.errors import Conflict, NotFound, Refused, Unsupported
 from carelake.core.permit import Permit
+from carelake.pipelines import view_export
 from carelake.pipelines.export import ACTION as EXPORT
 from carelake.pipelines.export import VaultSink, carry_out
 from carelake.pipelines.imports import ACTION as IMPORT
@@ -32,7 +34,8 @@ __all__ = ["WAKE", "keep_working"]
 WAKE = Event()
 """Set when there is a new job: the next look need not wait."""
 
-_KINDS = ("export", "import")
+_KINDS = ("export", "import", "sql", view_export.KIND)
+_ACTIONS = {"export": EXPORT, "import": IMPORT, "sql": ASK, view_export.KIND: view_export.ACTION}
 _DENIED = frozenset({"access.denied", "access.no_such_principal", "access.withdrawn"})
 _REST_SECONDS = 60.0
 
@@ -119,7 +122,9 @@ class _Work:
 
     def _clear(self, one: Waiting, error: str) -> None:
         """End what its owner may not do any more, or they would be refused again and again, and files would stay."""
-        with self._door.gate.clearing(one.account) as permit, self._door.vault.database.transaction(permit) as tx:
+        action = ASK if one.kind == "sql" else EXPORT
+        clearing = self._door.gate.clearing(one.account, action)
+        with clearing as permit, self._door.vault.database.transaction(permit) as tx:
             if one.over:
                 self._jobs.drop(permit, tx, one.id, "expired")
             else:
@@ -128,7 +133,7 @@ class _Work:
 
     def _do(self, one: Waiting) -> None:
         door, vault, caller = self._door, self._door.vault, self._caller(one)
-        action = EXPORT if one.kind == "export" else IMPORT
+        action = _ACTIONS[one.kind]
 
         def enter(target: str = "record", *, job: bool = False) -> AbstractContextManager[Permit]:
             return door.enter(caller, action, target, job=job)
@@ -136,8 +141,13 @@ class _Work:
         if one.over:
             with enter() as permit, vault.database.transaction(permit) as tx:
                 self._jobs.drop(permit, tx, one.id, "expired")
+        elif one.kind == "sql":  # its process is gone, and nobody else has the question
+            with enter() as permit, vault.database.transaction(permit) as tx:
+                self._jobs.end(tx, one.id, seconds=door.settings.lake.keep_seconds, error="lake.interrupted")
         elif one.kind == "export":
             carry_out(vault, enter, door.resources, one.id, VaultSink(vault), stop=self.ending.is_set)
+        elif one.kind == view_export.KIND:
+            view_export.carry_out(vault, enter, door.nouns, one.id, VaultSink(vault), stop=self.ending.is_set)
         else:
             importer = Importer(vault, door.resources, door.nouns, door.platform.outbox, stop=self.ending.is_set)
             importer.carry_out(lambda: enter(job=True), one.id, self._inputs)

@@ -8,6 +8,7 @@ __all__ = ["of_server", "of_type"]
 
 _DEFINED = "http://hl7.org/fhir/OperationDefinition/"
 _BULK = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/"
+_OWN = "urn:carelake:operation:"
 
 _EVERY_TYPE = ("Resource-meta", "Resource-meta-add", "Resource-meta-delete", "Resource-validate")
 _BY_TYPE: Mapping[str, Sequence[str]] = {
@@ -21,10 +22,25 @@ _BY_TYPE: Mapping[str, Sequence[str]] = {
 _SERVER = ("Resource-meta",)
 """Names of definitions of R4 are the type, a hyphen and the operation's code."""
 _OTHERS: Mapping[str, Mapping[str, str]] = {
-    "": {"export": f"{_BULK}export", "import": "urn:carelake:operation:import"},
+    "": {
+        "export": f"{_BULK}export",
+        "import": f"{_OWN}import",
+        **{
+            name: f"{_OWN}{name}"
+            for name in (
+                "sql-export",
+                "sql-run",
+                "sqlquery-export",
+                "sqlquery-run",
+                "viewdefinition-export",
+                "viewdefinition-run",
+            )
+        },
+    },
     "Group": {"export": f"{_BULK}group-export"},
+    "Library": {name: f"{_OWN}{name}" for name in ("sqlquery-export", "sqlquery-run")},
     "Patient": {
-        "erase": "urn:carelake:operation:erase",
+        "erase": f"{_OWN}erase",
         "export": f"{_BULK}patient-export",
         "purge": f"{_DEFINED}Patient-purge",
     },

@@ -1,0 +1,1 @@
+"""SQL over HTTP: statements that run beside the requests, and their results until they expire."""

@@ -1,0 +1,1 @@
+"""From identified to de-identified: rules over structured data."""
