@@ -112,7 +112,9 @@ def _begin(said: SparkSettings, iceberg: bool) -> _Running:
     logging.getLogger("SQLQueryContextLogger").disabled = True
     conf = {**_CONF, "spark.master": said.master, "spark.driver.memory": said.memory}
     # Nothing is kept there, but Spark makes the folder: by default in the one that a caller happens to stand in.
-    conf["spark.sql.warehouse.dir"] = os.path.join(platformdirs.user_cache_dir("carelake"), "spark-warehouse")
+    conf["spark.sql.warehouse.dir"] = os.path.join(
+        platformdirs.user_cache_dir("carelake", appauthor=False), "spark-warehouse"
+    )
     if iceberg:
         conf |= _jars(said, pyspark.__version__)
     java = start(_find_spark_home(), conf)  # type: ignore[no-untyped-call]

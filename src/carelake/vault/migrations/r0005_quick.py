@@ -1,4 +1,4 @@
-"""Quick and wide: acts by patient in runs."""
+"""Quick looks for acts by patient; tables of consents, saved views and questions."""
 
 from __future__ import annotations
 
