@@ -78,8 +78,12 @@ def everywhere(element: str, name: str) -> bool:
     return True
 
 
-def fill(feed: Feed, canary: str, where: Where = everywhere) -> None:
-    """Put patients and what is about them into a feed; a canary stands where it is said, and elsewhere ``x``."""
+def fill(feed: Feed, canary: str, where: Where = everywhere, more: int = 0) -> None:
+    """Put patients and what is about them into a feed; a canary stands where it is said, and elsewhere ``x``.
+
+    Args:
+        more: so many more observations of each who withholds the record.
+    """
 
     def word(element: str, name: str) -> str:
         return canary if where(element, name) else "x"
@@ -94,6 +98,10 @@ def fill(feed: Feed, canary: str, where: Where = everywhere) -> None:
         feed.put(condition(name, "b", "195662009", n, word), owner=name)
         for m in range(3):
             feed.put(observation(name, m, n, word), owner=name)
+    for name in sorted(WITHHELD):
+        for m in range(more):
+            one = observation(name, m % 3, 0, word)
+            feed.put({**one, "id": f"o-{name}-more-{m}"}, owner=name)
     feed.put({"resourceType": "Organization", "id": "org1", "name": word("Organization.name", "")}, owner="")
 
 
@@ -171,10 +179,10 @@ def observation(name: str, m: int, n: int, word: Word) -> dict[str, Any]:
 class Place:
     """A lake with that hospital, and permits for it."""
 
-    def __init__(self, vault: Vault, clock: FixedClock, canary: str, where: Where) -> None:
+    def __init__(self, vault: Vault, clock: FixedClock, canary: str, where: Where, more: int = 0) -> None:
         self.vault, self.clock = vault, clock
         feed, nouns = Feed(), Nouns(clock)
-        fill(feed, canary, where)
+        fill(feed, canary, where, more)
         with vault.database.ledger() as tx:
             tx.execute(insert(access_consent_rule), [_denial(one) for one in sorted(WITHHELD)])
         sync.sync(self.permit(), vault, feed, nouns)
@@ -219,8 +227,10 @@ def _denial(patient: str) -> dict[str, Any]:
 
 
 @contextmanager
-def places(folder: Path, *canaries: str, where: Where = everywhere) -> Iterator[list[Place]]:
-    """Workspaces with the same keys, which differ in canaries alone."""
+def places(
+    folder: Path, *canaries: str, where: Where = everywhere, more: Sequence[int] = ()
+) -> Iterator[list[Place]]:
+    """Workspaces with the same keys, which differ in canaries alone; and in ``more`` of each, see `fill`."""
     clock = FixedClock(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     settings = Settings(workspace="w1")
     import_tables()
@@ -232,5 +242,5 @@ def places(folder: Path, *canaries: str, where: Where = everywhere) -> Iterator[
             vault = Vault.open(
                 folder / f"ws{n}", settings=settings, key_dir=folder / "keys", clock=clock, ids=RandomIds()
             )
-            made.append(Place(stack.enter_context(vault), clock, canary, where))
+            made.append(Place(stack.enter_context(vault), clock, canary, where, more[n] if more else 0))
         yield made
