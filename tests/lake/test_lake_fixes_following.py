@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from carelake.audit.acts import ActHeader, write
 from carelake.audit.nouns import Nouns
 from carelake.core.clock import FixedClock
 from carelake.core.errors import Gone, Refused
@@ -99,6 +100,27 @@ def test_the_snapshot_of_an_export_that_waits_stays(
     assert thin(now(), vault, nouns) >= 1
     with pytest.raises(Gone):
         over(now(), vault, snapshot, VIEW)
+
+
+def test_the_snapshot_that_a_running_job_began_with_stays(
+    vault: Vault, now: Callable[[], Permit], nouns: Nouns, feed: Any, clock: FixedClock
+) -> None:
+    clock.move(minutes=60 - clock.now().minute)  # a whole hour begins
+    first = synced(now(), vault, nouns, feed, "o1")
+    clock.move(minutes=1)
+    header = ActHeader("b" * 32, "tester", now().account, "TREAT", "lake:export", "lake")
+    with vault.database.transaction(now()) as tx:
+        write(tx, header, "start", clock, {})
+    for number in (2, 3):
+        clock.move(minutes=10)
+        synced(now(), vault, nouns, feed, f"o{number}")
+    clock.move(minutes=10)
+    thin(now(), vault, nouns)
+    snapshot = query.snapshot_of(now(), vault, nouns, first)
+    assert over(now(), vault, snapshot, VIEW).to_pylist() == [{"id": "o1"}]
+    with vault.database.transaction(now()) as tx:
+        write(tx, header, "done", clock, {})
+    assert thin(now(), vault, nouns) >= 1
 
 
 def test_what_merging_left_without_a_name_goes_too(

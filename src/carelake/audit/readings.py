@@ -158,10 +158,24 @@ class Acts:
 
     def unfinished(self) -> list[dict[str, Any]]:
         """``start`` acts that have no end."""
-        other = act.alias("other")
-        ended = exists().where(other.c.correlation == act.c.correlation, other.c.phase.in_(_ENDED))
-        query = select(act).where(act.c.phase == "start", _NOT_DONE, ~ended).order_by(act.c.seq)
+        query = select(act).where(*_unfinished()).order_by(act.c.seq)
         return [as_json(row) for row in self._connection.execute(query).mappings()]
+
+    def working_since(self, account: str, since: str, *, but: str) -> str | None:
+        """When the oldest job of an account that began at ``since`` or later, and has no end, began.
+
+        Args:
+            but: an action whose jobs do not count.
+        """
+        mine = (act.c.account == account, act.c.action != but, act.c.at >= since)
+        found: str | None = self._connection.execute(select(func.min(act.c.at)).where(*_unfinished(), *mine)).scalar()
+        return found
+
+
+def _unfinished() -> tuple[ColumnElement[bool], ...]:
+    other = act.alias("other")
+    ended = exists().where(other.c.correlation == act.c.correlation, other.c.phase.in_(_ENDED))
+    return act.c.phase == "start", _NOT_DONE, ~ended
 
 
 def as_json(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Of the snapshots that a follower makes, one with each flush, those that nobody needs go soon.
 
 A table's metadata names all its snapshots and is written with each commit, so thousands of them would make each flush
-slow. What was newest within ``lake.seconds`` stays, since a statement takes no longer; beyond that the last one of
-each hour, and whatever has a tag, was made from or is to be exported.
+slow. What was newest within ``lake.seconds`` stays, since a statement takes no longer, and what was newest since the
+oldest job began that still runs: it may read a snapshot of then. Beyond that the last one of each hour stays, and
+whatever has a tag, was made from or is to be exported.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pyiceberg.table.update.snapshot import ExpireSnapshots
 from sqlalchemy import select, update
 
 from carelake.audit.nouns import Nouns
+from carelake.audit.readings import Acts
 from carelake.audit.tables import noun
 from carelake.core.clock import iso
 from carelake.core.permit import Permit
@@ -26,6 +28,8 @@ from carelake.vault.workspace import Vault
 
 __all__ = ["thin"]
 
+_SYNC = "lake:sync"
+"""Its jobs read no snapshot but the newest, and a follower's may take as long as the server runs."""
 _HOUR = len("2026-11-22T10")
 _AT_ONCE = 500
 
@@ -68,10 +72,13 @@ def _before(table: Table, out: set[int]) -> set[int]:
 
 def _thinned(permit: Permit, vault: Vault, nouns: Nouns) -> set[int]:
     """Iceberg snapshots of the nouns that go."""
-    edge = iso(vault.clock.now() - timedelta(seconds=vault.settings.lake.seconds))
+    now = vault.clock.now()
+    earliest = iso(now - timedelta(seconds=vault.settings.access.job_seconds))
     mine = (noun.c.kind == "snapshot", noun.c.account == permit.account, noun.c.state != THINNED)
     listed = select(noun.c.ref, noun.c.at).where(*mine).order_by(noun.c.number)
     with vault.database.transaction(permit) as tx:
+        edge = iso(now - timedelta(seconds=vault.settings.lake.seconds))
+        edge = min(edge, Acts(tx).working_since(permit.account, earliest, but=_SYNC) or edge)
         # What an export reads was fixed when it was asked for, and it may wait for long.
         used = sources(tx, permit.account) | {
             str(one.get("snapshot")) for one in Jobs(vault).wanted(permit, tx, "views")

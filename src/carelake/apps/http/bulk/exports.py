@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
 from carelake.apps.http import answers
+from carelake.apps.http.bulk.held import file_of, job_of
 from carelake.apps.http.bulk.running import WAKE
 from carelake.apps.http.calls import Call
 from carelake.apps.http.fhir.asking import is_id, json_only
@@ -25,15 +25,14 @@ from carelake.apps.http.fhir.record import absent
 from carelake.apps.http.packing import takes_gzip
 from carelake.apps.http.routes import Operation
 from carelake.core.clock import instant
-from carelake.core.errors import Invalid, NotFound, Unsupported
+from carelake.core.errors import Invalid, Unsupported
 from carelake.core.permit import Permit
 from carelake.fhir.definitions import is_resource
 from carelake.fhir.references import target
-from carelake.pipelines.export import ACTION, ZONE, Asked, begin, manifest
+from carelake.pipelines.export import ACTION, Asked, begin, manifest
 from carelake.store.jobs import Job, Jobs, Part
-from carelake.store.scopes import bounded
 
-__all__ = ["begun", "cancel", "follow_up", "job_of", "most_jobs", "operations", "refuse_if_sync", "streamed"]
+__all__ = ["begun", "cancel", "follow_up", "most_jobs", "operations", "refuse_if_sync", "streamed"]
 
 _TAKES = {
     "_outputFormat": "string",
@@ -228,18 +227,6 @@ def follow_up(call: Call, action: str, path: str, told: Any) -> Response:
     return answer
 
 
-def job_of(call: Call, permit: Permit, tx: Connection, path: str) -> Job:
-    """The caller's job that the address names."""
-    if not is_id(call.path["job"]):
-        raise NotFound("store.no_such_job", "There is no such job; it was cancelled, or its time is over.")
-    found = Jobs(call.door.vault).get(permit, tx, call.path["job"])
-    # The same principal may come with a credential that opens less than the one the job was begun with.
-    less = bounded(permit, consents=False) and sorted(permit.scope) != sorted(found.asked.get("scope", ()))
-    if found.kind != path.removeprefix("$") or less:
-        raise NotFound("store.no_such_job", "There is no such job; it was cancelled, or its time is over.")
-    return found
-
-
 def _progress(job: Job, parts: list[Part]) -> str:
     if job.kind == "import":
         return f"{sum(part.lines for part in parts)} lines"
@@ -276,17 +263,8 @@ def own_file(call: Call, action: str, path: str) -> Response:
     name = call.path["name"]
     kind = name.removeprefix("deleted-").partition("-")[0]
     with call.enter(action, kind if is_resource(kind) else "record") as permit:
-        with call.door.vault.database.reading(permit) as tx:
-            job = job_of(call, permit, tx, path)
-            parts = Jobs(call.door.vault).parts(tx, job.id)
-            wanted = f"bulk/{job.id}/{name}"
-            found = next((one for one in parts if one.done and one.object == wanted), None)
-        if found is None or job.state != "done":
-            raise NotFound("http.no_such_file", "There is no such file; the job's manifest lists them.")
-        stream = call.door.vault.objects.open(permit, ZONE, wanted)
-        permit.log.note(job=job.id)
-        permit.log.count(exported=found.lines)
-    return streamed(call, _blocks(stream), found.size)
+        _, part, lines = file_of(call, permit, path)
+    return streamed(call, lines, part.size)
 
 
 def streamed(call: Call, blocks: Iterator[bytes], size: int) -> Response:
@@ -296,12 +274,6 @@ def streamed(call: Call, blocks: Iterator[bytes], size: int) -> Response:
         return StreamingResponse(_packed(blocks), media_type=_NDJSON, headers=headers)
     headers = {"Content-Length": str(size), "Vary": "Accept-Encoding"}
     return StreamingResponse(blocks, media_type=_NDJSON, headers=headers)
-
-
-def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    with stream:
-        while block := stream.read(_BLOCK):
-            yield block
 
 
 def _packed(blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -13,7 +13,8 @@ from typing import Any
 from starlette.responses import Response
 
 from carelake.apps.http import answers
-from carelake.apps.http.bulk.exports import begun, cancel, follow_up, job_of, most_jobs, refuse_if_sync, streamed
+from carelake.apps.http.bulk.exports import begun, cancel, follow_up, most_jobs, refuse_if_sync, streamed
+from carelake.apps.http.bulk.held import job_of
 from carelake.apps.http.bulk.running import WAKE
 from carelake.apps.http.calls import Call
 from carelake.apps.http.fhir.parameters import PARAMETERS

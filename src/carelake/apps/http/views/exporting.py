@@ -6,14 +6,14 @@ manifest, or the error that it ended with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from email.utils import format_datetime
-from typing import Any, BinaryIO
+from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
 from carelake.apps.http import answers
-from carelake.apps.http.bulk.exports import cancel, job_of, most_jobs, refuse_if_sync
+from carelake.apps.http.bulk.exports import cancel, most_jobs, refuse_if_sync
+from carelake.apps.http.bulk.held import file_of, job_of
 from carelake.apps.http.bulk.running import WAKE
 from carelake.apps.http.calls import Call
 from carelake.apps.http.fhir.asking import json_only
@@ -26,7 +26,6 @@ from carelake.core.clock import instant
 from carelake.core.errors import Invalid, NotFound
 from carelake.lake import asof
 from carelake.lake.views.queries import Node
-from carelake.pipelines.export import ZONE
 from carelake.pipelines.view_export import ACTION, KIND, AskedViews, begin
 from carelake.store.jobs import Job, Jobs, Part
 
@@ -156,21 +155,6 @@ def _manifest(job: Job, parts: list[Part], address: str) -> dict[str, Any]:
 
 def _file(call: Call) -> Response:
     with call.enter(ACTION, "lake") as permit:
-        with call.door.vault.database.reading(permit) as tx:
-            job = job_of(call, permit, tx, KIND)
-            parts = Jobs(call.door.vault).parts(tx, job.id)
-        wanted = f"bulk/{job.id}/{call.path['name']}"
-        found = next((one for one in parts if one.done and one.object == wanted), None)
-        if found is None or job.state != "done":
-            raise NotFound("http.no_such_file", "There is no such file; the job's manifest lists them.")
-        stream = call.door.vault.objects.open(permit, ZONE, wanted)
-        permit.log.note(job=job.id)
-        permit.log.count(exported=found.lines)
-    headers = {"Content-Length": str(found.size)}
-    return StreamingResponse(_blocks(stream), media_type=MEDIA[str(job.asked["form"])], headers=headers)
-
-
-def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    with stream:
-        while block := stream.read(_BLOCK):
-            yield block
+        job, part, content = file_of(call, permit, KIND)
+    headers = {"Content-Length": str(part.size)}
+    return StreamingResponse(content, media_type=MEDIA[str(job.asked["form"])], headers=headers)
