@@ -22,7 +22,7 @@ from carelake.core.clock import FixedClock, instant
 from carelake.core.errors import CarelakeError
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit, mint
-from carelake.core.settings import Settings
+from carelake.core.settings import LakeSettings, Settings
 from carelake.lake import query, sync
 from carelake.store.feed import Change
 from carelake.vault.workspace import Vault
@@ -232,7 +232,8 @@ def places(
 ) -> Iterator[list[Place]]:
     """Workspaces with the same keys, which differ in canaries alone; and in ``more`` of each, see `fill`."""
     clock = FixedClock(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    settings = Settings(workspace="w1")
+    # One thread: with more, the order of what is not ordered depends on which of them is first.
+    settings = Settings(workspace="w1", lake=LakeSettings(threads=1))
     import_tables()
     Vault.create(folder / "ws", settings=settings, key_dir=folder / "keys", clock=clock, ids=RandomIds()).close()
     with ExitStack() as stack:
