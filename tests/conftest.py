@@ -26,6 +26,8 @@ from carelake.core.permit import Permit, mint
 from carelake.core.settings import DatabaseSettings, Settings
 
 sys.path.append(str(Path(__file__).parent))  # for `import forked`, the commands that all rooms' tests begin
+# Spark compiles a view for a handful of rows: Java's second compiler takes longer than it saves.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 
 class SilentLog:
