@@ -63,6 +63,7 @@ layers: $(VENV)/.dev ## The law of imports (import-linter)
 docs: $(VENV)/.dev ## Write the generated pages again: docs/errors.md and docs/cli.md
 	$(BIN)/python tools/write_errors.py
 	$(BIN)/python tools/write_cli.py
+	$(BIN)/python tools/write_aws.py
 
 lock: $(VENV)/.dev ## Resolve the dependencies again; the locks hold versions and hashes, no addresses
 	@# The larger set first: what the tests run beside may hold back what carelake itself runs on.

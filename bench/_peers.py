@@ -21,7 +21,14 @@ from typing import Any
 
 __all__ = ["PEERS", "line", "missing", "run"]
 
-PEERS = {"sqlonfhir": "sqlonfhir==0.0.2", "fhir4ds": "fhir4ds-v2==0.0.17", "pathling": "pathling==10.0.0"}
+PEERS = {
+    "sqlonfhir": "sqlonfhir==0.0.2",
+    "fhir4ds": "fhir4ds-v2==0.0.17",
+    "pathling": "pathling==10.0.0",
+    "feast": "feast[duckdb]==0.67.0",
+    "evidently": "evidently==0.7.23 pandas<3",
+    "mlflow": "mlflow==3.17.2 lightgbm==4.7.0 pandas<3",
+}
 """By name what pip installs."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "carelake-bench"
 
@@ -59,7 +66,7 @@ def missing(name: str) -> str:
     place.parent.mkdir(parents=True, exist_ok=True)
     for command in (
         [sys.executable, "-m", "venv", str(place)],
-        [str(place / "bin" / "python"), "-m", "pip", "install", "-q", PEERS[name]],
+        [str(place / "bin" / "python"), "-m", "pip", "install", "-q", *PEERS[name].split()],
     ):
         done = subprocess.run(command, capture_output=True, check=False, timeout=900)
         if done.returncode:
@@ -188,6 +195,37 @@ def _pathling(asked: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def _evidently(asked: dict[str, Any]) -> dict[str, Any]:
+    import numpy as np
+    import pandas as pd
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    names = [f"c{at}" for at in range(asked["columns"])]
+
+    def frame(seed: int, moved: float) -> Any:
+        random, rows = np.random.default_rng(seed), asked["rows"]
+        made = {}
+        for at, name in enumerate(names):
+            shift = moved if at % 2 else 0.0
+            if at % 4 == 2:
+                made[name] = random.poisson(2 + shift, rows).astype(float)
+            elif at % 4 == 3:
+                made[name] = np.where(random.random(rows) < 0.2, np.nan, random.lognormal(shift, 1, rows))
+            else:
+                made[name] = random.normal(shift, 1, rows)
+        return pd.DataFrame(made)
+
+    definition = DataDefinition(numerical_columns=names)
+    then, now = (Dataset.from_pandas(frame(*one), data_definition=definition) for one in ((1, 0.0), (2, 0.33)))
+    Report([DataDriftPreset()]).run(
+        *(Dataset.from_pandas(frame(*one).head(100), data_definition=definition) for one in ((3, 0.0), (4, 0.0)))
+    ).dict()
+    began = time.monotonic()
+    found = Report([DataDriftPreset()]).run(now, then).dict()
+    return {"seconds": round(time.monotonic() - began, 3), "metrics": len(found["metrics"])}
+
+
 if __name__ == "__main__":
-    sides = {"sqlonfhir": _sqlonfhir, "fhir4ds": _fhir4ds, "pathling": _pathling}
+    sides = {"sqlonfhir": _sqlonfhir, "fhir4ds": _fhir4ds, "pathling": _pathling, "evidently": _evidently}
     print(json.dumps(sides[sys.argv[1]](json.load(sys.stdin))))

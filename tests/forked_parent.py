@@ -29,7 +29,7 @@ SHELVES += ("object_reports", "prove", "record", "restore", "rights", "session",
 SHELVES += ("who",)
 # What commands of the lake and of models read besides: it is large, and a child's memory begins with its parent's.
 HEAVY = ("apps.cli.learn", "lake.sync", "lake.query", "pipelines.platform", "pipelines.predictions")
-HEAVY += ("pipelines.readmission", "models.train", "models.card", "monitor.check", "serving.worklist")
+HEAVY += ("pipelines.jobs.readmission", "models.train", "models.card", "monitor.check", "serving.worklist")
 
 
 def read_package(kind: str) -> None:

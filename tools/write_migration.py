@@ -82,7 +82,8 @@ def main() -> None:
     asked = parser.parse_args()
     before = f"{int(asked.number) - 1:04d}"
     text = HEAD.format(title=asked.title, number=asked.number, before=before, body=difference(before))
-    out = asked.out or FOLDER / f"r{asked.number}_{asked.title.split()[0].lower()}.py"
+    known = next(iter(sorted(FOLDER.glob(f"r{asked.number}_*.py"))), None)
+    out = asked.out or known or FOLDER / f"r{asked.number}_{asked.title.split()[0].lower()}.py"
     _, mark, rest = (out.read_text(encoding="utf-8") if out.exists() else "").partition(BY_HAND)
     if mark:
         text += "    by_hand()\n" + mark + rest

@@ -13,6 +13,7 @@ import pytest
 from tests.apps.served import Lines, act_of, admit, fill, known, own_workspace
 
 from carelake.apps.wiring import Workspace
+from carelake.core.nouns import Noun
 from carelake.fhir.validate import validate
 from carelake.lake import flat
 from carelake.models import artifact, card, evaluate, matrix, train
@@ -43,6 +44,7 @@ def model() -> dict[str, bytes]:
             "prediction_time": pa.array(
                 np.datetime64("2026-01-01T00:00:00", "us") + np.arange(count) * np.timedelta64(60_000_000, "us")
             ).cast(pa.timestamp("us", "UTC")),
+            "sex": np.where(np.arange(count) % 2, "female", "male"),
             "label": random.random(count) < risk,
             "set": np.where(part < 0.5, "train", np.where(part < 0.65, "calibration", "test")),
             "lace": np.clip(3 * before + 2, 0, 19),
@@ -90,6 +92,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
             return made.gate.enter(known(made, name), action, "record", "HOPERAT", account="production")
 
         with entered("pipeline", "model:train") as permit:
+            with made.vault.database.transaction(permit) as tx:
+                made.nouns.write(tx, Noun(TRAINING_SET, "production", "made", permit.act))
             version = made.platform.registry.register(permit, "readmission", TRAINING_SET, model())
         with entered("reviewer", "model:approve") as permit:
             made.platform.registry.approve(permit, version.ref)

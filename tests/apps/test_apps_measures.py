@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 _spec = importlib.util.spec_from_file_location("apps_objects", Path(__file__).with_name("test_apps_objects.py"))
@@ -88,3 +89,26 @@ def test_ready_made_views_are_listed_shown_and_run(place: Place) -> None:
     assert {row["race"] for row in rows} <= {"2106-3", "2054-5", "2028-9", "1002-5", "2076-8", "2131-1", None}
     columns = json.loads(place.command("view", "check", "blood_pressure", "--json"))["columns"]
     assert {"systolic", "diastolic"} <= {one["name"] for one in columns}
+
+
+@pytest.mark.slow
+def test_data_sets_are_built_verified_and_go_through_meds(place: Place, tmp_path: Path) -> None:
+    out = tmp_path / "rows.parquet"
+    told = json.loads(place.command("dataset", "build", "readmission", "--out", out, "--json"))
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    rows = pq.read_table(out)
+    assert len(rows) == told["rows"] > 10
+    assert set(told["features"]) <= set(rows.column_names)
+    assert json.loads(place.command("dataset", "verify", told["ref"], "--json"))["verified"] is True
+    assert [one["ref"] for one in json.loads(place.command("dataset", "list", "--json"))] == [told["ref"]]
+    # Out as MEDS and in again: the same rows, of the same patients.
+    place.command("meds", "export", "--out", tmp_path / "meds")
+    place.command("dataset", "labels", told["ref"], "--out", tmp_path / "labels.parquet")
+    given = ("--meds", tmp_path / "meds", "--labels", tmp_path / "labels.parquet")
+    made = json.loads(place.command("dataset", "build", "meds", *given, "--out", tmp_path / "back.parquet", "--json"))
+    back = pq.read_table(tmp_path / "back.parquet")
+    assert made["attrition"]["labels"] == len(rows)
+    same = {(one["subject_id"], one["prediction_time"], one["label"]) for one in rows.to_pylist()}
+    assert {(one["subject_id"], one["prediction_time"], one["label"]) for one in back.to_pylist()} == same
+    assert json.loads(place.command("dataset", "verify", made["ref"], *given, "--json"))["verified"] is True
+    assert "datasets.no_such_recipe" in place.command("dataset", "build", "nothing", code=4)

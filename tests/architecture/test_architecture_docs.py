@@ -20,7 +20,7 @@ Tool = Callable[[str], ModuleType]
 
 MACHINE_PATHS = re.compile(r"(?<![\w.~])/(?:home|root|Users|work|tmp|mnt|opt)/[\w.-]+")
 # Places of other people's software, which are the same on every machine of the kind.
-KNOWN_PATHS = {"/opt/homebrew", "/opt/local"}
+KNOWN_PATHS = {"/opt/homebrew", "/opt/local", "/opt/ml"}
 # Words that end a name of ours, and are not meant as one.
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 

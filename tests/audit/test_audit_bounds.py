@@ -139,6 +139,8 @@ def test_a_model_is_as_its_last_act_left_it(ward: Any) -> None:
     assert [one.name for one in ward.verify().problems] == [bad]
     write(ward, bad, state="Rejected", action="model:approve", told="Rejected")
     assert ward.verify().intact
+    write(ward, good, state="Approved", action="model:release", told="Approved")  # by a change plan, without a person
+    assert ward.verify().intact
     ward.sql("UPDATE noun SET state = 'Approved' WHERE ref = ?", bad)
     assert [one.name for one in ward.verify().problems] == [bad]
 

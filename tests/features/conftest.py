@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from carelake.lake.flat import flatten
+
+sys.path.append(str(Path(__file__).parent))  # for `import feed_data`
 
 Tables = dict[str, pa.Table]
 DAY0 = datetime(2022, 1, 1)  # noqa: DTZ001 - the views' times are UTC without a zone

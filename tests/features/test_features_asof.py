@@ -115,3 +115,16 @@ def test_missing_and_clashing_columns_are_refused() -> None:
     labels = labels_of([("a", 1)]).append_column("g__value", pa.array([1]))
     with pytest.raises(Invalid, match="hide another"):
         asof.join(labels, {"g": group_of([("a", 1, 1, False, 7)])})
+
+
+def test_the_greatest_staleness_is_none() -> None:
+    group = group_of([("a", 1, 1, False, 7)])
+    out = asof.join(labels_of([("a", 5)]), {"g": group}, staleness=timedelta.max)
+    assert out.column("g__value").to_pylist() == [7]
+
+
+def test_views_of_texts_are_joined() -> None:
+    group = group_of([("a", 1, 1, False, 7)])
+    for kind, value in ((pa.string_view(), "x"), (pa.binary_view(), b"x")):
+        out = asof.join(labels_of([("a", 5), ("b", 5)]), {"g": group.append_column("t", pa.array([value], kind))})
+        assert out.column("g__t").to_pylist() == [value, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 
 from carelake.core.errors import Invalid
 from carelake.features import asof
+from carelake.features.proof import row_hashes
 
 pytest.importorskip("pyspark")
 from carelake.features import spark as on_spark
@@ -71,11 +73,21 @@ def test_spark_gives_the_same_rows(seed: int, staleness: Any) -> None:
     wanted = asof.join(labels, groups, staleness=staleness)
     found = on_spark.join(labels, groups, staleness=staleness)
     assert found.combine_chunks().equals(wanted.combine_chunks())
+    keys = pa.array([number.to_bytes(32, "big") for number in range(len(wanted))], pa.binary(32))
+    assert row_hashes(found, sha256, keys) == row_hashes(wanted, sha256, keys), "and so the proofs"
     assert wanted.column("a__x").null_count < len(wanted)
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def test_columns_are_checked() -> None:
     labels, groups = tables(1)
+    fine = labels.column("prediction_time").cast(pa.timestamp("ns", "UTC"))
+    with pytest.raises(Invalid) as refused:
+        on_spark.join(labels.set_column(1, "prediction_time", fine), groups)
+    assert refused.value.code == "features.asof_time"
     with pytest.raises(Invalid):
         on_spark.join(labels, {"a": groups["a"].drop_columns(["is_deleted"])})
     with pytest.raises(Invalid):

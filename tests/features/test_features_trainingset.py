@@ -19,6 +19,7 @@ from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit
 from carelake.core.settings import Settings
 from carelake.features import featureset, readmission, trainingset
+from carelake.features.proof import late
 from carelake.lake import query, results, sync
 from carelake.lake.flat import flatten
 from carelake.lake.tables import lake_table
@@ -132,7 +133,12 @@ def test_offline_and_online_give_the_same_rows(
     first = trainingset.create(permit, vault, nouns, made)
     again = trainingset.create(permit, vault, nouns, made)
     assert again.noun == first.noun
-    assert len(vault.objects.list(permit, "features")) == 2, "one feature set, one training set"
+    assert len(vault.objects.list(permit, "features")) == 4, "one feature set, one training set, a proof of each"
+    leaks = [one for one in first.noun.body["leaks"] if one["severity"] == "leak"]
+    assert not leaks
+    assert first.proof is not None
+    assert len(first.proof) == len(first.table)
+    assert set(late(first.table, first.proof).values()) == {0}
     assert trainingset.create(permit, vault, nouns, made, seed=2).noun.ref != first.noun.ref
     back = trainingset.load(permit, vault, first.noun)
     assert back.table.equals(first.table)

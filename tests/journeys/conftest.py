@@ -89,6 +89,9 @@ class Home:
             # Every object a file, for those tests that alter them; what lies inline has tests of its own.
             "CARELAKE_OBJECTS__INLINE_BYTES": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
+            # Steps in this process: each run would wait for another one to import what a learner needs. Processes of
+            # steps have tests of their own (tests/pipelines).
+            "CARELAKE_PIPELINES__ISOLATION": "none",
             **self.extra,
         }
 

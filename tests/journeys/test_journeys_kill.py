@@ -28,8 +28,8 @@ pytestmark = pytest.mark.slow
 
 KILLED = -signal.SIGKILL
 JOBS = ("record:ingest", "lake:sync", "pipeline:run")
-# Of a check's finding: when it was made.
-NOT_THE_SAME = frozenset({"finding"})
+# Of a check's finding and of a signed approval: when it was made, and under which act.
+NOT_THE_SAME = frozenset({"approval", "finding"})
 
 
 @dataclass(frozen=True)

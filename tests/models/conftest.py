@@ -12,6 +12,8 @@ import pytest
 from carelake.audit.nouns import Nouns
 from carelake.core.clock import FixedClock
 from carelake.core.ids import SequenceIds
+from carelake.core.nouns import Noun
+from carelake.core.permit import Permit
 from carelake.core.settings import Settings
 from carelake.events.outbox import Outbox
 from carelake.models import artifact, card, evaluate, matrix, train
@@ -92,5 +94,9 @@ def vault(tmp_path: Path, clock: FixedClock) -> Vault:
 
 
 @pytest.fixture
-def registry(vault: Vault, clock: FixedClock) -> Registry:
-    return Registry(vault, Nouns(clock), Outbox(clock, SequenceIds(), workspace="w1"))
+def registry(vault: Vault, clock: FixedClock, permit_for: Callable[..., Permit]) -> Registry:
+    nouns = Nouns(clock)
+    with vault.database.transaction(permit_for("rows:write")) as tx:
+        body = {"rows": 4_800, "data_end": "2026-01-01T00:00:00Z"}
+        nouns.write(tx, Noun(TRAINING_SET, "production", "made", "a" * 32, (), body))
+    return Registry(vault, nouns, Outbox(clock, SequenceIds(), workspace="w1"))

@@ -13,7 +13,7 @@ from carelake.events.tables import event
 from carelake.models.registry import APPROVED, PENDING, REJECTED, Registry
 
 TRAINING_SET = "trainingset:" + "0" * 64
-GRANTS = ("models:read", "models:write", "rows:read", "rows:write")
+GRANTS = ("models:read", "models:write", "models:approve", "rows:read", "rows:write")
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def author(permit_for: Callable) -> object:
 
 @pytest.fixture
 def reviewer(permit_for: Callable) -> object:
-    return permit_for("models:read", "rows:read", "rows:write", principal="reviewer")
+    return permit_for("models:read", "models:approve", "rows:read", "rows:write", principal="reviewer")
 
 
 def test_a_version_waits_and_is_let_through_by_another(registry: Registry, author, reviewer, files: dict) -> None:

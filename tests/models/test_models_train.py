@@ -10,6 +10,7 @@ import pytest
 from carelake.core.errors import Invalid
 from carelake.models import matrix, metrics, train
 from carelake.models.scorer import Scorer
+from carelake.models.tuning import folds_of
 
 
 def test_it_comes_near_the_true_risk(cohort: tuple, scorer: Scorer) -> None:
@@ -37,7 +38,7 @@ def test_labels_of_the_test_set_change_nothing(cohort_of: Callable) -> None:
 
 def test_folds_never_part_a_patient() -> None:
     subject = np.random.default_rng(0).integers(0, 300, 2_000)
-    fold = train._folds(subject, 5)
+    fold = folds_of(subject, 5, 1)
     assert all(len(np.unique(fold[subject == patient])) == 1 for patient in np.unique(subject))
     assert np.bincount(fold).min() > 300
 

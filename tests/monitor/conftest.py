@@ -51,6 +51,8 @@ def make_rows(count: int, seed: int, shift: float = 0.0) -> pa.Table:
         "n_admissions_12m": before,
         "hemoglobin": np.where(random.random(count) < 0.1, np.nan, hemoglobin),
         "noise": random.normal(size=count),
+        "sex": np.where(np.arange(count) % 2, "female", "male"),
+        "age_group": np.where(age < 65, "40-64", "65-79"),
     }
     table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
     at = table.schema.get_field_index("prediction_time")
@@ -117,7 +119,9 @@ def place(
         nouns, outbox, record = Nouns(clock), Outbox(clock, SequenceIds(), workspace="w1"), Record(Resources(vault))
         registry = Registry(vault, nouns, outbox)
         author = permit_for("models:read", "models:write", "rows:read", "rows:write", principal="pipeline")
-        reviewer = permit_for("models:read", "rows:read", "rows:write", principal="reviewer")
+        reviewer = permit_for("models:read", "models:approve", "rows:read", "rows:write", principal="reviewer")
+        with vault.database.transaction(author) as tx:  # what the models say they were trained on
+            nouns.write_all(tx, [Noun(f"trainingset:{digit * 64}", "production", "made", "a" * 32) for digit in "01"])
         model = registry.register(author, "readmission", TRAINING_SET, files)
         endpoints = Endpoints(vault, nouns, outbox, registry, record)
         yield Place(vault, nouns, outbox, registry, endpoints, record, clock, author, reviewer, model)

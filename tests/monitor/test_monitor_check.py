@@ -60,7 +60,7 @@ def test_each_check_is_kept_and_announced(place, permit, endpoint, monitor, rows
         (kept,) = place.nouns.find(tx, "finding", "production")
         kinds = tx.scalars(select(event.c.type).where(event.c.subject == kept.ref)).all()
     assert kept.ref == found.finding.ref
-    assert kinds == ["carelake.monitor.ok"]
+    assert kinds == ["carelake.monitor.ok", "carelake.monitor.finding"]
     assert kept.ref in permit.log.writes
     assert found.as_json()["finding"] == kept.ref
 

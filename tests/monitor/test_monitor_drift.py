@@ -12,6 +12,7 @@ from scipy.stats import chi2, ks_2samp
 from carelake.core.errors import Invalid
 from carelake.monitor import drift
 from carelake.monitor.baseline import PREDICTION, Baseline, profile
+from carelake.monitor.spread import count
 
 NAMES = tuple(f"feature_{number}" for number in range(40))
 
@@ -96,14 +97,14 @@ def test_the_distance_is_that_of_kolmogorov_and_smirnov() -> None:
         then, now = _sample(2_000, 10)[0][:, number], _sample(700, 11, 0.3)[0][:, number]
         then, now = then[~np.isnan(then)], now[~np.isnan(now)]
         base = profile(np.column_stack([then]), then, ("x",), "test").spread["x"]
-        assert drift._linf(base, np.sort(now)) == pytest.approx(ks_2samp(then, now).statistic, abs=0.006)
+        assert drift.linf(base, count(base, now)) == pytest.approx(ks_2samp(then, now).statistic, abs=0.006)
 
 
 def test_the_index_is_that_of_its_formula() -> None:
     then, now = np.repeat(np.arange(4.0), [400, 300, 200, 100]), np.repeat(np.arange(4.0), [100, 200, 300, 400])
     base = profile(np.column_stack([then]), then, ("x",), "test").spread["x"]
     p, q = np.asarray([0.4, 0.3, 0.2, 0.1]), np.asarray([0.1, 0.2, 0.3, 0.4])
-    found, bins = drift._psi(base, now, len(now))
+    found, bins = drift._psi(base, count(base, now))
     assert found == pytest.approx(((q - p) * np.log(q / p)).sum(), rel=0.02)
     assert bins == 4
 
@@ -146,3 +147,36 @@ def test_two_hundred_columns_of_ten_thousand_rows_take_under_a_second() -> None:
     start = time.perf_counter()
     drift.compare(made, x, p, names)
     assert time.perf_counter() - start < 1.0
+
+
+def _clustered(patients: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows of patients who come one to six times and stay much the same."""
+    random = np.random.default_rng(seed)
+    owner = np.repeat(np.arange(patients), random.integers(1, 7, patients))
+    level = random.normal(shift, 1, (patients, 10))[owner] + random.normal(0, 0.2, (len(owner), 10))
+    return level, 1 / (1 + np.exp(-level[:, 0] + 2)), patients
+
+
+def test_false_alarms_keep_to_their_declared_rate_where_patients_come_again() -> None:
+    # Chance alone decides here: no threshold helps. 5 % are declared; the bounds are conservative.
+    bounds, names = drift.Bounds(0.0, 0.0, 0.0, false_alarms=0.05), tuple(f"c{at}" for at in range(10))
+    alarms = 0
+    for seed in range(150):
+        x, p, _ = _clustered(800, seed)
+        now, risk, patients = _clustered(300, 10_000 + seed)
+        found = drift.compare(profile(x, p, names, "t"), now, risk, names, patients=patients, bounds=bounds)
+        alarms += found.status != "Completed"
+    assert alarms <= 13  # 7.5 are expected at most; more than 13 would be by chance once in 50
+
+
+@pytest.mark.parametrize(("shift", "patients"), [(0.5, 600), (0.8, 250)])
+def test_a_shift_of_a_stated_size_is_found(shift: float, patients: int) -> None:
+    names = tuple(f"c{at}" for at in range(10))
+    base = profile(*_clustered(2_000, 1)[:2], names, "t")
+    hits = 0
+    for seed in range(20):
+        x, p, many = _clustered(patients, 100 + seed)
+        x[:, 3] += shift
+        found = drift.compare(base, x, p, names, patients=many)
+        hits += [d.name for d in found.distances if d.kinds] == ["c3"]
+    assert hits >= 19

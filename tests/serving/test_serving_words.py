@@ -41,6 +41,16 @@ def test_bands_meet_at_the_threshold() -> None:
     assert [predictions.band(p, 0.2) for p in (0.2, 0.1999, 0.1, 0.0999)] == ["high", "moderate", "moderate", "low"]
 
 
+@pytest.mark.parametrize(("model", "readmitted"), [("readmission v3", True), ("deterioration v1", False)])
+def test_an_assessment_says_what_its_own_model_predicts(model: str, readmitted: bool) -> None:
+    at, told = datetime(2026, 1, 1, tzinfo=UTC), "RiskAssessment/r1"
+    one = predictions.Prediction("ref", "endpoint:1", "model:1", "p1", "e1", at, 0.25, 0.2, True, (), {}, told)
+    made = predictions.risk_assessment(one, model)
+    outcome = made["prediction"][0]["outcome"]["text"]
+    assert ("readmission" in outcome, "readmission" in made["code"]["text"]) == (readmitted, readmitted)
+    assert ("deterioration" in outcome) is not readmitted
+
+
 def _rows() -> pa.Table:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     return pa.table(

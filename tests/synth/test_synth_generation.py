@@ -104,3 +104,17 @@ def test_ten_thousand_patients_take_about_a_minute_at_most(hospital, record_prop
     rate = hospital.summary.patients / hospital.seconds
     record_property("patients_per_second", round(rate))
     assert rate > 165  # 10,000 in a minute; measured 1,000 to 1,800 on two quiet cores
+
+
+def test_vital_signs_come_beside_the_same_record(tmp_path):
+    plain = synth.generate(tmp_path / "plain", patients=40, seed=6, workers=1)
+    watched = synth.generate(tmp_path / "watched", patients=40, seed=6, workers=1, vitals=True)
+    lines = [{line for file in one.files for line in file.read_bytes().splitlines()} for one in (plain, watched)]
+    assert lines[0] < lines[1]
+    more = lines[1] - lines[0]
+    assert all(b'"vital-signs"' in line for line in more)
+    assert len(more) == watched.counts["Observation"] - plain.counts["Observation"] > 1000
+    for name, path in plain.truth.items():
+        assert path.read_bytes() == watched.truth[name].read_bytes()
+    with pytest.raises(Conflict):
+        synth.generate(tmp_path / "plain", patients=40, seed=6, workers=1, vitals=True)

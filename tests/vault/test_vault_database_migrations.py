@@ -11,8 +11,10 @@ import sqlalchemy
 from sqlalchemy import inspect, select, text
 
 from carelake.apps.wiring import import_tables
+from carelake.core import canonical
 from carelake.core.clock import FixedClock
 from carelake.core.errors import Conflict, Corrupt, Unsupported
+from carelake.serving import rollout
 from carelake.vault.database import Database, metadata, schema_version
 from carelake.vault.formats import FORMAT, SCHEMA, check_format
 from carelake.vault.sql.driver import Driver
@@ -114,8 +116,8 @@ def test_a_database_of_the_first_release_is_adopted_and_brought_up_once(make: Ma
         old.check_workspace("w1")
     assert caught.value.code == "vault.upgrade_needed"
     with old._scope(writing=True) as scope:
-        assert [number for number, _ in pending(scope.connection)] == ["0002", "0003", "0004", "0005"]
-        assert migrate(scope.connection, "w1") == ("0002", "0003", "0004", "0005")
+        assert [number for number, _ in pending(scope.connection)] == ["0002", "0003", "0004", "0005", "0006"]
+        assert migrate(scope.connection, "w1") == ("0002", "0003", "0004", "0005", "0006")
         assert pending(scope.connection) == ()
     with old._scope(writing=True) as scope:
         assert migrate(scope.connection, "w1") == ()
@@ -143,6 +145,29 @@ def test_acts_that_were_there_are_sorted_by_patient(make: Make) -> None:
         assert [tuple(one) for one in kept] == sorted((1, patient, seq) for seq, patient in rows)
 
 
+def test_endpoints_that_were_in_service_go_on(make: Make, clock: FixedClock) -> None:
+    old = make()
+    names = ("ref", "kind", "account", "state", "act", "at", "number", "body")
+    nouns = [
+        ("endpoint:" + "0" * 64, "endpoint", "production", "OutOfService", "a", "2026-01-01T00:00:00.000Z", 1, "m0"),
+        ("endpoint:" + "1" * 64, "endpoint", "production", "InService", "a", "2026-01-02T00:00:00.000Z", 2, "m1"),
+        ("endpoint:" + "2" * 64, "endpoint", "research", "InService", "b", "2026-01-03T00:00:00.000Z", 3, "m2"),
+    ]
+    with old._scope(writing=True, epoch=False) as scope:
+        tx = scope.connection
+        run_migrations(tx, "0005")
+        into = text(f"INSERT INTO noun ({', '.join(names)}) VALUES (:{', :'.join(names)})")
+        for *told, model in nouns:
+            body = canonical.dump({"name": "readmission", "model": model, "model_name": "m", "model_version": 1})
+            tx.execute(into, dict(zip(names, (*told, body), strict=True)))
+        assert migrate(tx, "w1") == ("0006",)
+        for ref, account, model in ((nouns[1][0], "production", "m1"), (nouns[2][0], "research", "m2")):
+            found = rollout.routing(tx, account, "readmission", clock.now())
+            assert found is not None
+            assert [(one.endpoint, one.model, share) for one, share in found.shares()] == [(ref, model, 1.0)]
+            assert not found.newest.under_way
+
+
 def test_an_upgrade_that_fails_changes_nothing(make: Make) -> None:
     old = make()
     with old._scope(writing=True, epoch=False) as scope:
@@ -160,7 +185,7 @@ def test_an_upgrade_that_fails_changes_nothing(make: Make) -> None:
         fail()
     with old.snapshot() as connection:
         assert set(inspect(connection).get_table_names()) == before
-        assert [number for number, _ in pending(connection)] == ["0002", "0003", "0004", "0005"]
+        assert [number for number, _ in pending(connection)] == ["0002", "0003", "0004", "0005", "0006"]
 
 
 def test_a_later_migration_is_not_opened(make: Make) -> None:

@@ -202,6 +202,31 @@ class Gate:
         with self._unasked(account, action, "the job of one who may not do it any more") as permit:
             yield permit
 
+    def watching(self, account: str) -> Permit:
+        """A permit to look at the alarms of endpoints; it writes no act, as `polling`."""
+        return self._unlogged("guard", "endpoint:guard", "endpoints", "models:read", "rows:read", account=account)
+
+    @contextmanager
+    def guarding(self, account: str) -> Iterator[Permit]:
+        """A permit to do what a deployment's own configuration asks for: move traffic, or take it back.
+
+        Nobody is asked, and nobody needs to be there. What is noted becomes an act; where nothing is, there is none.
+        """
+        told = ("vault", account, "HOPERAT", "endpoint:guard", "endpoints")
+        header = ActHeader(self._vault.ids.new(), *told, {"reasons": ["the configuration of a deployment"]})
+        draft = ActDraft(header, self._vault.clock, job=False)
+        grants, seconds = known_action("endpoint:guard").grants, self._vault.settings.access.permit_seconds
+        permit = self._mint_with(header, grants, ("account",), draft, seconds)
+        try:
+            yield permit
+        except BaseException as error:
+            draft.ended = True
+            self._record(draft, "failed", error=error.code if isinstance(error, CarelakeError) else "fault")
+            raise
+        draft.ended = True
+        if draft.pending():
+            self._record(draft, "done")
+
     @contextmanager
     def _unasked(self, account: str, action: str, reason: str) -> Iterator[Permit]:
         told = ("vault", account, "HOPERAT", action, "record")
@@ -258,8 +283,8 @@ class Gate:
         found = self.judge.judge(principal, other, asked.account, asked.purpose, types)
         return found if found.decision.allowed else refused
 
-    def _unlogged(self, name: str, action: str, target: str, *grants: str) -> Permit:
-        header = ActHeader(self._vault.ids.new(), name, "security", "HSYSADMIN", action, target)
+    def _unlogged(self, name: str, action: str, target: str, *grants: str, account: str = "security") -> Permit:
+        header = ActHeader(self._vault.ids.new(), name, account, "HSYSADMIN", action, target)
         return self._mint_with(header, grants, (), _Unlogged(), self._vault.settings.access.permit_seconds)
 
     def _header(self, verdict: Verdict, target: str, act: str = "") -> ActHeader:

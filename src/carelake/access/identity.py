@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import jwt
@@ -64,6 +64,14 @@ class Recognised(NamedTuple):
     until: datetime
 
 
+class Held(NamedTuple):
+    """An access key as it was read, its secret sealed still."""
+
+    key: AccessKey
+    sealed: bytes
+    until: datetime = datetime.max.replace(tzinfo=UTC)
+
+
 class Identity:
     """Resolves callers of one workspace."""
 
@@ -76,6 +84,7 @@ class Identity:
         self._assertions = Assertions(vault, self._told.oidc)
         self._lockout = Lockout(vault, self._told.lockout)
         self._kept: Kept[Recognised] = Kept()
+        self._keys: Kept[Held] = Kept()
 
     def bind_defaults(self, uid: int) -> None:
         """Make the principals of a new workspace and bind an operating-system user to ``operator``."""
@@ -192,11 +201,18 @@ class Identity:
         """Whether the token was good not long ago; whether it is now, `bearer` tells."""
         return bool(token) and self._kept.has(token)
 
-    def signed(self, request: SignedRequest, vouching: Permit, source: str = "") -> Caller:
+    def remembers_key(self, key_id: str) -> bool:
+        """Whether an access key was looked at not long ago, so that nothing has to be fetched for it."""
+        return bool(key_id) and self._keys.has(key_id)
+
+    def signed(
+        self, request: SignedRequest, vouching: Permit, source: str = "", *, once: bool | None = None
+    ) -> Caller:
         """The caller whose access key signed a request (AWS Signature Version 4).
 
         Args:
             vouching: from ``gate.vouching()``; opens the secret.
+            once: whether it is taken once; without a word, when its method may change something.
 
         Raises:
             Unauthenticated: ``access.signature``, ``access.key_expired``, ``access.locked``.
@@ -213,18 +229,21 @@ class Identity:
             genuine = sigv4.same(sigv4.signature_of(request, claim, secret), claim.signature)
             if not genuine or key is None or key.disabled:
                 raise bad_signature()
-            once = self._told.sigv4.refuse_replay and sigv4.changes(request)
-            if once and not first_time(self._vault, f"sigv4\x1f{claim.key_id}\x1f{claim.signature}", claim.ends):
-                raise bad_signature()
             if aged(key, self._told, now) == "expired":
                 raise Unauthenticated(
                     "access.key_expired",
                     f"The access key is older than {self._told.key_max_days} days (access.key_max_days); "
                     "`carelake principal key rotate` replaces it.",
                 )
+        # Whoever sends it again guesses nothing: that is no failed attempt.
+        once = sigv4.changes(request) if once is None else once
+        seen = f"sigv4\x1f{claim.key_id}\x1f{claim.signature}"
+        if once and self._told.sigv4.refuse_replay and not first_time(self._vault, seen, claim.ends):
+            raise bad_signature("replayed")
         if stale_note(key, now):
             with self._vault.database.ledger() as connection:
                 AccessKeys(self._vault, connection).note_use(key)
+            self._keys.forget(key.id)
         until = claim.ends if claim.link else None
         who = self._recognised(key.principal, key.role, f"key:{key.id}", until)
         return Caller(who, key.purpose, key.account)
@@ -282,9 +301,13 @@ class Identity:
     def _key(self, vouching: Permit, key_id: str) -> tuple[AccessKey | None, str]:
         """The key and its secret; a drawn one where there is none, so that both take their time."""
         with self._vault.database.reading(vouching) as connection:
-            keys = AccessKeys(self._vault, connection)
+            keys, state = AccessKeys(self._vault, connection), self._now(connection)
+            held = self._keys.get(key_id, state, self._vault.clock.now())
             try:
-                return keys.get(key_id), keys.secret(vouching, key_id)
+                if held is None:
+                    held = Held(keys.get(key_id), keys.sealed(key_id))
+                    self._keys.put(key_id, state, held)
+                return held.key, keys.secret(vouching, key_id, held.sealed)
             except NotFound:
                 keys.decoy(vouching)
                 return None, secrets.token_urlsafe(30)

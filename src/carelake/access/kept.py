@@ -50,6 +50,12 @@ class Kept(Generic[_Found]):
         """Keep it."""
         self._put(_name(credential), (state, found))
 
+    def forget(self, credential: str) -> None:
+        """Look at it anew the next time."""
+        name = _name(credential)
+        self._young.pop(name, None)
+        self._old.pop(name, None)
+
     def _put(self, name: bytes, entry: tuple[object, _Found]) -> None:
         if len(self._young) * 2 >= self._most:
             self._old, self._young = self._young, {}

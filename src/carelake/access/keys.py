@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from carelake.access.principals import Principal, Principals, within
+from carelake.access.stamp import changed
 from carelake.access.tables import access_key as table
 from carelake.core.clock import instant, iso
 from carelake.core.errors import Conflict, NotFound, Refused
@@ -94,6 +95,7 @@ class AccessKeys:
         found = self.get(name)
         within(Principals(self._connection).get(found.principal), by)
         self._connection.execute(update(table).where(table.c.id == name).values(disabled=True))
+        changed(self._connection)  # what any process has kept of the key is void from this commit on
         return self.get(name)
 
     def get(self, name: str) -> AccessKey:
@@ -105,10 +107,18 @@ class AccessKeys:
             )
         return _key(row)
 
-    def secret(self, vouching: Permit, name: str) -> str:
-        """The secret of a key that is there."""
-        sealed = self._connection.execute(select(table.c.sealed).where(table.c.id == name)).scalar_one()
-        return self._vault.sealer.open(vouching, self._connection, "", _bound(name), bytes(sealed)).decode()
+    def sealed(self, name: str) -> bytes:
+        """The secret of a key that is there, sealed."""
+        return bytes(self._connection.execute(select(table.c.sealed).where(table.c.id == name)).scalar_one())
+
+    def secret(self, vouching: Permit, name: str, sealed: bytes | None = None) -> str:
+        """The secret of a key that is there.
+
+        Args:
+            sealed: as it was read before, so that it is not read again.
+        """
+        closed = self.sealed(name) if sealed is None else sealed
+        return self._vault.sealer.open(vouching, self._connection, "", _bound(name), closed).decode()
 
     def decoy(self, vouching: Permit) -> None:
         """Take the time of `secret` for a key that is not there: open another's, and forget it."""

@@ -24,12 +24,14 @@ from carelake.core.settings import Sigv4Settings
 
 __all__ = [
     "ALGORITHM",
+    "BadSignature",
     "Claim",
     "SignedRequest",
     "bad_signature",
     "changes",
     "claim_of",
     "is_signed",
+    "key_named",
     "same",
     "signature_of",
 ]
@@ -44,8 +46,21 @@ _AUTHORIZATION = re.compile(
 _SCOPE = re.compile(r"([A-Z0-9]{16,32})/(\d{8})/([a-z0-9-]{1,32})/([a-z0-9-]{1,32})/aws4_request")
 _TARGET = re.compile(r"/[^?#\\\s]*")
 _HOST = re.compile(r"[^/?#@\\\s]+")
+_KEY = re.compile(ALGORITHM + r" +Credential=([A-Z0-9]{16,32})/")
 _LONGEST_LINK = 900
 _SAFE = frozenset({"GET", "HEAD"})
+
+
+class BadSignature(Unauthenticated):
+    """A signature that is not valid here.
+
+    Attributes:
+        fault: in which way, where that tells nothing of keys: ``incomplete``, ``clock``, ``scope``, ``session``,
+            ``replayed``; of all that is wrong with a key or what it signed it is ``signature``. Doors that answer in
+            AWS's own words name it.
+    """
+
+    fault = "signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,12 @@ class Claim:
     link: bool
 
 
+def key_named(authorization: str) -> str:
+    """The key id that a header claims, "" where it claims none; nothing of it is verified."""
+    found = _KEY.match(authorization)
+    return found[1] if found else ""
+
+
 def is_signed(request: SignedRequest) -> bool:
     """Whether a request says that it is signed so."""
     return request.one("authorization").startswith(ALGORITHM) or "X-Amz-Signature=" in request.query
@@ -105,19 +126,21 @@ def claim_of(request: SignedRequest, settings: Sigv4Settings, now: datetime) -> 
         Unauthenticated: ``access.signature``.
     """
     if not _TARGET.fullmatch(request.path) or "#" in request.query or not _HOST.fullmatch(request.one("host")):
-        raise bad_signature()  # read as an address, the rest would be no part of what is signed
+        raise bad_signature("incomplete")  # read as an address, the rest would be no part of what is signed
     authorization = request.one("authorization")
     if authorization and "X-Amz-Signature=" in request.query:
-        raise bad_signature()
+        raise bad_signature("incomplete")
     claim, day = _of_header(request) if authorization else _of_link(request)
     at = _time(claim.stamp)
     if claim.service not in settings.services or claim.region not in settings.regions:
-        raise bad_signature()
-    if not claim.stamp.startswith(day) or request.all("x-amz-security-token"):
-        raise bad_signature()
+        raise bad_signature("scope")
+    if request.all("x-amz-security-token"):
+        raise bad_signature("session")
+    if not claim.stamp.startswith(day):
+        raise bad_signature("incomplete")
     skew = timedelta(seconds=settings.skew_seconds)
     if at > now + skew or (now >= claim.ends if claim.link else at < now - skew):
-        raise bad_signature()
+        raise bad_signature("clock")
     _signed_enough(request, claim)
     if not claim.link:
         _payload(request, settings)
@@ -141,13 +164,15 @@ def same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode(), other.encode())
 
 
-def bad_signature() -> Unauthenticated:
+def bad_signature(fault: str = "signature") -> BadSignature:
     """One and the same answer for whatever is wrong with a signed request."""
-    return Unauthenticated(
+    error = BadSignature(
         "access.signature",
         "The request's signature is not valid here: expected AWS Signature Version 4 by a key of this workspace, for "
         "its service and region, with a clock that is right and the body that was signed.",
     )
+    error.fault = fault
+    return error
 
 
 def changes(request: SignedRequest) -> bool:
@@ -159,7 +184,7 @@ def _of_header(request: SignedRequest) -> tuple[Claim, str]:
     found = _AUTHORIZATION.fullmatch(request.one("authorization").strip())
     stamp = request.one("x-amz-date")
     if not found:
-        raise bad_signature()
+        raise bad_signature("incomplete")
     key_id, day, region, service, signed, signature = found.groups()
     return Claim(key_id, region, service, stamp, tuple(signed.split(";")), signature, _time(stamp), False), day
 
@@ -196,9 +221,9 @@ def _signed_enough(request: SignedRequest, claim: Claim) -> None:
     signed = claim.signed_headers
     needed = {"host"} | {name for name, _ in request.headers if name.startswith("x-amz-")}
     if not needed <= set(signed) or list(signed) != sorted(set(signed)):
-        raise bad_signature()
+        raise bad_signature("incomplete")
     if len(request.all("host")) != 1 or any(not request.all(name) for name in signed):
-        raise bad_signature()
+        raise bad_signature("incomplete")
 
 
 def _payload(request: SignedRequest, settings: Sigv4Settings) -> None:
@@ -213,11 +238,11 @@ def _payload(request: SignedRequest, settings: Sigv4Settings) -> None:
 
 def _time(stamp: str) -> datetime:
     if not re.fullmatch(r"\d{8}T\d{6}Z", stamp, re.ASCII):
-        raise bad_signature()
+        raise bad_signature("incomplete")
     try:
         return datetime.strptime(stamp, _TIME).replace(tzinfo=UTC)
     except ValueError:
-        raise bad_signature() from None
+        raise bad_signature("incomplete") from None
 
 
 def _until(claim: Claim, ends: datetime) -> Claim:

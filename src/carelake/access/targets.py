@@ -15,6 +15,7 @@ OTHER = "(other)"
 _PLACES = frozenset(
     {"endpoints", "lake", "models", "nouns", "page", "principals", "probe", "quarantine", "record", "serve", "trail"}
     | {"access", "events", "grants", "keys", "objects", "reviews", "workspace"}
+    | {"aws", "features", "monitors", "pipelines", "schedules", "tags"}
 )
 _LEAVES = frozenset({*ZONES, "credentials", "database", "patient", "reference"})
 _LEAVES |= {"sign-models", "sign-tokens", "sign-trail"}

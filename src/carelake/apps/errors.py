@@ -10,7 +10,7 @@ from carelake.core import errors
 from carelake.fhir.issues import Issue
 from carelake.fhir.outcome import operation_outcome
 
-__all__ = ["Rejected", "code_of", "exit_code", "outcome_of", "problem_of", "status_of"]
+__all__ = ["Rejected", "code_of", "exit_code", "message_of", "outcome_of", "problem_of", "status_of"]
 
 
 class Rejected(errors.Invalid):

@@ -6,7 +6,7 @@ import importlib
 import os
 import tomllib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,7 @@ from carelake.core.permit import Permit
 from carelake.core.settings import Settings
 from carelake.core.shapes import decodable
 from carelake.events.outbox import Outbox
-from carelake.pipelines.recipe import recipes
+from carelake.pipelines.shipped import TARGETS
 from carelake.pipelines.tables import unfinished
 from carelake.vault.disk import write_atomic
 from carelake.vault.forgotten import due
@@ -44,8 +44,11 @@ from carelake.vault.workspace import Vault
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from sqlalchemy import Connection
+
     from carelake.pipelines.erase import Erasures
     from carelake.pipelines.platform import Platform
+    from carelake.serving.endpoint import Endpoints
     from carelake.serving.predictions import Prediction
     from carelake.store import Resources
 
@@ -55,11 +58,15 @@ CONFIG = "carelake.toml"
 _PREFIX = "CARELAKE_"
 _TABLES = (
     "access.tables",
+    "apps.http.aws.tables",
     "audit.declared",
     "audit.tables",
     "events.tables",
+    "features.groups.tables",
     "ingest.tables",
     "lake.tables",
+    "models.tables",
+    "monitor.tables",
     "pipelines.tables",
     "serving.tables",
     "store.jobs_tables",
@@ -146,7 +153,7 @@ class Workspace:
     def __init__(self, vault: Vault) -> None:
         self.vault = vault
         self.settings = vault.settings
-        self.gate = Gate(vault, Policies.load(vault.root / "policies", jurisdictions(self.settings)), recipes())
+        self.gate = Gate(vault, Policies.load(vault.root / "policies", jurisdictions(self.settings)), TARGETS)
         self.trail = Trail(vault, [witness(vault, self.gate.vouching)])
         self.identity = Identity(vault)
         self.nouns = Nouns(vault.clock)
@@ -279,7 +286,22 @@ class Workspace:
         """The repositories of every room; imported when first asked for, since learning is heavy."""
         from carelake.pipelines.platform import Platform
 
-        return Platform(self.vault, self.gate, self.identity, self.nouns, self.outbox, self.resources)
+        kept = (self.vault, self.gate, self.identity, self.nouns, self.outbox, self.resources)
+        return Platform(*kept, serving=self.endpoints)
+
+    @cached_property
+    def endpoints(self) -> Endpoints:
+        """Endpoints, without the rest of the platform: to deploy one imports neither the lake nor a learner."""
+        from carelake.models.registry import Registry
+        from carelake.serving.endpoint import Endpoints
+
+        def keep(permit: Permit, tx: Connection, resources: Sequence[Mapping[str, Any]]) -> object:
+            from carelake.store.write import parsed
+
+            return self.resources.keep(permit, tx, "", [parsed(dict(one)) for one in resources])
+
+        registry = Registry(self.vault, self.nouns, self.outbox)
+        return Endpoints(self.vault, self.nouns, self.outbox, registry, keep, self.gate)
 
     def predict(
         self, permit: Permit, endpoint: str, *, patient: str | None = None, days: float | None = None

@@ -19,7 +19,8 @@ from carelake.core.errors import CarelakeError
 __all__ = ["strays"]
 
 _ROWS = 5_000
-_DECIDING = ("model:train", "model:approve")
+_DECIDING = ("model:train", "model:approve", "model:release", "model:manage")
+_APPROVING = ("model:approve", "model:release")
 
 
 def strays(connection: Connection) -> Iterator[tuple[str, str]]:
@@ -69,12 +70,16 @@ def _models(connection: Connection) -> Iterator[tuple[str, str]]:
     query = select(act.c.action, act.c.facts).where(act.c.action.in_(_DECIDING), act.c.facts.contains('"wrote'))
     for action, facts in connection.execute(query.order_by(act.c.seq), execution_options={"yield_per": _ROWS}):
         said = _said(facts)
+        changed = said.get("changed", {})
+        told = changed.get("state", "")
+        if not told and "change" in changed:
+            continue  # it described a version, and decided nothing
         for ref in said.get("wrote", ()):
             if ref in kept:
-                last[ref] = (action, said.get("changed", {}).get("state", ""))
+                last[ref] = (action, told)
     for ref, state in kept.items():
         action, told = last.get(ref, ("", ""))
-        if (told and told != state) or (state == "Approved" and action != "model:approve"):
+        if (told and told != state) or (state == "Approved" and action not in _APPROVING):
             yield ref, "its state is not what the last act on it made it"
 
 

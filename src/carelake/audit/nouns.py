@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Integer, Select, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, Integer, Select, func, literal, or_, select, update
 
 from carelake.audit.counters import take
 from carelake.audit.tables import noun, noun_from
@@ -19,6 +19,7 @@ from carelake.core import canonical
 from carelake.core.clock import Clock, iso
 from carelake.core.errors import NotFound
 from carelake.core.nouns import Noun
+from carelake.vault.database import bulk, rows_of
 
 __all__ = ["LIMIT", "Kin", "Nouns"]
 
@@ -28,6 +29,9 @@ LIMIT = 100_000
 _CHUNK = 500
 _LEVELS = 50
 """Levels of one query, for as long as the walk is narrow; a wide one goes level by level."""
+
+_COLUMNS = ("ref", "kind", "account", "state", "act", "body", "at", "number")
+_INSERT = f"INSERT INTO noun ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
 _NARROW = 20
 _STEP_ROWS = 20_000
@@ -58,21 +62,21 @@ class Nouns:
     def write_all(self, tx: Connection, things: Sequence[Noun]) -> None:
         """Keep many nouns, in this order."""
         wanted = {thing.ref: thing for thing in reversed(things)}
-        there = {ref for page in _pages(list(wanted)) for ref in _scalars(tx, select(noun.c.ref), noun.c.ref, page)}
+        if len(wanted) == 1:  # past the work for a list: every prediction is one
+            there = {ref for (ref,) in rows_of(tx, "SELECT ref FROM noun WHERE ref = ?", *wanted)}
+        else:
+            there = {
+                ref for page in _pages(list(wanted)) for ref in _scalars(tx, select(noun.c.ref), noun.c.ref, page)
+            }
         new = [wanted[ref] for ref in reversed(wanted) if ref not in there]
         if not new:
             return
         now = iso(self._clock.now())
         first, _ = take(tx, "noun", len(new), now)
         rows = [{**_row(one), "at": now, "number": number} for number, one in enumerate(new, first)]
-        tx.execute(insert(noun), rows)
-        sources = [
-            {"ref": one.ref, "position": at, "source": source}
-            for one in new
-            for at, source in enumerate(dict.fromkeys(one.made_from))
-        ]
-        if sources:
-            tx.execute(insert(noun_from), sources)
+        bulk(tx, _INSERT, [tuple(row[name] for name in _COLUMNS) for row in rows])
+        sources = [(one.ref, at, source) for one in new for at, source in enumerate(dict.fromkeys(one.made_from))]
+        bulk(tx, "INSERT INTO noun_from (ref, position, source) VALUES (?, ?, ?)", sources)
 
     def get(self, tx: Connection, ref: str, *, account: str | None = None) -> Noun:
         """The noun of that ref.

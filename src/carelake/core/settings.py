@@ -19,6 +19,7 @@ __all__ = [
     "ConsentSettings",
     "DatabaseSettings",
     "EventSettings",
+    "FeatureSettings",
     "IngestSettings",
     "KeysSettings",
     "LakeBucketSettings",
@@ -28,9 +29,11 @@ __all__ = [
     "ObjectSettings",
     "OidcIssuer",
     "OidcSettings",
+    "PipelineSettings",
     "S3Settings",
     "SearchSettings",
     "ServeSettings",
+    "ServingSettings",
     "Settings",
     "Sigv4Settings",
     "SmartSettings",
@@ -161,9 +164,27 @@ class LakeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ApprovalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Decision D14: with ``local`` false a run stops at PendingManualApproval."""
+    """Who lets a model through, and how they show that it is they (decisions D14, 0054).
+
+    Attributes:
+        local: whether a local principal may approve within a run, and be spoken for; with false a run stops at
+            PendingManualApproval.
+        reauthenticate: of whom a fresh proof is asked: ``credential`` (whoever comes by a token that is older than
+            ``reauthenticate_seconds``), ``always`` (everyone, at a local door too), ``off``.
+    """
 
     local: bool = True
+    reauthenticate: Literal["off", "credential", "always"] = "credential"
+    reauthenticate_seconds: int = 300
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.reauthenticate_seconds <= 3600:
+            raise ValueError("approval.reauthenticate_seconds is 1 to 3600")
+
+    @property
+    def in_run(self) -> bool:
+        """Whether a run may ask a local principal: where no fresh proof is asked of one."""
+        return self.local and self.reauthenticate != "always"
 
 
 class LockoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -342,6 +363,24 @@ class LifecycleRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     abort_upload_days: int = 7
 
 
+class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Feature groups.
+
+    Attributes:
+        groups: of an account, at most; SageMaker's own quota by default.
+        ingest_rows: rows of a file that are written together.
+        log_rows: rows of the offline log that go into one file.
+    """
+
+    groups: int = 100
+    ingest_rows: int = 50_000
+    log_rows: int = 50_000
+
+    def __post_init__(self) -> None:
+        if min(self.groups, self.ingest_rows, self.log_rows) < 1:
+            raise ValueError("features.groups, features.ingest_rows and features.log_rows are 1 or more")
+
+
 class EventSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How events are delivered. Times in seconds.
 
@@ -453,6 +492,42 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("serve.burst_seconds and serve.answer_seconds are more than 0")
 
 
+class ServingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Endpoints: when an alarm is one (docs/endpoints.md). A distance must pass its bound and what chance reaches.
+
+    Attributes:
+        errors: share of requests that fail on this side.
+        latency_ms: under which 95 of 100 requests stay.
+        psi, linf: distances of scores, from what the old version says of the same rows, or from the baseline.
+        missing: how far the share of rows that have a feature may fall under the baseline's.
+        calibration: how far observed events may be from the expected ones, as a part of these.
+        enough, enough_requests, enough_outcomes: under which nothing is said.
+        after_bake: what an alarm does once a rollout is over: it is told, or the version before serves again.
+        watch_minutes: of the last windows that are looked at once a rollout is over.
+        tick_seconds: how often a server looks at rollouts; 0 for never.
+    """
+
+    errors: float = 0.05
+    latency_ms: float = 500.0
+    psi: float = 0.2
+    linf: float = 0.1
+    missing: float = 0.1
+    calibration: float = 0.25
+    enough: int = 100
+    enough_requests: int = 20
+    enough_outcomes: int = 100
+    after_bake: Literal["tell", "rollback"] = "tell"
+    watch_minutes: int = 60
+    tick_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        bounds = (self.errors, self.latency_ms, self.psi, self.linf, self.missing, self.calibration)
+        if min(bounds) <= 0 or min(self.enough, self.enough_requests, self.enough_outcomes, self.watch_minutes) < 1:
+            raise ValueError("serving: bounds are more than 0, and what is enough is 1 or more")
+        if self.tick_seconds < 0:
+            raise ValueError("serving.tick_seconds is 0 or more")
+
+
 class BulkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bulk export and import (docs/bulk.md).
 
@@ -468,6 +543,32 @@ class BulkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     most_jobs: int = 4
     poll_seconds: float = 2.0
     import_folder: str = ""
+
+
+class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How steps of pipelines run (docs/pipelines.md).
+
+    Attributes:
+        isolation: ``process``: each step in a process of its own, under the limits; ``none``: all in this one,
+            without limits of memory and processor time.
+        parallel: steps at once, where neither the pipeline nor its execution says.
+        memory_mb, cpu_seconds, seconds: limits of one step's process; 0 for none. A step's own
+            ``MaxRuntimeInSeconds`` holds where it is less.
+        poll_seconds: how often a server looks for executions to carry out and schedules that are due; 0 for never.
+    """
+
+    isolation: Literal["process", "none"] = "process"
+    parallel: int = 2
+    memory_mb: int = 16_384
+    cpu_seconds: int = 43_200
+    seconds: int = 21_600
+    poll_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.parallel <= 64:
+            raise ValueError(f"pipelines.parallel is {self.parallel}; 1 to 64 steps run at once")
+        if min(self.memory_mb, self.cpu_seconds, self.seconds, self.poll_seconds) < 0:
+            raise ValueError("pipelines: limits are 0 or more")
 
 
 class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -511,11 +612,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bulk: BulkSettings = BulkSettings()
     database: DatabaseSettings = DatabaseSettings()
     events: EventSettings = EventSettings()
+    features: FeatureSettings = FeatureSettings()
     keys: KeysSettings = KeysSettings()
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()
+    serving: ServingSettings = ServingSettings()
     validation: ValidationSettings = ValidationSettings()
     objects: ObjectSettings = ObjectSettings()
+    pipelines: PipelineSettings = PipelineSettings()
     s3: S3Settings = S3Settings()
     lifecycle: dict[str, LifecycleRules] = {}
 

@@ -35,9 +35,10 @@ from carelake.core.errors import Invalid
 from carelake.core.settings import LakeSettings
 from carelake.lake.engine import run
 
-_MANY = 1000
+MANY = 1000
+"""Encounters from which on the latest starts decide where the data end."""
 
-__all__ = ["Cohort", "choose", "codes", "cohort", "data_end_of", "naive", "rules", "sql", "stays"]
+__all__ = ["MANY", "Cohort", "choose", "codes", "cohort", "data_end_of", "naive", "rules", "sql", "stays"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,9 @@ def data_end_of(tables: Mapping[str, pa.Table], now: datetime | None = None) -> 
     void = pc.is_in(encounters.column("status"), pa.array(rules()["codes"]["void_encounter"]))
     happened = encounters.filter(pc.invert(void))
     starts = _until(happened.column("start_time"), now)
-    if len(starts) >= _MANY:
+    if len(starts) >= MANY:
         end: datetime = (
-            pc.quantile(starts.cast(pa.int64()), 1 - 1 / _MANY, interpolation="lower")[0].cast(starts.type).as_py()
+            pc.quantile(starts.cast(pa.int64()), 1 - 1 / MANY, interpolation="lower")[0].cast(starts.type).as_py()
         )
         return end
     seen = [starts, _until(happened.column("end_time"), now)]

@@ -18,6 +18,7 @@ from carelake.core.errors import NotFound
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.features import parquet
+from carelake.features.groups import erase as groups
 from carelake.vault.workspace import Vault
 
 __all__ = ["erase", "held", "residue"]
@@ -40,7 +41,7 @@ def erase(
     *,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, int]:
-    """Make every table of the account anew that has rows of these patients."""
+    """Make every table of the account anew that has rows of these patients; take them out of feature groups."""
     told = {"feature_tables": 0, "feature_rows": 0}
     found = list(_tables(permit, vault, nouns))
     for number, noun in enumerate(found, 1):
@@ -48,11 +49,11 @@ def erase(
         theirs = _theirs(table, patients)
         count = int(pc.sum(theirs).as_py() or 0)
         if count:
-            _replace(permit, vault, nouns, noun, table.filter(pc.invert(theirs)))
+            _replace(permit, vault, nouns, noun, table, pc.invert(theirs))
             told["feature_tables"] += 1
             told["feature_rows"] += count
         progress(number, len(found))
-    return told
+    return told | groups.erase(permit, vault, patients)
 
 
 def _tables(permit: Permit, vault: Vault, nouns: Nouns) -> Iterator[Noun]:
@@ -67,11 +68,15 @@ def _theirs(table: pa.Table, patients: set[str]) -> Any:
     return pc.is_in(table.column(_SUBJECT), pa.array(sorted(patients), pa.string()))
 
 
-def _replace(permit: Permit, vault: Vault, nouns: Nouns, noun: Noun, left: pa.Table) -> None:
-    said = {name: value for name, value in noun.body.items() if name not in ("rows", "object", "sha256")}
-    parquet.keep(permit, vault, nouns, noun.kind, left, (noun.ref,), {**said, "erased": True})
+def _replace(permit: Permit, vault: Vault, nouns: Nouns, noun: Noun, table: pa.Table, left: Any) -> None:
+    said = {name: value for name, value in noun.body.items() if name not in ("rows", "object", "sha256", "proof")}
+    proof = parquet.read_proof(permit, vault, noun)
+    proof = None if proof is None else proof.filter(left)
+    body = {**said, "erased": True}
+    parquet.keep(permit, vault, nouns, noun.kind, table.filter(left), (noun.ref,), body, proof=proof)
     with vault.database.transaction(permit) as tx:
-        _purge(permit, vault, str(noun.body["object"]))
+        for name in parquet.objects_of(noun):
+            _purge(permit, vault, name)
         nouns.set_state(tx, noun.ref, parquet.ERASED)
         permit.log.wrote(noun.ref)
         permit.log.count(feature_tables=1)
@@ -85,4 +90,5 @@ def _purge(permit: Permit, vault: Vault, name: str) -> None:
 def residue(permit: Permit, vault: Vault, nouns: Nouns, patients: set[str]) -> int:
     """Rows of these patients that are left."""
     tables = (parquet.read(permit, vault, one) for one in _tables(permit, vault, nouns))
-    return sum(int(pc.sum(_theirs(table, patients)).as_py() or 0) for table in tables)
+    left = sum(int(pc.sum(_theirs(table, patients)).as_py() or 0) for table in tables)
+    return left + groups.residue(permit, vault, patients)

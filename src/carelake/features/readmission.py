@@ -29,7 +29,7 @@ from carelake.features import cohort as cohorts
 from carelake.features.scores import HOSPITAL_2013, HOSPITAL_2016, hospital, lace
 from carelake.lake.engine import run
 
-__all__ = ["FACTS", "GROUPS", "SCORES", "Feature", "attrition", "build", "features", "latest"]
+__all__ = ["FACTS", "GROUPS", "SCORES", "Feature", "age_groups", "attrition", "build", "features", "latest"]
 
 SCORES = ("lace", "hospital", "hospital_2013")
 GROUPS = ("sex", "race", "age_group")
@@ -201,7 +201,7 @@ def _features(
         **_scores(made),
         "sex": chosen.column("sex"),
         "race": chosen.column("race"),
-        "age_group": _age_groups(chosen.column("age")),
+        "age_group": age_groups(chosen.column("age")),
     }
     return pa.table(columns)
 
@@ -238,7 +238,9 @@ def _hospital(row: tuple[Any, ...], cutoffs: tuple[int, int]) -> int:
     )
 
 
-def _age_groups(ages: pa.ChunkedArray) -> pa.Array:
+def age_groups(ages: pa.ChunkedArray) -> pa.Array:
+    """The group of `GROUPS` that an age in years is in, null for null."""
+
     def group(age: int | None) -> str | None:
         return None if age is None else next(name for below, name in _AGE_GROUPS if age < below)
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from carelake.core.errors import Invalid
 from carelake.core.settings import LakeSettings
 from carelake.features.asof import KEYS, Staleness
+from carelake.features.ticks import unit_of
 from carelake.lake.spark import in_bounds, session
 
 __all__ = ["join", "join_frames"]
@@ -66,8 +67,10 @@ def join(
     """As `asof.join`, on Spark.
 
     Raises:
-        As `asof.join` and `lake.spark.in_bounds`.
+        Invalid: ``features.asof_time`` for times in nanoseconds, which Spark has not. As `asof.join` and
+            `lake.spark.in_bounds`.
     """
+    _check_times(labels, groups, at)
     spark = session(limits.spark if limits else None)
     frames = {name: spark.createDataFrame(_numbered(table)) for name, table in groups.items()}
     told = spark.createDataFrame(_numbered(labels))
@@ -77,6 +80,13 @@ def join(
         f"{name}__{field.name}": field.type for name, table in groups.items() for field in table.schema
     }
     return found.cast(pa.schema([pa.field(name, types[name]) for name in found.column_names]))
+
+
+def _check_times(labels: pa.Table, groups: Mapping[str, pa.Table], at: str) -> None:
+    times = [labels.column(at)] if at in labels.column_names else []
+    times += [one.column(name) for one in groups.values() for name in KEYS[:2] if name in one.column_names]
+    if unit_of(*times) != 1:
+        raise Invalid("features.asof_time", "Spark's times are of microseconds; round them, or join on one machine.")
 
 
 def _numbered(table: pa.Table) -> pa.Table:

@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from carelake.core.errors import Invalid
 
-__all__ = ["SETS", "Fractions", "Split", "patient_group", "split"]
+__all__ = ["SETS", "Fractions", "Split", "again", "patient_group", "split"]
 
 SETS = ("train", "calibration", "test")
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC without a zone, as the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Split:
         sets: string array as long as the table: ``train``, ``calibration``, ``test``, or null (used by none).
         boundary: T, null when there is no labelled row.
         counts: rows by set, and ``unused``.
+        by: what decided: patient and time here, or a split that the data came with.
     """
 
     sets: pa.Array
@@ -58,9 +61,12 @@ class Split:
     seed: int
     fractions: Fractions
     counts: Mapping[str, int]
+    by: str = ""
 
     def body(self) -> dict[str, Any]:
         """The facts of the split as JSON."""
+        if self.by:
+            return {"by": self.by, "boundary": None, "counts": dict(self.counts)}
         return {
             "boundary": self.boundary.isoformat() if self.boundary else None,
             "seed": self.seed,
@@ -94,14 +100,40 @@ def split(
     if not labelled.any():
         return Split(pa.nulls(len(table), pa.string()), None, seed, fractions, _counts([None] * len(table)))
     boundary = int(np.quantile(times[labelled], fractions.time, method="lower"))
+    sets = _sets(table.column("subject_id"), times, labelled, boundary, follow_up, seed, fractions)
+    moment = _EPOCH + timedelta(microseconds=boundary)
+    return Split(pa.array(sets, pa.string()), moment, seed, fractions, _counts(sets))
+
+
+def again(
+    table: pa.Table, boundary: str | None, *, seed: int, fractions: Fractions, follow_up_hours: int
+) -> pa.Array:
+    """The sets of labelled rows by a boundary that was found before, an instant in UTC as `Split.body` has it."""
+    labelled = pc.is_valid(table.column("label")).to_numpy(zero_copy_only=False)
+    if boundary is None:
+        return pa.nulls(len(table), pa.string())
+    times = table.column("prediction_time").cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
+    at = (datetime.fromisoformat(boundary) - _EPOCH) // timedelta(microseconds=1)
+    follow_up = timedelta(hours=follow_up_hours)
+    sets = _sets(table.column("subject_id"), times, labelled, at, follow_up, seed, fractions)
+    return pa.array(sets, pa.string())
+
+
+def _sets(
+    subjects: pa.ChunkedArray,
+    times: NDArray[np.int64],
+    labelled: NDArray[np.bool_],
+    boundary: int,
+    follow_up: timedelta,
+    seed: int,
+    fractions: Fractions,
+) -> list[str | None]:
     early = labelled & (times + follow_up // timedelta(microseconds=1) <= boundary)
     late = labelled & (times > boundary)
-    sets = [
+    return [
         group if (late if group == "test" else early)[row] else None
-        for row, group in enumerate(_groups(table.column("subject_id"), seed, fractions))
+        for row, group in enumerate(_groups(subjects, seed, fractions))
     ]
-    moment = datetime(1970, 1, 1) + timedelta(microseconds=boundary)  # noqa: DTZ001 - UTC without a zone, as the table
-    return Split(pa.array(sets, pa.string()), moment, seed, fractions, _counts(sets))
 
 
 def _groups(patients: pa.ChunkedArray, seed: int, fractions: Fractions) -> list[str]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 import pyarrow as pa
+import sqlalchemy
 from pyiceberg.catalog import MetastoreCatalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.io import FileIO
@@ -32,7 +33,7 @@ from carelake.core.permit import Permit
 from carelake.lake.layout import laid
 from carelake.lake.steps import LakeTable
 from carelake.lake.tables import lake_table
-from carelake.lake.zone import zone
+from carelake.lake.zone import Zone, zone
 from carelake.vault.database import scope_of
 from carelake.vault.workspace import Vault
 
@@ -40,8 +41,6 @@ __all__ = ["VIEW_TABLE", "VaultCatalog"]
 
 VIEW_TABLE = "view."
 """The name of a materialised view's table begins so; those of resource types are the others."""
-
-_T = lake_table.c
 
 
 class _Swap(NamedTuple):
@@ -60,15 +59,23 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
             they may be whose who was erased.
     """
 
+    pointers: sqlalchemy.Table = lake_table
+
     def __init__(self, vault: Vault, permit: Permit, *, epoch: int | None = None) -> None:
         super().__init__("carelake")
+        self._t = self.pointers.c
         self._epoch = epoch
         self._vault = vault
         self._permit = permit
-        self._zone = zone(vault)
+        self._zone = self.place(vault)
         self._io = self._zone.file_io(permit)
         self._waiting: list[_Swap] | None = None
         self._read: dict[str, tuple[str, TableMetadata | None]] = {}
+
+    @staticmethod
+    def place(vault: Vault) -> Zone:
+        """Where its files lie."""
+        return zone(vault)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -87,7 +94,7 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
 
     def forget(self, tx: Connection, name: str) -> None:
         """The table is none any more, with the caller's transaction; its files go with the next upkeep."""
-        tx.execute(delete(lake_table).where(_T.account == self._permit.account, _T.name == name))
+        tx.execute(delete(self.pointers).where(self._row_of(name)))
 
     # -- what tables need -----------------------------------------------------------------------------------------
 
@@ -123,7 +130,7 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
         with self._vault.database.transaction(self._permit) as tx:
             if tx.execute(self._row(name)).first():
                 raise CommitFailedException("The table was made by another writer meanwhile.")
-            tx.execute(insert(lake_table).values(account=self._permit.account, name=name, location=at))
+            tx.execute(insert(self.pointers).values(account=self._permit.account, name=name, location=at))
         return LakeTable((self._permit.account, name), metadata, at, self._io, self)
 
     def load_table(self, identifier: str | Identifier) -> Table:
@@ -169,9 +176,9 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
 
     def _swap(self, tx: Connection, wanted: _Swap) -> None:
         swap = (
-            update(lake_table)
-            .where(_T.account == self._permit.account, _T.name == wanted.name)
-            .where(_T.location == wanted.before)
+            update(self.pointers)
+            .where(self._row_of(wanted.name))
+            .where(self._t.location == wanted.before)
             .values(location=wanted.after, previous=wanted.before)
         )
         if self._epoch is not None and scope_of(tx).epoch != self._epoch:
@@ -181,7 +188,7 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
 
     def list_tables(self, namespace: str | Identifier = ()) -> list[Identifier]:
         """The account's tables, by name."""
-        query = select(_T.name).where(_T.account == self._permit.account).order_by(_T.name)
+        query = select(self._t.name).where(self._t.account == self._permit.account).order_by(self._t.name)
         with self._vault.database.reading(self._permit) as connection:
             return [(self._permit.account, name) for (name,) in connection.execute(query)]
 
@@ -202,7 +209,10 @@ class VaultCatalog(MetastoreCatalog):  # type: ignore[misc]
         return found
 
     def _row(self, name: str) -> Any:
-        return select(_T.location).where(_T.account == self._permit.account, _T.name == name)
+        return select(self._t.location).where(self._row_of(name))
+
+    def _row_of(self, name: str) -> Any:
+        return (self._t.account == self._permit.account) & (self._t.name == name)
 
     # -- what is not offered --------------------------------------------------------------------------------------
 

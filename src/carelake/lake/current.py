@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +28,7 @@ from carelake.core.settings import LakeSettings
 from carelake.lake.catalog import VaultCatalog
 from carelake.lake.engine import run
 from carelake.lake.files import Files
+from carelake.lake.layout import buckets, numbers
 from carelake.vault.workspace import Vault
 
 __all__ = ["ERASED", "INTERNAL", "NOBODY", "Rows", "rows_of"]
@@ -36,6 +38,11 @@ ERASED = "carelake.erased"
 
 NOBODY = ""
 """Whose resources are in no patient's compartment: no patient has an empty id."""
+
+_MANY = 200
+"""Ids of a condition, up to which Iceberg leaves files out by their bucket."""
+
+Whose = str | Collection[str] | None
 
 INTERNAL = frozenset({"seq", "deleted", "replaced_seq"})
 """Key columns that tell versions apart; rows of `current` are without them."""
@@ -77,10 +84,11 @@ class Rows:
         wanted = [name for name in self._names(columns) if name not in INTERNAL]
         if "replaced_seq" not in self._names(None):
             return self._latest(wanted, patient)
-        files = list(self._planned(_of(patient)))
+        only = _of(patient)
+        files = list(self._planned(only, patient))
         self.replaced  # noqa: B018 - made once, before threads ask for it
         with ThreadPoolExecutor(self.limits.threads) as pool:
-            parts = list(pool.map(lambda file: self._current(file, wanted, patient, coded), files))
+            parts = list(pool.map(lambda file: self._current(file, wanted, only, coded), files))
         return _together(parts, wanted, self.files)
 
     def versions(
@@ -89,7 +97,7 @@ class Rows:
         """All versions, deletions too, with the columns that tell them apart."""
         wanted = self._names(columns)
         only = _of(patient)
-        return _together([self.files.read(f, wanted, only) for f in self._planned(only)], wanted, self.files)
+        return _together([self.files.read(f, wanted, only) for f in self._planned(only, patient)], wanted, self.files)
 
     def deleted(self, after: int = 0) -> pa.Table:
         """Deletions with a seq beyond ``after``: seq, id, version, last_updated, patient."""
@@ -109,8 +117,17 @@ class Rows:
     def _names(self, columns: Collection[str] | None) -> list[str]:
         return [field.name for field in self.schema.fields if columns is None or field.name in columns]
 
-    def _planned(self, only: BooleanExpression) -> Iterator[DataFile]:
-        for task in self.table.scan(only, snapshot_id=self.snapshot_id).plan_files():
+    def _planned(self, only: Any, patient: Whose = None) -> Iterator[DataFile]:
+        """The files that may hold such rows; of many patients, those of their buckets and the tray."""
+        many = not isinstance(only, BooleanExpression)
+        known: dict[int, set[int]] = {}
+        for task in self.table.scan(AlwaysTrue() if many else only, snapshot_id=self.snapshot_id).plan_files():
+            count = buckets(self.table.specs()[task.file.spec_id]) if many else 0
+            if count and patient is not None:
+                if count not in known:
+                    known[count] = set(numbers(pa.chunked_array([sorted(patient)]), count).to_pylist())
+                if task.file.partition[0] not in known[count]:
+                    continue
             yield task.file
 
     @cached_property
@@ -121,13 +138,11 @@ class Rows:
         found = column.combine_chunks().sort()
         return found if isinstance(found, pa.Array) else found.chunk(0)
 
-    def _current(
-        self, file: DataFile, wanted: list[str], patient: str | Collection[str] | None, coded: Sequence[str]
-    ) -> pa.Table:
+    def _current(self, file: DataFile, wanted: list[str], only: Any, coded: Sequence[str]) -> pa.Table:
         gone = self._replaced_in(file)
         deletions = self._bounds(file, "deleted")[1] is not False
         helping = ["seq"] * bool(len(gone)) + ["deleted"] * deletions
-        read = self.files.read(file, [*wanted, *helping], _of(patient), coded=coded)
+        read = self.files.read(file, [*wanted, *helping], only, coded=coded)
         if helping:
             mask = pc.is_in(read.column("seq"), gone) if len(gone) else None
             if deletions:
@@ -184,11 +199,14 @@ def rows_of(permit: Permit, vault: Vault, resource_type: str, snapshot_id: int) 
     return Rows(table, snapshot_id, Files(vault, permit, table.metadata, schema), vault.settings.lake)
 
 
-def _of(patient: str | Collection[str] | None) -> BooleanExpression:
+def _of(patient: Whose) -> Any:
+    """A condition on rows. Iceberg takes a second for many ids and leaves no file out by them: Arrow's, then."""
     if patient is None:
         return AlwaysTrue()
     if patient == NOBODY:
         return IsNull("patient")
+    if not isinstance(patient, str) and len(patient) > _MANY:
+        return pc.field("patient").isin(pa.array(sorted(patient), pa.string()))
     return EqualTo("patient", patient) if isinstance(patient, str) else In("patient", set(patient))
 
 

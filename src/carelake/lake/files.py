@@ -27,7 +27,7 @@ from pyiceberg.types import PrimitiveType
 from carelake.core.permit import Permit
 from carelake.lake.layout import STATISTICS, buckets
 from carelake.lake.rows import conform
-from carelake.lake.zone import zone
+from carelake.lake.zone import Zone, zone
 from carelake.vault.workspace import Vault
 
 __all__ = ["Files", "Written", "name_of"]
@@ -58,9 +58,16 @@ class Written(NamedTuple):
 class Files:
     """Reads and writes the data files of one table."""
 
-    def __init__(self, vault: Vault, permit: Permit, metadata: TableMetadata, schema: Schema | None = None) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        permit: Permit,
+        metadata: TableMetadata,
+        schema: Schema | None = None,
+        place: Zone | None = None,
+    ) -> None:
         self._vault = vault
-        self._zone = zone(vault)
+        self._zone = place or zone(vault)
         self._permit = permit
         self._metadata = metadata
         self.schema = schema or metadata.schema()
@@ -136,7 +143,7 @@ class Files:
         self,
         file: DataFile,
         columns: Collection[str] | None = None,
-        only: BooleanExpression | None = None,
+        only: BooleanExpression | pc.Expression | None = None,
         *,
         coded: Sequence[str] = (),
     ) -> pa.Table:
@@ -144,7 +151,7 @@ class Files:
 
         Args:
             columns: top-level columns, by default all; in the schema's order.
-            only: a condition on key columns.
+            only: a condition on key columns, of Iceberg's or of Arrow's.
             coded: columns of text that are given as dictionaries.
         """
         wanted = [field for field in self.arrow if columns is None or field.name in columns]
@@ -153,11 +160,10 @@ class Files:
         with self._zone.open(self._permit, name_of(file.file_path)) as source:
             fragment = shape.make_fragment(source)
             have = set(fragment.physical_schema.names)
-            condition = (
-                None
-                if only is None or isinstance(only, AlwaysTrue)
-                else expression_to_pyarrow(bind(self.schema, only, True), self.schema)
-            )
+            condition = only
+            if isinstance(only, BooleanExpression):
+                every = isinstance(only, AlwaysTrue)
+                condition = None if every else expression_to_pyarrow(bind(self.schema, only, True), self.schema)
             # A file from before a column was added has none of it: what is asked of the column is null there.
             table = fragment.to_table(columns=[f.name for f in wanted if f.name in have], filter=condition)
         made = [_column(table, field, coded) for field in wanted]

@@ -19,6 +19,7 @@ from carelake.lake.changing import change
 from carelake.lake.engine import run
 from carelake.lake.files import Files, Written
 from carelake.lake.layout import bucketed, bucketed_spec, buckets, lay
+from carelake.lake.zone import Zone
 from carelake.vault.workspace import Vault
 
 __all__ = ["is_old", "relay", "rewrite"]
@@ -31,6 +32,7 @@ def rewrite(
     gone: Collection[int],
     anew: pa.Table | None,
     properties: Mapping[str, str],
+    place: Zone | None = None,
 ) -> Table:
     """One commit that leaves out rows by their seqs, and adds others.
 
@@ -40,11 +42,12 @@ def rewrite(
         gone: seqs of rows that there are.
         anew: rows with the columns of `schema.table_schema`.
         properties: of the snapshot.
+        place: where its files lie, by default the lake's zone.
 
     Raises:
         CommitFailedException: another writer was first.
     """
-    files = Files(vault, permit, table.metadata)
+    files = Files(vault, permit, table.metadata, place=place)
     wanted = pa.array(sorted(gone), pa.int64())
     touched: list[DataFile] = []
     made: list[Written] = []

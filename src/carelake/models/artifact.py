@@ -1,15 +1,17 @@
-"""A model version as files: no pickle, each named in a signed manifest, and all checked before any is read.
+"""A model version as files: no pickle, each named in a signed statement, and all checked before any is read.
 
-    NAME/DIGEST/model.txt       the trees, LightGBM text
-    NAME/DIGEST/model.json      everything else of the model, plain numbers
+    NAME/DIGEST/model.json      everything of the model that is plain numbers
+    NAME/DIGEST/model.txt       the trees, LightGBM text, where it has some
     NAME/DIGEST/metrics.json    how it did beside its baselines
     NAME/DIGEST/card.json       the model card, SageMaker's sections
     NAME/DIGEST/card.html       the same for people
     NAME/DIGEST/baseline.json   what its inputs and risks looked like in training, for the monitor
-    NAME/DIGEST/manifest.json   the SHA-256 of each; DIGEST is the SHA-256 of this file
-    NAME/DIGEST/manifest.sig    EC P-256 signature over manifest.json with the account's key for models
+    NAME/DIGEST/manifest.json   whose it is, and the SHA-256 of each; DIGEST is the SHA-256 of this file
+    NAME/DIGEST/manifest.sig    EC P-256 signature over all of them (`models.signature`), by the account's key
 
-All lie in the zone ``models``. The same rows and the same libraries give the same digest.
+Beside these a version may have others of the same kinds of file, for example ``model.onnx`` with ``parity.json``
+(`models.onnx`); whatever it has is named and signed. All lie in the zone ``models``. The same rows and the same
+libraries give the same digest.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -26,18 +28,34 @@ from carelake.core import canonical, nouns
 from carelake.core.errors import Corrupt, Invalid, NotFound, Refused
 from carelake.core.permit import Permit
 from carelake.core.shapes import decodable
-from carelake.models.scorer import Description, Scorer
+from carelake.models import signature
+from carelake.models.scorer import Scorer, read
 from carelake.vault.workspace import Vault
 
-__all__ = ["FILES", "Manifest", "ModelFiles", "load", "pack", "write"]
+__all__ = [
+    "FILES",
+    "MANIFEST",
+    "REQUIRED",
+    "SIGNATURE",
+    "Manifest",
+    "ModelFiles",
+    "kind_of",
+    "load",
+    "pack",
+    "refuse_unsafe",
+    "write",
+]
 
-FILES = ("baseline.json", "card.html", "card.json", "metrics.json", "model.json", "model.txt")
-_MANIFEST, _SIGNATURE = "manifest.json", "manifest.sig"
+REQUIRED = ("baseline.json", "card.html", "card.json", "metrics.json", "model.json")
+FILES = (*REQUIRED, "model.txt")
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 _ZONE, _PURPOSE = "models", "models"
 _MAX_FILE = 64 * 1024 * 1024
+_MAX_FILES = 32
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_FILE = re.compile(r"[a-z][a-z0-9-]{0,40}\.(txt|json|html|onnx|safetensors)")
 # How each file starts. No pickle, and no archive that could hold one (zip, gzip, numpy), starts so.
-_STARTS = {".txt": b"tree\n", ".json": b"{", ".html": b"<!doctype html>"}
+_STARTS = {".txt": b"tree\n", ".json": b"{", ".html": b"<!doctype html>", ".onnx": b"\x08"}
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +63,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         files: SHA-256 in hex by file name.
+        format: 1 was signed over the manifest alone.
     """
 
     name: str
@@ -56,7 +75,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model version whose signature, digests and format hold."""
+    """A model version whose signature, digests and format hold.
+
+    Attributes:
+        extra: files beside those that every version has, by name, as bytes.
+    """
 
     ref: str
     manifest: Manifest
@@ -65,6 +88,8 @@ class ModelFiles:
     card: dict[str, Any]
     card_html: str
     baseline: dict[str, Any]
+    extra: Mapping[str, bytes] = field(default_factory=dict)
+    raw: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def pack(
@@ -72,8 +97,7 @@ def pack(
 ) -> dict[str, bytes]:
     """The files of a model version, by name. ``baseline`` is made by `monitor.baseline`."""
     return {
-        "model.txt": scorer.text.encode(),
-        "model.json": msgspec.json.encode(scorer.description),
+        **scorer.files(),
         "metrics.json": canonical.dump(dict(metrics)),
         "card.json": canonical.dump(dict(card)),
         "card.html": html.encode(),
@@ -88,25 +112,36 @@ def write(permit: Permit, vault: Vault, name: str, training_set: str, files: Map
         The ref, ``model:DIGEST``.
 
     Raises:
-        Invalid: ``models.name``, ``models.files`` (not exactly `FILES`, or too large).
+        Invalid: ``models.name``, ``models.files`` (one of `REQUIRED` is missing, or one too many or too large).
         Refused: ``models.not_text``: a pickle, for example.
     """
     if not _NAME.fullmatch(name):
         raise Invalid("models.name", "A model's name is lower-case letters, digits and dashes, 63 at most.")
-    if sorted(files) != list(FILES) or max(map(len, files.values())) > _MAX_FILE:
-        raise Invalid("models.files", f"A model version is the files {', '.join(FILES)}, each of bounded size.")
+    if not _fit(files) or max(map(len, files.values())) > _MAX_FILE:
+        raise Invalid(
+            "models.files",
+            f"A model version has the files {', '.join(REQUIRED)} and others of their kinds, each of bounded size.",
+        )
     for file, data in files.items():
-        _refuse_pickle(file, data)
-    digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
-    manifest = canonical.dump(msgspec.to_builtins(Manifest(name, permit.account, training_set, digests)))
+        refuse_unsafe(file, data)
+    digests = {file: hashlib.sha256(data).hexdigest() for file, data in sorted(files.items())}
+    manifest = canonical.dump(msgspec.to_builtins(Manifest(name, permit.account, training_set, digests, 2)))
     ref = nouns.ref("model", manifest)
     folder = _folder(name, ref)
     for file, data in files.items():
         vault.objects.put(permit, _ZONE, folder + file, data)
     # The signature comes last: a folder that was interrupted is unsigned, and is refused.
-    vault.objects.put(permit, _ZONE, folder + _MANIFEST, manifest)
-    vault.objects.put(permit, _ZONE, folder + _SIGNATURE, vault.keyring.sign(permit, _PURPOSE, manifest))
+    vault.objects.put(permit, _ZONE, folder + MANIFEST, manifest)
+    digests[MANIFEST] = hashlib.sha256(manifest).hexdigest()
+    vault.objects.put(permit, _ZONE, folder + SIGNATURE, _signed(permit, vault, name, digests))
     return ref
+
+
+def _signed(permit: Permit, vault: Vault, name: str, digests: Mapping[str, str]) -> bytes:
+    said = signature.statement(name, digests)
+    mark = vault.keyring.sign(permit, _PURPOSE, signature.pae(signature.IN_TOTO, said))
+    pem = vault.keyring.public_key_pem(permit.account, _PURPOSE)
+    return signature.envelope(signature.IN_TOTO, said, mark, pem)
 
 
 def load(permit: Permit, vault: Vault, name: str, ref: str) -> ModelFiles:
@@ -121,20 +156,35 @@ def load(permit: Permit, vault: Vault, name: str, ref: str) -> ModelFiles:
         raise Invalid("models.name", "Expected a model's name and its ref, model:DIGEST.")
     found = _read_all(permit, vault, _folder(name, ref))
     manifest = _checked_manifest(permit, vault, ref, found)
-    if manifest.name != name or manifest.account != permit.account or sorted(manifest.files) != list(FILES):
-        raise _altered(_MANIFEST)
+    if manifest.name != name or manifest.account != permit.account or not _fit(manifest.files):
+        raise _altered(MANIFEST)
     for file, digest in manifest.files.items():
         if file not in found or hashlib.sha256(found[file]).hexdigest() != digest:
             raise _altered(file)
+    if stranger := set(found) - {*manifest.files, MANIFEST, SIGNATURE}:
+        raise _unexpected(min(stranger))
+    model = {file: found[file] for file in found if file.startswith("model") and file != "model.onnx"}
     return ModelFiles(
         ref,
         manifest,
-        _scorer(found),
+        _scorer(model),
         _json(found, "metrics.json"),
         _json(found, "card.json"),
-        found["card.html"].decode(),
+        _text(found, "card.html"),
         _json(found, "baseline.json"),
+        {file: found[file] for file in manifest.files if file not in FILES},
+        found,
     )
+
+
+def kind_of(files: ModelFiles) -> str:
+    """The kind of model that ``model.json`` says it is."""
+    return str(_json(files.raw, "model.json").get("kind", "risk"))
+
+
+def _fit(files: Mapping[str, Any]) -> bool:
+    named = all(_FILE.fullmatch(file) and file != MANIFEST for file in files)
+    return named and set(REQUIRED) <= set(files) and len(files) <= _MAX_FILES
 
 
 def _folder(name: str, ref: str) -> str:
@@ -149,8 +199,25 @@ def _altered(file: str) -> Corrupt:
     )
 
 
-def _refuse_pickle(file: str, data: bytes) -> None:
-    if not data.startswith(_STARTS[file[file.rindex(".") :]]):
+def _unexpected(file: str) -> Refused:
+    told = file if _FILE.fullmatch(file) else ""
+    return Refused(
+        "models.unexpected_file",
+        "A file lies beside the model that does not belong to it.",
+        **({"file": told} if told else {}),
+    )
+
+
+def refuse_unsafe(file: str, data: bytes) -> None:
+    """Let pass what begins as its kind of file does.
+
+    Raises:
+        Refused: ``models.not_text``.
+    """
+    kind = file[file.rindex(".") :]
+    # A safetensors file begins with the length of its header, in eight bytes, and the header is JSON.
+    starts = data[8:9] == b"{" and data[4:8] == bytes(4) if kind == ".safetensors" else data.startswith(_STARTS[kind])
+    if not starts:
         raise Refused(
             "models.not_text",
             f"{file} does not start as text of its kind does; a pickle or archive may run code, so it is not read.",
@@ -159,45 +226,71 @@ def _refuse_pickle(file: str, data: bytes) -> None:
 
 
 def _read_all(permit: Permit, vault: Vault, folder: str) -> dict[str, bytes]:
-    found = {}
+    found: dict[str, bytes] = {}
     for stored in vault.objects.list(permit, _ZONE, folder):
         file = stored.name.removeprefix(folder)
-        if file not in (*FILES, _MANIFEST, _SIGNATURE):
-            raise Refused("models.unexpected_file", "A file lies beside the model that does not belong to it.")
-        if stored.size > _MAX_FILE:
+        if file not in (MANIFEST, SIGNATURE) and not _FILE.fullmatch(file):
+            raise _unexpected(file)
+        if stored.size > _MAX_FILE or len(found) > _MAX_FILES + 2:
             raise _altered(file)
         found[file] = vault.objects.get(permit, _ZONE, stored.name)
-        if file != _SIGNATURE:
-            _refuse_pickle(file, found[file])
+        if file != SIGNATURE:
+            refuse_unsafe(file, found[file])
     if not found:
         raise NotFound("models.no_such_version", "No model version of that name and ref is stored in this account.")
     return found
 
 
 def _checked_manifest(permit: Permit, vault: Vault, ref: str, found: Mapping[str, bytes]) -> Manifest:
-    if _MANIFEST not in found or _SIGNATURE not in found:
+    if MANIFEST not in found or SIGNATURE not in found:
         raise Refused("models.unsigned", "The model version is not signed, so it is not read; register it again.")
-    manifest = found[_MANIFEST]
-    signed = vault.keyring.verify(manifest, found[_SIGNATURE], account=permit.account, purpose=_PURPOSE)
-    if not signed or nouns.ref("model", manifest) != ref:
-        raise _altered(_MANIFEST)
+    manifest, mark = found[MANIFEST], found[SIGNATURE]
+
+    def by_us(data: bytes, signed: bytes) -> bool:
+        return vault.keyring.verify(data, signed, account=permit.account, purpose=_PURPOSE)
+
+    if mark.startswith(b"{"):
+        _check_statement(signature.opened(mark, signature.IN_TOTO, by_us), found)
+    elif not by_us(manifest, mark):  # format 1
+        raise _altered(MANIFEST)
+    if nouns.ref("model", manifest) != ref:
+        raise _altered(MANIFEST)
     try:
         return msgspec.json.decode(manifest, type=decodable(Manifest))
-    except msgspec.MsgspecError:
-        raise _altered(_MANIFEST) from None
+    except (msgspec.MsgspecError, RecursionError):
+        raise _altered(MANIFEST) from None
 
 
-def _scorer(found: Mapping[str, bytes]) -> Scorer:
+def _check_statement(payload: bytes | None, found: Mapping[str, bytes]) -> None:
+    digests = signature.digests_of(payload) if payload is not None else None
+    if digests is None:
+        raise _altered(MANIFEST)
+    for file, digest in digests.items():
+        if file not in found or hashlib.sha256(found[file]).hexdigest() != digest:
+            raise _altered(file)
+    if stranger := set(found) - {*digests, SIGNATURE}:
+        raise _unexpected(min(stranger))
+
+
+def _scorer(files: Mapping[str, bytes]) -> Scorer:
     try:
-        description = msgspec.json.decode(found["model.json"], type=decodable(Description))
-        return Scorer(found["model.txt"].decode(), description)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise Corrupt("models.format", "model.json is not in this version's format; register it again.") from None
+        return read(files)
+    except RecursionError:
+        raise Corrupt(
+            "models.format", "model.json is nested too deeply to be a model's; register it again."
+        ) from None
 
 
 def _json(found: Mapping[str, bytes], file: str) -> dict[str, Any]:
     """Plain floats, not exact decimals: these are measurements, and go into arrays."""
     try:
         return msgspec.json.decode(found[file], type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         raise Corrupt("models.format", f"{file} is not a JSON object; register the model again.") from None
+
+
+def _text(found: Mapping[str, bytes], file: str) -> str:
+    try:
+        return found[file].decode()
+    except UnicodeDecodeError:
+        raise Corrupt("models.format", f"{file} is not UTF-8; register the model again.") from None

@@ -7,13 +7,13 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/model-cards.html
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
 import jinja2
 
-from carelake.models import boosting, plots
+from carelake.models import boosting, plots, tripod
 from carelake.models.scorer import Scorer
 from carelake.models.train import Plan
 
@@ -43,6 +43,10 @@ class About:
         attrition: steps of the cohort's making, as (what was left out or kept, how many remain).
         synthetic: whether the data are made up.
         data: a sentence on where the data come from.
+        description, uses: what the model tells, and of whom.
+        limits: where it must not be trusted.
+        lineage: what it was made from, as (a word, its ref), the nearest first.
+        stated: what only people know, by CHAI's name of it: ``DeveloperContact``, ``FundingSource``...
     """
 
     training_set: str
@@ -50,16 +54,22 @@ class About:
     attrition: Sequence[tuple[str, int]] = ()
     synthetic: bool = True
     data: str = "FHIR R4 records of this workspace, as known at each prediction time."
+    description: str = "Risk of an unplanned readmission within 30 days of discharge."
+    uses: str = "Adult inpatients at discharge, read by clinical staff who see the reasons beside it."
+    limits: Sequence[str] = _LIMITS
+    lineage: Sequence[tuple[str, str]] = ()
+    stated: Mapping[str, str] = field(default_factory=dict)
 
 
 def card(scorer: Scorer, metrics: Mapping[str, Any], plan: Plan, about: About) -> dict[str, Any]:
     """The card as JSON."""
-    caveats = [SYNTHETIC, *_LIMITS] if about.synthetic else list(_LIMITS)
+    caveats = [SYNTHETIC, *about.limits] if about.synthetic else list(about.limits)
     return {
         "schema": "SageMakerModelCardSchema 0.1.0",
+        "kind": scorer.description.kind,
         "model_overview": {
             "model_name": plan.name,
-            "model_description": "Risk of an unplanned readmission within 30 days of discharge.",
+            "model_description": about.description,
             "model_creator": about.author,
             "algorithm_type": "Logistic regression and LightGBM, stacked by cross-fitting and calibrated",
             "problem_type": "Binary classification with calibrated risks",
@@ -67,7 +77,7 @@ def card(scorer: Scorer, metrics: Mapping[str, Any], plan: Plan, about: About) -
         "intended_uses": {
             "purpose_of_model": "Order a morning list of patients by risk, so that follow-up starts with those who "
             "need it most.",
-            "intended_uses": "Adult inpatients at discharge, read by clinical staff who see the reasons beside it.",
+            "intended_uses": about.uses,
             "factors_affecting_model_efficiency": "Late or missing results, changes of coding, another population.",
             "risk_rating": "Medium",
             "explanations_for_risk_rating": "It can shift attention between patients; it triggers no treatment.",
@@ -78,14 +88,20 @@ def card(scorer: Scorer, metrics: Mapping[str, Any], plan: Plan, about: About) -
             "training_job_details": {
                 "training_datasets": [about.training_set],
                 "training_environment": scorer.description.versions,
-                "hyper_parameters": {**boosting.PARAMETERS, "rounds": scorer.description.rounds, "folds": plan.folds},
+                "hyper_parameters": {
+                    **boosting.PARAMETERS,
+                    **scorer.description.parameters,
+                    "rounds": scorer.description.rounds,
+                    "folds": plan.folds,
+                },
             },
             "attrition": [{"step": step, "n": n} for step, n in about.attrition],
+            "lineage": [{"what": what, "ref": ref} for what, ref in about.lineage],
             "features": len(scorer.names),
         },
         "evaluation_details": [
             {
-                "name": "patient-grouped, later admissions",
+                "name": "patient-grouped, later admissions" if plan.temporal else "patient-grouped",
                 "datasets": [about.training_set],
                 "metric_groups": [{"name": "test set", "metric_data": _metric_data(metrics)}],
             }
@@ -95,6 +111,7 @@ def card(scorer: Scorer, metrics: Mapping[str, Any], plan: Plan, about: About) -
             "caveats_and_recommendations": caveats,
             "custom_details": {
                 "alert_threshold": scorer.threshold,
+                "stated": dict(about.stated),
                 "reproduce": f"Run the recipe again on {about.training_set}: the same rows and library versions give "
                 "the same files, so the same model ref.",
             },
@@ -126,4 +143,9 @@ def html(content: Mapping[str, Any], words: Mapping[str, str]) -> str:
     }
     source = files("carelake.models").joinpath("card.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(source).render(card=content, m=metrics, plots=drawn).lstrip()
+    told = {"card": content, "metrics": metrics, "model": {"kind": content.get("kind", "risk")}}
+    return (
+        page.from_string(source)
+        .render(card=content, m=metrics, plots=drawn, checklist=tripod.checklist(told))
+        .lstrip()
+    )

@@ -21,6 +21,10 @@ Metrics = dict[str, Any]
 _KEYS = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept")
 _SMALL = 20
 _MAX_REPLICATED = 20_000_000
+_SHAP = (
+    "what each feature adds to the log odds: TreeSHAP of the trees and terms of the logistic part, by their weights; "
+    "they add up to the risk"
+)
 
 
 def insufficient(data: Rows, plan: Plan) -> str | None:
@@ -76,7 +80,10 @@ def evaluate(data: Rows, scorer: Scorer, plan: Plan) -> Metrics:
 
     Keys: those of `block` for the model, ``n``, ``events``, ``patients``, ``intervals``, ``baselines`` (a block each,
     with ``auroc_interval`` and ``gain``: the model's AUROC less its, with the interval of the difference),
-    ``alert``, ``net_benefit``, ``curve``, ``roc``, ``subgroups``, ``importance``, ``methods``, ``reason`` (None).
+    ``not_computable`` (baselines that the data cannot give), ``validation`` (``grouped``: cross-fitted, by patient;
+    ``temporal``: the test rows, where they are later), ``alert`` (with ``intervals``), ``net_benefit``,
+    ``decision_curve`` (the same, finely), ``curve``, ``smooth_curve``, ``roc``, ``subgroups``, ``importance``,
+    ``explanations``, ``missing``, ``methods``, ``reason`` (None).
     """
     test = data.part("test")
     risk = scorer.risk(test.x)
@@ -90,12 +97,18 @@ def evaluate(data: Rows, scorer: Scorer, plan: Plan) -> Metrics:
         "patients": len(np.unique(test.subject)),
         "intervals": {name: bootstrap.interval(drawn[:, at]) for at, name in enumerate(bootstrap.METRICS)},
         "baselines": {name: _baseline(test, p, risk, drawn[:, 0], replicates) for name, p in others.items()},
-        "alert": metrics.alert(test.y, risk, scorer.threshold),
+        "not_computable": dict(plan.not_computable),
+        "validation": _validation(scorer, test, risk, plan),
+        "alert": _alert(test, risk, scorer.threshold, replicates),
         "net_benefit": metrics.net_benefit(test.y, risk, plan.thresholds),
+        "decision_curve": metrics.net_benefit(test.y, risk, [at / 100 for at in range(1, 51)]),
         "curve": metrics.calibration_curve(test.y, risk),
+        "smooth_curve": metrics.smooth_curve(test.y, risk),
         "roc": {name: metrics.roc(test.y, p) for name, p in {"model": risk, **others}.items()},
-        "subgroups": _subgroups(test, risk, replicates),
-        "importance": _importance(test, scorer),
+        "subgroups": _subgroups(test, risk, scorer.threshold, replicates),
+        "importance": (explained := _explanations(test, scorer))[0],
+        "explanations": explained[1],
+        "missing": _missing(test),
         "methods": {
             "intervals": f"95 % percentile, {replicates} bootstrap draws of patients",
             "ici": "distance from a logistic regression on a restricted cubic spline of logit(p), 4 knots",
@@ -103,15 +116,69 @@ def evaluate(data: Rows, scorer: Scorer, plan: Plan) -> Metrics:
         },
         "reason": None,
     }
-    rounded: Metrics = _rounded(found)
-    return rounded
+    out: Metrics = metrics.rounded(found)
+    return out
 
 
-def _importance(test: Rows, scorer: Scorer, most: int = 15, enough: int = 2_000) -> list[Metrics]:
-    """The features that move risks most: mean size of what each adds to the log odds, on some test rows."""
-    parts, _ = scorer.contributions(test.x[:enough])
+def _validation(scorer: Scorer, test: Rows, risk: Floats, plan: Plan) -> Metrics:
+    """Patients grouped (cross-fitted, on the training rows), and forward in time (on the test rows)."""
+    temporal: Metrics = {"reason": "The data have no dates."}
+    if plan.temporal:
+        temporal = {**block(test.y, risk), "n": len(test), "events": test.events}
+    return {**scorer.description.validation, "temporal": temporal}
+
+
+def _alert(test: Rows, risk: Floats, threshold: float, replicates: int) -> Metrics:
+    """What the alert does, with intervals by patients."""
+    flagged = risk >= threshold
+    drawn = [
+        np.column_stack([weights @ flagged, weights @ (flagged & test.y), weights @ test.y, weights.sum(axis=1)])
+        for weights in bootstrap.weights(test.subject, replicates)
+    ]
+    alerts, hits, events, rows = np.vstack(drawn).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = {"flagged": alerts / rows, "sensitivity": hits / events, "ppv": hits / alerts, "nne": alerts / hits}
+    intervals = {name: bootstrap.interval(value) for name, value in values.items()}
+    return {**metrics.alert(test.y, risk, threshold), "intervals": intervals}
+
+
+def _explanations(test: Rows, scorer: Scorer, most: int = 15, enough: int = 2_000) -> tuple[list[Metrics], Metrics]:
+    """The features that move risks most, by mean size of what each adds to the log odds, and which way they do.
+
+    On some test rows; of a feature's values only means over at least twenty rows are told.
+    """
+    x = test.x[:enough]
+    parts, _ = scorer.contributions(x)
     sizes = np.abs(parts).mean(axis=0)
-    return [{"feature": test.names[at], "mean_abs_logit": float(sizes[at])} for at in np.argsort(-sizes)[:most]]
+    first = np.argsort(-sizes, kind="stable")[:most]
+    importance = [{"feature": test.names[at], "mean_abs_logit": float(sizes[at])} for at in first]
+    told = [{**one, "by_value": _by_value(x[:, at], parts[:, at])} for one, at in zip(importance, first, strict=True)]
+    return importance, {"method": _SHAP, "rows": len(x), "features": told}
+
+
+def _by_value(values: Floats, parts: Floats, bins: int = 5) -> list[Metrics]:
+    """Mean value and mean contribution of rows in order of the value, missing ones last."""
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    cuts = np.flatnonzero(np.diff(values[order])) + 1
+    wanted = np.searchsorted(cuts, np.arange(1, bins) * len(order) / bins)
+    places = np.unique(cuts[np.minimum(wanted, len(cuts) - 1)]) if len(cuts) else np.empty(0, dtype=np.int64)
+    groups = [*np.split(order, places), np.flatnonzero(np.isnan(values))]
+    return [
+        {
+            "value": float(values[rows].mean()) if not np.isnan(values[rows[0]]) else None,
+            "logit": float(parts[rows].mean()),
+            "n": len(rows),
+        }
+        for rows in groups
+        if len(rows) >= _SMALL
+    ]
+
+
+def _missing(test: Rows) -> dict[str, float]:
+    """Share of rows without a value, by feature that has such rows."""
+    shares = np.isnan(test.x).mean(axis=0)
+    return {name: float(share) for name, share in zip(test.names, shares, strict=True) if share > 0}
 
 
 def _baseline(test: Rows, p: Floats, risk: Floats, model: Floats, replicates: int) -> Metrics:
@@ -121,34 +188,25 @@ def _baseline(test: Rows, p: Floats, risk: Floats, model: Floats, replicates: in
     return {**block(test.y, p), "auroc_interval": bootstrap.interval(drawn), "gain": gain}
 
 
-def _subgroups(test: Rows, risk: Floats, replicates: int) -> list[Metrics]:
+def _subgroups(test: Rows, risk: Floats, threshold: float, replicates: int) -> list[Metrics]:
     out = []
     for name, labels in test.groups.items():
         for label in np.unique(labels):
-            out.append({"group": name, "value": str(label), **_subgroup(test, risk, labels == label, replicates)})
+            found = _subgroup(test, risk, labels == label, threshold, replicates)
+            out.append({"group": name, "value": str(label), **found})
     return out
 
 
-def _subgroup(test: Rows, risk: Floats, mask: Mask, replicates: int) -> Metrics:
+def _subgroup(test: Rows, risk: Floats, mask: Mask, threshold: float, replicates: int) -> Metrics:
     part, p = test.where(mask), risk[mask]
     found: Metrics = {"n": len(part), "events": part.events}
     if min(part.events, len(part) - part.events) < _SMALL:
-        empty = dict.fromkeys(bootstrap.METRICS)
+        empty = dict.fromkeys((*bootstrap.METRICS, "alert"))
         return {**found, **empty, "intervals": {}, "reason": f"fewer than {_SMALL} with or without the outcome"}
     raw, _ = metrics.brier(part.y, p)
     slope, intercept = metrics.calibration_line(part.y, p)
     values = (metrics.auroc(part.y, p), raw, slope, intercept)
     drawn = bootstrap.draw(part.y, p, part.subject, replicates)
     intervals = {name: bootstrap.interval(drawn[:, at]) for at, name in enumerate(bootstrap.METRICS)}
-    return {**found, **dict(zip(bootstrap.METRICS, values, strict=True)), "intervals": intervals, "reason": None}
-
-
-def _rounded(value: Any) -> Any:
-    """Six digits, and None for what is not a number: JSON knows no NaN."""
-    if isinstance(value, float):
-        return round(value, 6) if np.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return value
+    figures = {**dict(zip(bootstrap.METRICS, values, strict=True)), "alert": metrics.alert(part.y, p, threshold)}
+    return {**found, **figures, "intervals": intervals, "reason": None}

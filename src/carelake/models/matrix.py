@@ -103,12 +103,14 @@ def _floats(table: pa.Table, name: str) -> Floats:
         return np.asarray(values, dtype=np.float32).astype(np.float64)
 
 
-def scores(table: pa.Table) -> dict[str, Floats]:
+def scores(table: pa.Table, wanted: Sequence[str] = SCORES) -> dict[str, Floats]:
     """The clinical scores that the table has, (n,) each, missing as NaN."""
-    return {name: _floats(table, name) for name in SCORES if name in table.column_names}
+    return {name: _floats(table, name) for name in wanted if name in table.column_names}
 
 
-def rows(table: pa.Table, names: Sequence[str]) -> Rows:
+def rows(
+    table: pa.Table, names: Sequence[str], *, points: Sequence[str] = SCORES, groups: Sequence[str] = GROUPS
+) -> Rows:
     """Read a training set: ``subject_id``, ``label``, ``set``, the features, and what there is of scores and groups.
 
     Rows whose ``set`` is null are used by nobody, and left out.
@@ -131,8 +133,8 @@ def rows(table: pa.Table, names: Sequence[str]) -> Rows:
         np.asarray(label.to_numpy(), dtype=np.bool_),
         np.asarray(codes.to_numpy(zero_copy_only=False), dtype=np.int64),
         sets,
-        scores(table),
-        {name: _labels(table, name) for name in GROUPS if name in present},
+        scores(table, points),
+        {name: _labels(table, name) for name in groups if name in present},
     )
 
 

@@ -24,7 +24,9 @@ __all__ = [
     "ici",
     "net_benefit",
     "roc",
+    "rounded",
     "smooth_calibration",
+    "smooth_curve",
     "wilson",
 ]
 
@@ -92,6 +94,15 @@ def smooth_calibration(y: Mask, p: Floats) -> Floats:
     return sigmoid(design @ newton(design, y, penalty=1e-4))
 
 
+def smooth_curve(y: Mask, p: Floats, points: int = 40) -> list[list[float]]:
+    """[predicted, observed] along the smooth calibration curve, at quantiles of the risk, for a plot."""
+    order = np.argsort(p, kind="stable")
+    chosen = order[np.linspace(0, len(p) - 1, min(points, len(p))).round().astype(int)]
+    observed = smooth_calibration(y, p)
+    pairs: list[list[float]] = np.column_stack([p[chosen], observed[chosen]]).tolist()
+    return pairs
+
+
 def ici(y: Mask, p: Floats) -> float:
     """Integrated calibration index (Austin and Steyerberg 2019): mean distance of ``p`` from the smooth curve."""
     return float(np.abs(smooth_calibration(y, p) - p).mean())
@@ -151,3 +162,14 @@ def roc(y: Mask, p: Floats, points: int = 60) -> list[list[float]]:
     grid = np.linspace(0.0, 1.0, points)
     rates: list[list[float]] = np.column_stack([grid, np.interp(grid, misses, hits)]).round(4).tolist()
     return rates
+
+
+def rounded(value: Any) -> Any:
+    """Six digits, and None for what is not a number: JSON knows no NaN."""
+    if isinstance(value, float):
+        return round(value, 6) if np.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return value

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-__all__ = ["bars", "calibration", "decision", "forest", "roc"]
+__all__ = ["bars", "calibration", "decision", "fan", "forest", "roc"]
 
 _WIDE, _HIGH, _LEFT, _LOW, _TOP, _RIGHT = 340, 300, 46, 42, 12, 12
 _TONES = ("c1", "c2", "c3", "c4", "c5")
@@ -166,3 +166,30 @@ def bars(rows: Sequence[tuple[str, float]]) -> Markup:
     ]
     frame = Markup('<svg class="wide" viewBox="0 0 700 {}" role="img" aria-label="Features by weight">{}</svg>')
     return frame.format(24 * len(rows) + 16, Markup("").join(drawn))
+
+
+def fan(history: Sequence[float], low: Sequence[float], middle: Sequence[float], high: Sequence[float]) -> Markup:
+    """Counts of the last days, and what is foretold after them with its interval."""
+    top = max(1.0, *history, *high) * 1.05
+    days = len(history) + len(middle)
+
+    def at(day: int, count: float) -> tuple[float, float]:
+        return 40 + day / max(1, days - 1) * 640, 10 + (1 - count / top) * 150
+
+    start = len(history)
+    band = [at(start + i, value) for i, value in enumerate(high)]
+    band += [at(start + i, value) for i, value in reversed(list(enumerate(low)))]
+    shape = Markup('<polygon fill="#0b6e99" fill-opacity="0.2" points="{}"/>').format(
+        " ".join(f"{_n(x)},{_n(y)}" for x, y in band)
+    )
+    seen = _path([at(day, value) for day, value in enumerate(history)], "c2")
+    told = _path([at(start + i, value) for i, value in enumerate(middle)], "c1")
+    marks = [
+        Markup('<text class="tick" font-size="11" x="34" y="{}" text-anchor="end">{:.0f}</text>').format(
+            _n(at(0, part * top)[1] + 4), part * top
+        )
+        for part in (0.0, 0.5, 1.0)
+    ]
+    inner = Markup("").join([shape, seen, told, *marks])
+    frame = Markup('<svg class="wide" viewBox="0 0 700 175" role="img" aria-label="Counts and forecast">{}</svg>')
+    return frame.format(inner)

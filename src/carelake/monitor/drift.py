@@ -1,10 +1,10 @@
 """Drift: are these rows spread as the baseline's were? Distances that must be both large and no accident.
 
-Three tests a column: the largest distance of the distribution functions (Kolmogorov-Smirnov, SageMaker's linf), the
-population stability index over ten bins and one for missing, and completeness. A column is reported when its
-distance passes the customary threshold *and* what chance could reach, at one false alarm in a thousand checks over
-all columns and tests together (Bonferroni). Chance is counted in patients, not rows, where a patient has several.
-With too few rows the answer is that there are too few, never that all is well.
+Three tests a column: the largest distance of the distribution functions (Kolmogorov-Smirnov, SageMaker's linf; of
+words, of their shares), the population stability index over ten bins and one for missing, and completeness. A column
+is reported when its distance passes the customary threshold *and* what chance could reach, at one false alarm in a
+thousand checks over all columns and tests together (Bonferroni). Chance is counted in patients, not rows, where a
+patient has several. With too few rows the answer is that there are too few, never that all is well.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 
 from carelake.models.matrix import Floats
-from carelake.monitor.baseline import PREDICTION, Baseline, Column
+from carelake.monitor.baseline import PREDICTION, Baseline, counted
+from carelake.monitor.spread import Column, Counts
 
-__all__ = ["Bounds", "Check", "Distance", "compare"]
+__all__ = ["Bounds", "Check", "Distance", "compare", "judge", "linf"]
+
+_TESTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Bounds:
     Attributes:
         linf: of the distribution functions, SageMaker's default ``comparison_threshold``.
         psi: customary: under 0.1 stable, over 0.2 a marked shift.
-        completeness: how far the share of present values may fall.
+        completeness: how far the share of present values may fall, and that of unknown words may rise.
         false_alarms: chance that a whole check reports anything on unshifted rows, at most.
         enough: rows, and patients, under which nothing is said.
     """
@@ -91,9 +94,19 @@ class Check:
         return {**said, "reason": self.reason or None, "violations": self.violations}
 
 
+_OTHER = {
+    "data_type_check": "Values are no whole numbers, as they were in the baseline.",
+    "categorical_values_check": "More values than by chance are none of the baseline's.",
+    "missing_column_check": "The column of the baseline is not there.",
+    "extra_column_check": "The baseline has no such column.",
+}
+
+
 def _describe(d: Distance, kind: str) -> str:
     if kind == "completeness_check":
         return f"Completeness {d.completeness:.3f} fell from the baseline's {d.baseline_completeness:.3f}."
+    if kind in _OTHER:
+        return _OTHER[kind]
     return (
         f"Distance from the baseline: linf {d.linf:.3f} (bound {d.linf_bound:.3f}), "
         f"PSI {d.psi:.3f} (bound {d.psi_bound:.3f})."
@@ -115,81 +128,127 @@ def compare(
         names: features in the order of the columns of ``x``; missing and extra ones are violations.
         patients: how many different patients the rows are of; by default one each.
     """
-    limits = bounds or Bounds()
     independent = len(x) if patients is None else patients
-    if min(len(x), independent) < limits.enough:
-        reason = (
-            f"{len(x)} predictions of {independent} patients are too few to compare; at least {limits.enough} of "
-            "each are needed, so drift is not known."
-        )
+    if reason := _too_few(len(x), independent, bounds or Bounds()):
         return Check("NotEnoughRows", len(x), independent, (), reason)
-    columns = {name: x[:, at] for at, name in enumerate(names)} | {PREDICTION: p}
-    alpha = limits.false_alarms / (3 * len(baseline.spread))
+    seen = counted(baseline.spread, x, p, names)
+    return judge(baseline, seen, len(x), patients=independent, columns=(*names, PREDICTION), bounds=bounds)
+
+
+def judge(
+    baseline: Baseline,
+    seen: Mapping[str, Counts],
+    rows: int,
+    *,
+    patients: int,
+    columns: Sequence[str] | None = None,
+    bounds: Bounds | None = None,
+) -> Check:
+    """Compare rows that were counted by the baseline's cells, of however many days, with it.
+
+    Args:
+        columns: all that the rows have; by default those that were counted.
+    """
+    limits = bounds or Bounds()
+    if reason := _too_few(rows, patients, limits):
+        return Check("NotEnoughRows", rows, patients, (), reason)
+    alpha = limits.false_alarms / (_TESTS * max(1, len(baseline.spread)))
+    share = patients / rows
     found = [
-        _distance(name, spread, columns[name], independent, alpha, limits)
-        for name, spread in baseline.spread.items()
-        if name in columns
+        _distance(name, column, seen[name], share, alpha, limits)
+        for name, column in baseline.spread.items()
+        if name in seen
     ]
-    found += _unmatched(baseline.spread, columns)
+    found += _unmatched(baseline.spread, seen, columns if columns is not None else list(seen))
     status = "CompletedWithViolations" if any(d.kinds for d in found) else "Completed"
-    return Check(status, len(x), independent, tuple(found))
+    return Check(status, rows, patients, tuple(found))
 
 
-def _unmatched(spread: Mapping[str, Column], columns: Mapping[str, Floats]) -> list[Distance]:
-    gone = [(name, "missing_column_check") for name in spread if name not in columns]
+def _too_few(rows: int, patients: int, limits: Bounds) -> str:
+    if min(rows, patients) >= limits.enough:
+        return ""
+    return (
+        f"{rows} predictions of {patients} patients are too few to compare; at least {limits.enough} of "
+        "each are needed, so drift is not known."
+    )
+
+
+def _unmatched(spread: Mapping[str, Column], seen: Mapping[str, Counts], columns: Sequence[str]) -> list[Distance]:
+    gone = [(name, "missing_column_check") for name in spread if name not in seen]
     new = [(name, "extra_column_check") for name in columns if name not in spread]
     return [Distance(name, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, (kind,)) for name, kind in gone + new]
 
 
-def _distance(name: str, base: Column, values: Floats, patients: int, alpha: float, limits: Bounds) -> Distance:
-    known = np.sort(values[~np.isnan(values)])
-    rows = len(values)
-    share = patients / rows
-    linf = _linf(base, known)
-    psi, bins = _psi(base, known, rows)
+def _distance(name: str, base: Column, seen: Counts, share: float, alpha: float, limits: Bounds) -> Distance:
+    far = linf(base, seen)
+    psi, bins = _psi(base, seen)
     # Chance: rows of one patient go together, so what counts is patients; the baseline is itself a sample.
-    now, then = max(1.0, len(known) * share), max(1, base.present)
-    linf_bound = max(limits.linf, sqrt(-log(alpha / 2) / 2 * (1 / now + 1 / then)))
-    psi_bound = max(limits.psi, _chi_square(bins - 1, alpha) * (1 / patients + 1 / (base.present + base.missing)))
-    completeness = len(known) / rows
-    fall = base.completeness - completeness
-    spread = base.completeness * (1 - base.completeness) + 0.25 / patients
-    error = sqrt(spread * (1 / patients + 1 / (base.present + base.missing)))
-    fall_bound = max(limits.completeness, NormalDist().inv_cdf(1 - alpha) * error)
+    patients, then_rows = max(1.0, seen.rows * share), max(1, base.present + base.missing)
+    now, then = max(1.0, seen.present * share), max(1, base.present)
+    tests = base.cells if base.text else 1
+    linf_bound = max(limits.linf, sqrt(-log(alpha / tests / 2) / 2 * (1 / now + 1 / then)))
+    psi_bound = max(limits.psi, _chi_square(bins - 1, alpha) * (1 / patients + 1 / then_rows))
+    completeness = seen.present / max(1, seen.rows)
     kinds = []
-    if linf > linf_bound or psi > psi_bound:
+    if far > linf_bound or psi > psi_bound:
         kinds.append("baseline_drift_check")
-    if fall > fall_bound:
+    if base.completeness - completeness > _rise(1 - base.completeness, patients, then_rows, alpha, limits):
         kinds.append("completeness_check")
-    return Distance(name, linf, psi, completeness, base.completeness, linf_bound, psi_bound, tuple(kinds))
+    if _strange(base, seen, now, then, alpha, limits):
+        kinds.append("categorical_values_check")
+    if base.whole and seen.broken:
+        kinds.append("data_type_check")
+    return Distance(name, far, psi, completeness, base.completeness, linf_bound, psi_bound, tuple(kinds))
 
 
-def _linf(base: Column, known: Floats) -> float:
-    """Largest distance of the distribution functions at the baseline's points, and just under them."""
-    if not base.points or not len(known):
+def _rise(share: float, now: float, then: float, alpha: float, limits: Bounds) -> float:
+    """How much a share may rise: the limit, or what chance gives."""
+    error = sqrt((share * (1 - share) + 0.25 / now) * (1 / now + 1 / then))
+    return max(limits.completeness, NormalDist().inv_cdf(1 - alpha) * error)
+
+
+def _strange(base: Column, seen: Counts, now: float, then: float, alpha: float, limits: Bounds) -> bool:
+    """Whether more values than chance gives are none of the baseline's words."""
+    if not base.text or not seen.present:
+        return False
+    before, after = max(0.0, 1.0 - sum(base.below)), float(seen.cells[-1]) / seen.present
+    return after - before > _rise(before, now, then, alpha, limits)
+
+
+def linf(base: Column, seen: Counts) -> float:
+    """Largest distance of the distribution functions at the baseline's points, and just under them; of words, of the
+    shares.
+    """
+    if not (base.points or base.words) or not seen.present:
         return 0.0
-    points, below = np.asarray(base.points), np.asarray(base.below)
-    at = np.searchsorted(known, points, side="right") / len(known)
-    worst = float(np.abs(at - below).max())
+    shares = seen.cells / seen.present
+    if base.text:
+        return float(np.abs(shares - _shares(base)).max())
+    upto = np.cumsum(shares)
+    worst = float(np.abs(upto[1:-1] - np.asarray(base.below)).max())
     # Beyond the last point the baseline has 1 - below[-1] left at most; before the first, nothing or below[0].
-    before = float(np.searchsorted(known, points[0], side="left")) / len(known)
-    return max(worst, before - float(below[0]))
+    return max(worst, float(upto[0]) - base.below[0])
 
 
-def _psi(base: Column, known: Floats, rows: int, bins: int = 10) -> tuple[float, int]:
-    """Population stability index over at most ten bins of equal count, and one for missing; and how many bins."""
-    total = base.present + base.missing
-    if not base.points:
-        cuts, under = np.empty(0), np.empty(0)
+def _shares(base: Column) -> Floats:
+    return np.append(base.below, max(0.0, 1.0 - sum(base.below)))
+
+
+def _psi(base: Column, seen: Counts, bins: int = 10) -> tuple[float, int]:
+    """Population stability index over at most ten bins of equal count (of words, each), and one for missing; and how
+    many bins.
+    """
+    total, rows = base.present + base.missing, seen.rows
+    if base.text:
+        expected, observed_cells = _shares(base) * base.present, seen.cells
     else:
         below = np.asarray(base.below)
-        at = np.unique(np.minimum(np.searchsorted(below, np.arange(1, bins) / bins), len(below) - 1))
-        cuts, under = np.asarray(base.points)[at], below[at]
-        keep = under < 1.0
-        cuts, under = cuts[keep], under[keep]
-    expected = np.append(np.diff(under, prepend=0.0, append=1.0) * base.present, base.missing)
-    counted = np.diff(np.searchsorted(known, cuts, side="right"), prepend=0, append=len(known))
-    observed = np.append(counted, rows - len(known))
+        places = np.searchsorted(below, np.arange(1, bins) / bins)
+        at = np.unique(np.minimum(places, max(0, len(below) - 1))) if len(below) else np.empty(0, dtype=np.intp)
+        at = at[below[at] < 1.0] if len(below) else at
+        expected = np.diff(below[at], prepend=0.0, append=1.0) * base.present
+        observed_cells = np.diff(np.cumsum(seen.cells)[at + 1], prepend=0, append=seen.present)
+    expected, observed = np.append(expected, base.missing), np.append(observed_cells, seen.missing)
     used = (expected > 0) | (observed > 0)
     p = (expected[used] + 0.5) / (total + 0.5 * used.sum())
     q = (observed[used] + 0.5) / (rows + 0.5 * used.sum())

@@ -34,6 +34,7 @@ from carelake.ingest.erase import LandingEraser
 from carelake.lake import erase as lake
 from carelake.lake import questions
 from carelake.lake.sync import position, sync
+from carelake.monitor import erase as days
 from carelake.pipelines.erase_holding import holder, mine, over
 from carelake.pipelines.erase_proof import Prover, leaving
 from carelake.pipelines.erase_targets import Target, Targets, checked_patients, checked_reason, pages, reason_context
@@ -289,6 +290,7 @@ class Erasures:
                 told = {"patients": len(page), **taken.counts, "keys": 0, "predictions": 0}
                 for one in page:
                     told["keys"] += self._vault.sealer.forget(permit, tx, one)
+                    days.forget(tx, permit.account, one)  # by the predictions, so before them
                     told["predictions"] += capture.forget(tx, permit.account, one)
                 job.targets.keep(permit, tx, Target.of(taken, page))
                 self._count(tx, job, told)

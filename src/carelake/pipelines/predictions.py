@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +27,7 @@ Told = tuple[str, dict[str, Any]]
 """Ref, "" for what is not in the record, and resource."""
 
 Sent = Callable[[], Sequence[Mapping[str, Any]]]
+Answer = TypeVar("Answer")
 Along = Callable[[Connection, Prediction, Endpoint], None]
 
 
@@ -47,8 +48,25 @@ def for_patient(platform: Platform, permit: Permit, named: str, patient: str) ->
         NotFound: ``features.no_stay``, ``pipelines.no_such_patient``, ``serving.no_such_endpoint``.
         Conflict: ``pipelines.outside_cohort``: died in the stay, under age, age unknown, or transferred.
     """
-    endpoint = platform.endpoints.load(permit, named)
-    return _answered(platform, permit, endpoint, patient, recorded(platform, permit, patient))
+    begun = platform.vault.clock.now()
+    platform.endpoints.find(permit, named)  # before the work
+    told = recorded(platform, permit, patient)
+
+    def ask() -> Prediction:
+        endpoint = platform.endpoints.load(permit, named, patient)
+        return _answered(platform, permit, endpoint, patient, told, begun)
+
+    return _again(ask)
+
+
+def _again(ask: Callable[[], Answer]) -> Answer:
+    """Once more where the rollout of an endpoint went on in between: whoever answers now is asked."""
+    try:
+        return ask()
+    except Conflict as error:
+        if error.code != "serving.out_of_service":
+            raise
+        return ask()
 
 
 def advise(
@@ -73,7 +91,8 @@ def advise(
     """
     if not feedback.reaches(permit, patient):
         raise _no_patient()  # who sees a part of the record only would be advised by that part
-    endpoint = platform.endpoints.load(permit, named)
+    begun = platform.vault.clock.now()
+    platform.endpoints.find(permit, named)
     try:
         told = recorded(platform, permit, patient)
     except NotFound:
@@ -81,11 +100,16 @@ def advise(
     if encounter and not any((one["resourceType"], one.get("id")) == ("Encounter", encounter) for _, one in told):
         raise NotFound("pipelines.no_such_encounter", "The encounter is not among what is known of the patient.")
 
-    def keep(tx: Connection, answers: Sequence[Prediction]) -> None:
-        for answer in answers:
-            along(tx, answer, endpoint)
+    def ask() -> Advice:
+        endpoint = platform.endpoints.load(permit, named, patient)
 
-    return Advice(_answered(platform, permit, endpoint, patient, told, encounter, keep), endpoint)
+        def keep(tx: Connection, answers: Sequence[Prediction]) -> None:
+            for answer in answers:
+                along(tx, answer, endpoint)
+
+        return Advice(_answered(platform, permit, endpoint, patient, told, begun, encounter, keep), endpoint)
+
+    return _again(ask)
 
 
 def recorded(platform: Platform, permit: Permit, patient: str) -> list[Told]:
@@ -119,6 +143,7 @@ def _answered(
     endpoint: Endpoint,
     patient: str,
     told: list[Told],
+    begun: datetime,
     encounter: str = "",
     along: Callable[[Connection, Sequence[Prediction]], None] = lambda tx, answers: None,
 ) -> Prediction:
@@ -135,7 +160,7 @@ def _answered(
             reason=reason,
         )
     sources = {patient: [ref for ref, _ in told if ref]}
-    [answer] = platform.endpoints.predict(permit, endpoint, row, made_from=sources, along=along)
+    [answer] = platform.endpoints.predict(permit, endpoint, row, made_from=sources, along=along, begun=begun)
     return answer
 
 
@@ -147,7 +172,7 @@ def morning_list(platform: Platform, permit: Permit, named: str, days: float) ->
     Raises:
         Conflict: ``pipelines.lake_behind``, before the first sync.
     """
-    endpoint = platform.endpoints.load(permit, named)
+    platform.endpoints.find(permit, named)  # before the work
     try:
         snapshot = query.snapshot_of(permit, platform.vault, platform.nouns)
     except NotFound:
@@ -159,7 +184,9 @@ def morning_list(platform: Platform, permit: Permit, named: str, days: float) ->
     chosen = _alive(worklist.morning_list(rows, end, days), views["patients"])
     sources = platform.resources.refs_of(permit, chosen.column("subject_id").to_pylist(), flat.reads())
     made_from = {subject: [snapshot.ref, *refs] for subject, refs in sources.items()}
-    answers = platform.endpoints.predict(permit, endpoint, chosen, made_from=made_from)
+    answers: list[Prediction] = []
+    for endpoint, numbers in platform.endpoints.split(permit, named, chosen.column("subject_id").to_pylist()):
+        answers += platform.endpoints.predict(permit, endpoint, chosen.take(numbers), made_from=made_from)
     return sorted(answers, key=lambda one: -one.probability)
 
 

@@ -1,112 +1,170 @@
-"""Endpoints: an approved model version under a name, that answers with reasons and captures every answer."""
+"""Endpoints: approved model versions under a name, that answer with reasons, capture every answer, and roll back.
+
+Behind it `config` and `rollout` say who answers, `scoring` what, `answering` keeps it, `deploying` changes it, and
+`guard` watches it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from sqlalchemy import Connection
 
 from carelake.audit.nouns import Nouns
-from carelake.core import canonical, nouns
-from carelake.core.errors import Conflict, Invalid, NotFound
+from carelake.core.errors import Conflict, Invalid
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
-from carelake.models import matrix
-from carelake.models.artifact import ModelFiles
 from carelake.models.registry import APPROVED, Registry
-from carelake.serving import capture
-from carelake.serving.predictions import Prediction, resource_id, risk_assessment
-from carelake.serving.words import reasons
+from carelake.serving import capture, feedback, formats, ledger, rollout, writeback
+from carelake.serving.answering import Answering, Prepared, no_endpoint
+from carelake.serving.deploying import IN_SERVICE, OUT_OF_SERVICE, UPDATING, Deploying
+from carelake.serving.guard import Guard, Watch, Watcher
+from carelake.serving.loaded import Loaded
+from carelake.serving.predictions import Prediction
+from carelake.serving.scoring import Endpoint, of_table
+from carelake.serving.status import comparison, described
 from carelake.vault.workspace import Vault
 
-__all__ = ["IN_SERVICE", "OUT_OF_SERVICE", "Endpoint", "Endpoints"]
+__all__ = ["IN_SERVICE", "OUT_OF_SERVICE", "UPDATING", "Endpoint", "Endpoints"]
 
-IN_SERVICE, OUT_OF_SERVICE = "InService", "OutOfService"
 _MOST_ROWS = 100_000
-Row = tuple[Prediction, bytes]
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A deployed model version, loaded and checked."""
-
-    noun: Noun
-    files: ModelFiles
-
-    @property
-    def ref(self) -> str:
-        """``endpoint:DIGEST``."""
-        return self.noun.ref
-
-    @property
-    def name(self) -> str:
-        """What callers name it by."""
-        return str(self.noun.body["name"])
+_LITTLE, _MORE, _MUCH = 4, 50, 100
+_BEHIND = 5_000
+_QUIET = timedelta(seconds=0.1)
 
 
 class Endpoints:
-    """The endpoints of a workspace. The noun's body: ``name``, ``model``, ``model_name``, ``model_version``."""
+    """The endpoints of a workspace. A noun's body: ``name``, ``model``, ``model_name``, ``model_version``."""
 
-    def __init__(self, vault: Vault, nouns: Nouns, outbox: Outbox, registry: Registry, keep: capture.Keeper) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        nouns: Nouns,
+        outbox: Outbox,
+        registry: Registry,
+        keep: capture.Keeper,
+        watcher: Watcher | None = None,
+    ) -> None:
+        """Make them.
+
+        Args:
+            watcher: gives permits to look after rollouts; without, only `guard` does.
+        """
         self._vault = vault
         self._nouns = nouns
-        self._outbox = outbox
         self._registry = registry
         self._keep = keep
+        self._loaded = Loaded(vault, registry)
+        self._answering = Answering(vault, nouns, self._loaded, keep)
+        self._deploying = Deploying(vault, nouns, outbox, registry, self._loaded)
+        self._guard = Guard(vault, self._answering, self._deploying, watcher)
+        self._watcher = watcher
+        self._last: datetime | None = None
 
-    def deploy(self, permit: Permit, name: str, model: str) -> Noun:
-        """Put an approved model version behind a name; what was there before goes out of service.
+    # -- what serves ----------------------------------------------------------------------------------------------
+
+    def deploy(
+        self,
+        permit: Permit,
+        name: str,
+        model: str = "",
+        policy: Mapping[str, Any] | None = None,
+        *,
+        variants: Sequence[Mapping[str, Any]] = (),
+        shadows: Sequence[Mapping[str, Any]] = (),
+    ) -> Noun:
+        """Put an approved model version behind a name; traffic moves to it as the policy says.
+
+        Args:
+            policy: SageMaker's DeploymentConfig; without, all traffic moves at once. The first deployment of a name,
+                and one that changes shadows alone, is at once whatever the policy says.
+            variants: ``ProductionVariants`` (VariantName, ModelName: a model's ref, InitialVariantWeight) instead of
+                one model. shadows: ``ShadowProductionVariants``, which score along and are never answered.
 
         Needs the grants ``models:read``, ``rows:read``, ``rows:write``.
 
         Raises:
-            Conflict: ``serving.not_approved``.
+            Conflict: ``serving.not_approved``, ``serving.updating`` while a rollout is under way.
             NotFound: ``models.no_such_version``, in another account, too.
+            Invalid: ``serving.deployment_config``, ``serving.variants``.
         """
-        self._registry.files(permit, model)
-        with self._vault.database.transaction(permit) as tx:
-            version = self._approved(tx, permit, model)
-            said = {"name": name, "account": permit.account, "model": model}
-            ref = nouns.ref("endpoint", canonical.dump(said))
-            body = {
-                "name": name,
-                "model": model,
-                "model_name": version.body["name"],
-                "model_version": version.body["version"],
-            }
-            for other in self._nouns.find(tx, "endpoint", permit.account, name=name):
-                if other.ref != ref and other.state == IN_SERVICE:
-                    self._nouns.set_state(tx, other.ref, OUT_OF_SERVICE)
-            noun = Noun(ref, permit.account, IN_SERVICE, permit.act, (model,), body)
-            self._nouns.write(tx, noun)
-            self._nouns.set_state(tx, ref, IN_SERVICE)
-            permit.log.wrote(ref)
-            self._outbox.publish(tx, permit.account, "endpoint.state", ref, {"name": name, "state": IN_SERVICE})
-        return noun
+        return self._deploying.deploy(permit, name, model, policy, variants, shadows)
+
+    def rollback(self, permit: Permit, name: str) -> dict[str, Any]:
+        """All traffic back: to what served before the rollout that is under way, or to the version before.
+
+        Needs ``rows:read``, ``rows:write``. Answers as `status`.
+
+        Raises:
+            Conflict: ``serving.no_previous``.
+        """
+        self._deploying.rollback(permit, name)
+        return self.status(permit, name, alarms=False)
+
+    def redeploy_previous(self, permit: Permit, model_name: str) -> list[str]:
+        """After a version of that model was rejected: what serves it serves the version before, or nothing.
+
+        Answers the names of the endpoints that changed. Needs ``rows:read``, ``rows:write``.
+        """
+        return self._deploying.redeploy_previous(permit, model_name)
+
+    def versions(self, permit: Permit, name: str) -> list[Noun]:
+        """Versions of a model that may be deployed, newest first. Needs ``rows:read``."""
+        return [one for one in self._registry.versions(permit, name) if one.state == APPROVED]
+
+    def delete(self, permit: Permit, name: str) -> None:
+        """Take an endpoint out; what it captured stays. Needs ``rows:read``, ``rows:write``."""
+        self._deploying.delete(permit, name)
 
     def find(self, permit: Permit, named: str) -> Noun:
-        """An endpoint by ref, or the one in service under a name. Needs ``rows:read``.
+        """A variant by ref, or what serves under a name. Needs ``rows:read``.
 
         Raises:
             NotFound: ``serving.no_such_endpoint``; in another account, too.
         """
         with self._vault.database.reading(permit) as tx:
-            every = self._nouns.find(tx, "endpoint", permit.account)
-        found = [n for n in every if n.ref == named or (n.body["name"] == named and n.state == IN_SERVICE)]
-        if not found:
-            raise NotFound("serving.no_such_endpoint", "No endpoint of that name or ref is in this account.")
-        return found[0]
+            name = self._name(tx, permit, named)
+            routing = rollout.routing(tx, permit.account, name, self._vault.clock.now())
+            if named == name and (routing is None or rollout.is_out(routing)):
+                raise no_endpoint()
+            ref = routing.main.told.variants[0].endpoint if named == name and routing else named
+            return self._nouns.get(tx, ref)
 
-    def load(self, permit: Permit, named: str) -> Endpoint:
-        """Read and check an endpoint's model. Needs ``models:read``, ``rows:read``."""
+    def _name(self, tx: Connection, permit: Permit, named: str) -> str:
+        if not named.startswith("endpoint:"):
+            return named
+        found = [one for one in self._nouns.find(tx, "endpoint", permit.account) if one.ref == named]
+        if not found:
+            raise no_endpoint()
+        return str(found[0].body["name"])
+
+    def load(self, permit: Permit, named: str, subject: str = "") -> Endpoint:
+        """An endpoint with its model, read and checked. Needs ``models:read``, ``rows:read``.
+
+        Args:
+            named: a ref, or a name: then the variant that answers for the subject, without one what serves.
+        """
         noun = self.find(permit, named)
-        return Endpoint(noun, self._registry.files(permit, str(noun.body["model"])))
+        if subject and noun.ref != named:
+            variant = self._answering.routing(permit, named).variant(subject)
+            if variant.endpoint != noun.ref:
+                with self._vault.database.reading(permit) as tx:
+                    noun = self._nouns.get(tx, variant.endpoint)
+        return Endpoint(noun, self._loaded.files(permit, str(noun.body["model"])))
+
+    def split(self, permit: Permit, name: str, subjects: Sequence[str]) -> list[tuple[Endpoint, list[int]]]:
+        """Who answers for which of these subjects, by their numbers. Needs ``models:read``, ``rows:read``."""
+        loaded: dict[str, tuple[Endpoint, list[int]]] = {}
+        for number, subject in enumerate(subjects):
+            one = self.load(permit, name, subject)
+            loaded.setdefault(one.ref, (one, []))[1].append(number)
+        return list(loaded.values())
+
+    # -- answers --------------------------------------------------------------------------------------------------
 
     def predict(
         self,
@@ -117,6 +175,7 @@ class Endpoints:
         made_from: Mapping[str, Sequence[str]] | None = None,
         basis: Mapping[str, Sequence[str]] | None = None,
         along: Callable[[Connection, Sequence[Prediction]], None] = lambda tx, answers: None,
+        begun: datetime | None = None,
     ) -> list[Prediction]:
         """Risks with reasons, in the order of ``rows``, captured before they are returned.
 
@@ -125,6 +184,7 @@ class Endpoints:
             made_from: refs of what informed it, by subject id: the resource versions, or the lake's snapshot.
             basis: relative references per encounter id that informed that one, for the RiskAssessment.
             along: keeps more about the answers, in the transaction that captures them.
+            begun: when the request came: the time until its answer counts from there.
 
         Needs ``models:read``, ``clinical:write``, ``rows:read``, ``rows:write``.
 
@@ -134,87 +194,195 @@ class Endpoints:
         """
         if rows.num_rows > _MOST_ROWS:
             raise Invalid("serving.too_many", f"At most {_MOST_ROWS} rows are scored in a call; split them.")
-        answers = self._score(permit, endpoint, rows)
-        name = f"{endpoint.noun.body['model_name']} v{endpoint.noun.body['model_version']}"
-        informed, sources = basis or {}, made_from or {}
-        with self._vault.database.transaction(permit) as tx:
-            self._serving(tx, permit, endpoint)
-            kept = capture.known(tx, permit.account, [prediction.ref for prediction, _ in answers])
-            fresh = {p.ref: (p, said) for p, said in answers if p.ref not in kept}
-            capture.capture(
-                permit,
-                tx,
-                self._vault,
-                self._nouns,
-                self._keep,
-                [
-                    (p, said, risk_assessment(p, name, informed.get(p.encounter, ())), sources.get(p.subject, ()))
-                    for p, said in fresh.values()
-                ],
-            )
-            along(tx, [prediction for prediction, _ in answers])
-        return [prediction for prediction, _ in answers]
-
-    def _approved(self, tx: Connection, permit: Permit, model: str) -> Noun:
-        version = self._nouns.get(tx, model)
-        if version.state != APPROVED or version.account != permit.account:
-            raise Conflict(
-                "serving.not_approved",
-                f"The model version is {version.state}; only an Approved one is deployed and answers.",
-                model=model,
-            )
-        return version
-
-    def _serving(self, tx: Connection, permit: Permit, endpoint: Endpoint) -> None:
-        self._approved(tx, permit, endpoint.files.ref)
-        state = self._nouns.get(tx, endpoint.ref).state
-        if state != IN_SERVICE or endpoint.noun.account != permit.account:
-            raise Conflict("serving.out_of_service", f"The endpoint is {state}; deploy a model to it.")
-        permit.log.read(endpoint.ref)
-
-    def _score(self, permit: Permit, endpoint: Endpoint, rows: pa.Table) -> list[Row]:
-        scorer = endpoint.files.scorer
-        x = matrix.features(rows, scorer.names)
-        if not len(x):
+        if not rows.num_rows:
+            of_table(endpoint, rows)  # a missing feature is an error all the same
             return []
-        risk = scorer.risk(x)
-        parts, _ = scorer.contributions(x)
-        scores = _scores(endpoint, rows)
-        columns = (rows.column(name).to_pylist() for name in ("subject_id", "encounter_id", "prediction_time"))
-        outside = rows.column("reason").to_pylist() if "reason" in rows.column_names else [None] * len(rows)
-        out: list[Row] = []
-        for at, (subject, encounter, moment) in enumerate(zip(*columns, strict=True)):
-            when = _utc(moment)
-            said = capture.content(x[at], float(risk[at]), str(encounter), when)
-            named = endpoint.ref.encode() + b"\x1f" + str(subject).encode() + b"\x1f" + said
-            prediction = Prediction(
-                ref=self._vault.keyring.reference(permit, "prediction", named),
-                endpoint=endpoint.ref,
-                model=endpoint.files.ref,
-                subject=str(subject),
-                encounter=str(encounter),
-                at=when,
-                probability=float(risk[at]),
-                threshold=scorer.threshold,
-                flagged=bool(risk[at] >= scorer.threshold),
-                reasons=reasons(scorer.names, x[at], parts[at], scorer.description.words),
-                scores={name: _one(points[at], risks[at]) for name, (points, risks) in scores.items()},
-                resource=f"RiskAssessment/{resource_id(endpoint.ref, str(encounter), when)}",
-                outside=outside[at] or "",
-            )
-            out.append((prediction, said))
-        return out
+        keys = [str(one) for one in rows.column("subject_id").to_pylist()]
+        prepared = self._answering.prepare(
+            permit,
+            endpoint.name,
+            lambda one: of_table(one, rows),
+            keys,
+            endpoint=endpoint,
+            made_from=made_from or {},
+            basis=basis or {},
+            along=along,
+            begun=begun,
+        )
+        with self._vault.database.transaction(permit) as tx:
+            self._answering.keep(permit, tx, prepared)
+        self.answered(permit.account, prepared)
+        return list(prepared.answers)
+
+    def invoke(
+        self,
+        permit: Permit,
+        name: str,
+        body: bytes,
+        content_type: str = formats.JSON,
+        accept: str = formats.JSON,
+        target_variant: str | None = None,
+        *,
+        inference_id: str = "",
+    ) -> tuple[bytes, str, str]:
+        """SageMaker's InvokeEndpoint: a body of rows to a body of risks, its content type, and the variant's name.
+
+        What names a subject and an encounter becomes a RiskAssessment in the record within a second; without a
+        subject a row is sealed under the account's clinical key. Needs the grants of `predict`.
+
+        Raises:
+            Invalid, Unsupported: as `formats`. NotFound: ``serving.no_such_endpoint``, ``serving.no_such_variant``.
+            Conflict: as `predict`.
+        """
+        prepared = self.prepared(permit, name, body, content_type, target_variant, inference_id)
+        said = formats.answer(prepared.answers, accept)
+        for last in (False, True):
+            try:
+                self._vault.database.grouped(permit, self.keeping(permit, prepared))
+                break
+            except Conflict as error:
+                if last or error.code != "serving.out_of_service":
+                    raise
+                # The rollout went on between the two: whoever answers now is asked.
+                prepared = self.prepared(permit, name, body, content_type, target_variant, inference_id)
+                said = formats.answer(prepared.answers, accept)
+        self.answered(permit.account, prepared)
+        return *said, self.variant_name(prepared)
+
+    def batch(self, permit: Permit, name: str, rows: Sequence[Mapping[str, Any]], at: datetime) -> list[Prediction]:
+        """Answers to a page of named rows, captured in one transaction; for batch transform. Needs as `predict`.
+
+        Args:
+            at: prediction time of rows that have none.
+        """
+        asked = formats.Body([dict(row) for row in rows], at, loose=True)
+        _refuse_outside(permit, asked.keys)
+        event = permit.act
+        keys = [subject or f"{event}:{number}" for number, subject in enumerate(asked.keys)]
+        prepared = self._answering.prepare(permit, name, asked.asked, keys, event=event, later=True)
+        with self._vault.database.transaction(permit) as tx:
+            self._answering.keep(permit, tx, prepared)
+        self.answered(permit.account, prepared)
+        return list(prepared.answers)
+
+    def prepared(
+        self,
+        permit: Permit,
+        name: str,
+        body: bytes,
+        content_type: str,
+        target_variant: str | None = None,
+        inference_id: str = "",
+    ) -> Prepared:
+        """The first half of `invoke`: scored, and kept by nobody yet."""
+        asked = formats.parse(body, content_type, self._vault.clock.now())
+        _refuse_outside(permit, asked.keys)
+        event = inference_id or permit.act
+        keys = [subject or f"{event}:{number}" for number, subject in enumerate(asked.keys)]
+        return self._answering.prepare(
+            permit, name, asked.asked, keys, target=target_variant, event=event, later=True
+        )
+
+    def keeping(self, permit: Permit, prepared: Prepared) -> Callable[[Connection], int]:
+        """The write of the second half; what it raises is not answered."""
+        return lambda tx: self._answering.keep(permit, tx, prepared)
+
+    @staticmethod
+    def body(prepared: Prepared | None, accept: str) -> tuple[bytes, str]:
+        """The body of an answer and its content type; of None only whether there is such a type."""
+        return formats.answer(prepared.answers if prepared is not None else (), accept)
+
+    def answered(self, account: str, prepared: Prepared) -> None:
+        """Count the time of a request whose captures are committed, and look after a rollout that is under way."""
+        self._last = self._vault.clock.now()
+        seconds = (self._last - prepared.begun).total_seconds()
+        self._answering.late.answered(account, prepared.variant, max(0.0, seconds))
+        if prepared.moving:
+            self._guard.asked(account, prepared.name)
+
+    def failed(self, permit: Permit, name: str, status: int) -> None:
+        """Count a request that failed, for the alarm: during a rollout as that of the new version."""
+        with self._vault.database.reading(permit) as tx:
+            routing = rollout.routing(tx, permit.account, name, self._vault.clock.now())
+        if routing is not None:
+            one = (routing.newest if routing.newest.under_way else routing.main).told.variants[0]
+            self._answering.late.failed(permit.account, one.endpoint, status)
+
+    def settle(self, permit: Permit, name: str) -> None:
+        """Do what is due of a rollout, as a server's ticker does: for whoever looks where no server runs."""
+        self._answering.routing(permit, name)
+        self._guard.asked(permit.account, name)
+
+    @staticmethod
+    def variant_name(prepared: Prepared) -> str:
+        """SageMaker's InvokedProductionVariant."""
+        chosen = next(part.endpoint for part in prepared.parts if part.endpoint.ref == prepared.variant)
+        return str(chosen.noun.body["variant"])
+
+    # -- what is known of it --------------------------------------------------------------------------------------
+
+    def status(self, permit: Permit, name: str, *, alarms: bool = True) -> dict[str, Any]:
+        """What SageMaker's DescribeEndpoint tells, with the stage, the shares of traffic and the alarms with figures.
+
+        Needs ``rows:read``, for alarms ``models:read``.
+        """
+        seen = self._guard.watch(permit, name) if alarms else Watch(self._answering.routing(permit, name), ())
+        with self._vault.database.reading(permit) as tx:
+            return described(tx, self._nouns, seen, self._vault.clock.now())
+
+    def listed(self, permit: Permit) -> list[dict[str, Any]]:
+        """Every endpoint of the account, as `status` without alarms."""
+        with self._vault.database.reading(permit) as tx:
+            names = rollout.every(tx, permit.account)
+        return [self.status(permit, name, alarms=False) for _, name in names]
+
+    def shadow_report(self, permit: Permit, name: str) -> list[dict[str, Any]]:
+        """How the scores of each shadow lie beside what was answered to the same rows. Needs ``rows:read``."""
+        with self._vault.database.reading(permit) as tx:
+            routing = self._answering.routing(permit, name)
+            return comparison(tx, permit.account, routing, self._vault.clock.now())
+
+    def verify_captures(self, permit: Permit, name: str) -> ledger.Verified:
+        """Whether every request of an endpoint is captured, and every capture there. Needs ``rows:read``."""
+        with self._vault.database.reading(permit) as tx:
+            found = self._nouns.find(tx, "endpoint", permit.account, name=name)
+            if not found:
+                raise no_endpoint()
+            return ledger.verify(tx, permit.account, name, [one.ref for one in found])
+
+    # -- what goes on by itself -----------------------------------------------------------------------------------
+
+    def guard(self, permit: Permit, name: str) -> Watch:
+        """Look at a rollout's alarms and do what follows. Needs ``models:read``, ``rows:read``, ``rows:write``."""
+        return self._guard.step(permit, name)
+
+    def write_back(self, permit: Permit, most: int = 500) -> int:
+        """Write RiskAssessments that are due into the record; answers how many. Needs what `predict` needs."""
+        return writeback.write_due(permit, self._vault, self._nouns, self._loaded, self._keep, most)
+
+    def tick(self) -> int:
+        """A server's turn: rollouts, and counts that no request took along; answers how much was done."""
+        if self._watcher is None:
+            return 0
+        flushed = writeback.flush(self._vault, self._watcher, self._answering.late)
+        return flushed + self._guard.tick()
+
+    def catch_up(self) -> int:
+        """Write some of the RiskAssessments that are due; answers how many are left.
+
+        A few at a time while requests come, since they wait for what is written; many when none come, or when more
+        than `_BEHIND` are due.
+        """
+        if self._watcher is None:
+            return 0
+        due = writeback.waiting(self._vault, self._watcher)
+        quiet = self._last is None or self._vault.clock.now() - self._last > _QUIET
+        for account, many in due.items():
+            with self._watcher.guarding(account) as permit:
+                due[account] -= self.write_back(permit, _MUCH if quiet else _LITTLE if many < _BEHIND else _MORE)
+        return sum(due.values())
 
 
-def _scores(endpoint: Endpoint, rows: pa.Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    points = matrix.scores(rows)
-    risks = endpoint.files.scorer.score_risks(points)
-    return {name: (points[name], risks[name]) for name in risks}
-
-
-def _one(points: Any, risk: Any) -> dict[str, float | None]:
-    return {"score": None if np.isnan(points) else float(points), "risk": round(float(risk), 4)}
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _refuse_outside(permit: Permit, subjects: Sequence[str]) -> None:
+    if not all(feedback.reaches(permit, subject) for subject in set(subjects) - {""}):
+        raise Invalid("serving.outside_scope", "A row is of a patient whom the caller does not see.")

@@ -20,6 +20,9 @@ __all__ = ["STILL_IN", "Prediction", "band", "risk_assessment"]
 _RISK = "http://terminology.hl7.org/CodeSystem/risk-probability"
 _BANDS = {"high": "High likelihood", "moderate": "Moderate likelihood", "low": "Low likelihood"}
 
+_READMISSION = "Unplanned readmission within 30 days of discharge"
+_RISK_OF_READMISSION = "Risk of unplanned readmission within 30 days"
+
 STILL_IN = "no_discharge"
 """The reason of a stay that is not over: scored as if discharged at the prediction time."""
 
@@ -32,7 +35,7 @@ class Prediction:
         ref: ``prediction:HMAC`` of what went in and came out.
         subject, encounter: ids of the Patient and of the Encounter it is about.
         at: the prediction time: nothing known later went in.
-        probability: of an unplanned readmission within 30 days.
+        probability: of what the model predicts, for example an unplanned readmission within 30 days.
         flagged: whether it reaches the alert threshold.
         scores: clinical scores by name: ``score`` (points, None when not known) and ``risk``.
         resource: ``RiskAssessment/ID`` in the record.
@@ -87,8 +90,11 @@ def risk_assessment(prediction: Prediction, model_name: str, basis: Sequence[str
     """The resource, with exact decimals.
 
     Args:
+        model_name: of the model and its version, ``NAME vN``; what it is a risk of follows from it.
         basis: relative references of what informed it, beside the encounter.
     """
+    name = model_name.rpartition(" v")[0]
+    outcome = _READMISSION if name == "readmission" else f"The outcome that the model {name} predicts; see its card"
     level = band(prediction.probability, prediction.threshold)
     references = dict.fromkeys([f"Encounter/{prediction.encounter}", *basis])
     return {
@@ -97,14 +103,14 @@ def risk_assessment(prediction: Prediction, model_name: str, basis: Sequence[str
         "identifier": [{"system": "urn:carelake:prediction", "value": prediction.ref}],
         "status": "preliminary" if prediction.outside else "final",
         "method": {"text": f"{model_name} ({prediction.model})"},
-        "code": {"text": "Risk of unplanned readmission within 30 days"},
+        "code": {"text": f"Risk by the model {name}" if outcome != _READMISSION else _RISK_OF_READMISSION},
         "subject": {"reference": f"Patient/{prediction.subject}"},
         "encounter": {"reference": f"Encounter/{prediction.encounter}"},
         "occurrenceDateTime": iso(prediction.at),
         "basis": [{"reference": reference} for reference in references],
         "prediction": [
             {
-                "outcome": {"text": "Unplanned readmission within 30 days of discharge"},
+                "outcome": {"text": outcome},
                 "probabilityDecimal": Decimal(f"{prediction.probability:.4f}"),
                 "qualitativeRisk": {"coding": [{"system": _RISK, "code": level, "display": _BANDS[level]}]},
                 "rationale": sentence(prediction.reasons),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from carelake.synth import hospital, resources
+from carelake.synth import hospital, resources, vitals
 from carelake.synth.calendar import DAY, HOUR
 from carelake.synth.draw import Stream
 from carelake.synth.history import History, Visit
@@ -24,10 +24,14 @@ class Chart:
 
     Args:
         draw: the stream for ids, wording and administrative delays; the course itself is drawn already.
+        watch: the stream for series of vital signs, None to write none.
     """
 
-    def __init__(self, draw: Stream, world: World, history: History, truth: Truth) -> None:
+    def __init__(
+        self, draw: Stream, world: World, history: History, truth: Truth, watch: Stream | None = None
+    ) -> None:
         self.draw, self.world, self.history, self.truth = draw, world, history, truth
+        self.watch = watch
         self.person = history.person
         self.calendar = world.calendar
         self.staff = hospital.staff(world.people)
@@ -67,7 +71,10 @@ class Chart:
         cause = (stay.cause.code, stay.cause.display)
         self.condition(diagnosis, stay.id, cause, (stay.admitted - 2 * HOUR, diagnosed), over=ended)
         for reading in stay.readings:
-            self.reading(stay.id, reading)
+            self.reading(stay.id, reading, self.draw)
+        if self.watch is not None:
+            for reading in vitals.series(self.watch, stay):
+                self.reading(stay.id, reading, self.watch)
         for name, when in stay.procedures:
             if self.known(when):
                 code = self.world.codes.procedures[name]
@@ -150,7 +157,7 @@ class Chart:
         self.out.append(line)
         self.problems(visit.id, visit.begins)
         for reading in visit.readings:
-            self.reading(visit.id, reading)
+            self.reading(visit.id, reading, self.draw)
         for name in visit.drugs:
             self.drug(visit.id, name, "outpatient", visit.ends - 10, doctor[0])
         if emergency:
@@ -189,18 +196,18 @@ class Chart:
             )  # fmt: skip
             self.out.append(line)
 
-    def reading(self, encounter: str, reading: Reading) -> None:
+    def reading(self, encounter: str, reading: Reading, draw: Stream) -> None:
         if not self.known(reading.issued):
             return
         times = self.moment(reading.taken), self.moment(reading.issued)
         if reading.measure == "sbp":
             systolic = int(reading.value)
-            diastolic = round(systolic * 0.52 + 8 + 6 * self.draw.random())
-            line = resources.pressure(self.draw.uuid(), self.person.id, encounter, systolic, diastolic, *times)
+            diastolic = round(systolic * 0.52 + 8 + 6 * draw.random())
+            line = resources.pressure(draw.uuid(), self.person.id, encounter, systolic, diastolic, *times)
         else:
             value, unit = self.reported(reading)
             measure = self.world.codes.measures[reading.measure]
-            line = resources.observation(self.draw.uuid(), self.person.id, encounter, measure, value, unit, *times)
+            line = resources.observation(draw.uuid(), self.person.id, encounter, measure, value, unit, *times)
         self.out.append(line)
 
     def reported(self, reading: Reading) -> tuple[str, str]:

@@ -35,6 +35,7 @@ class Run:
     shift: str
     start: date
     years: float
+    vitals: bool = False
 
     @property
     def chunks(self) -> int:
@@ -69,7 +70,8 @@ def make(run: Run, number: int) -> Done:
         ids = stream(*key, index, "ids")
         course = stream(*key, index, "course")
         history = live(course, ids, world, born(course, ids, world, _mrn(run, index)))
-        lines += Chart(stream(*key, index, "chart"), world, history, truth).lines()
+        watch = stream(*key, index, "vitals") if run.vitals else None
+        lines += Chart(stream(*key, index, "chart"), world, history, truth, watch).lines()
     name = f"{number + 1:04d}.ndjson"
     size = put(run.out / "fhir" / name, lines)
     return Done(name, last - first, size, _count(lines), _packed(truth))

@@ -65,6 +65,7 @@ def generate(
     start: date = date(2021, 1, 1),
     years: float = 3.0,
     workers: int = 2,
+    vitals: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Summary:
     """Write a synthetic hospital to ``out``: ``fhir/NNNN.ndjson``, ``truth/*.parquet`` and ``README.txt``.
@@ -75,6 +76,7 @@ def generate(
     Args:
         shift: a name in ``shifts.toml``; None is ``none``.
         workers: processes; 1 works in this process.
+        vitals: vital signs every six hours of each stay too (`synth.vitals`); all else stays as it is.
         progress: called with the number of patients that are done, after each chunk.
 
     Raises:
@@ -83,7 +85,7 @@ def generate(
     """
     _check(patients, years, workers)
     tables.shift(shift)
-    run = Run(Path(out), patients, int(seed), shift or "none", start, float(years))
+    run = Run(Path(out), patients, int(seed), shift or "none", start, float(years), vitals)
     _claim_folder(run)
     house = chunk.write_house(run)
     done, totals = [house], Counter[str]()
@@ -116,6 +118,7 @@ def _readme(run: Run) -> str:
         f"Made by carelake {release}, room synth.\n"
         f"patients: {run.patients}\nseed: {run.seed}\nshift: {run.shift}\nstart: {run.start.isoformat()}\n"
         f"years: {run.years:g}\n"
+        f"{'vitals: every six hours' + chr(10) if run.vitals else ''}"
         "\n"
         "fhir/   FHIR R4 resources, newline-delimited JSON; 0000 holds the hospital itself.\n"
         "truth/  true risks, outcomes and gold spans of the notes, as Parquet tables. Not part of the record.\n"

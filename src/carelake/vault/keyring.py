@@ -38,7 +38,7 @@ from carelake.vault.ring import FORMAT, ROOT, Entry, Read, RingFile, check_value
 from carelake.vault.roots import Root, RootSettings
 from carelake.vault.unlocked import Key, Unlocked
 
-__all__ = ["Key", "Keyring", "Notice", "RootChooser", "genuine", "read_root_settings"]
+__all__ = ["APPROVAL", "Key", "Keyring", "Notice", "RootChooser", "genuine", "read_root_settings"]
 
 _NOTED_MAX = 65536
 _REFERRED_MAX = 20_000
@@ -62,6 +62,10 @@ def _plan() -> Iterator[tuple[str, str]]:
 
 
 _SIGNING = frozenset({"models", "trail", "tokens"})
+_SIGNERS = {"models": "models:write", "approvals": "models:approve"}
+
+APPROVAL = b"DSSEv1 38 application/vnd.carelake.approval+json "
+"""How the signed text of an approval begins: DSSE's encoding of its type."""
 
 
 def read_root_settings(path: Path) -> RootSettings:
@@ -344,15 +348,18 @@ class Keyring:
         return mac
 
     def sign(self, permit: Permit, purpose: str, data: bytes) -> bytes:
-        """ECDSA P-256 with SHA-256 (DER) by the signing key of the permit's account.
+        """ECDSA P-256 with SHA-256 (DER) by the account's key for models.
 
         Args:
-            purpose: ``models``; needs the grant ``models:write``.
+            purpose: ``models`` (needs the grant ``models:write``), or ``approvals`` (needs ``models:approve``): who
+                makes models cannot sign that one is let through, nor the other way round.
+            data: for ``approvals``, and for nothing else, it begins as `APPROVAL` does.
         """
-        if purpose != "models":
-            raise Invalid("vault.signing_purpose", "A permit signs for the purpose 'models' only.")
-        check(permit, "models:write", now=self._clock.now())
-        name = _signing_name(permit.account, purpose)
+        grant = _SIGNERS.get(purpose)
+        if grant is None or data.startswith(APPROVAL) != (purpose == "approvals"):
+            raise Invalid("vault.signing_purpose", "A permit signs for the purposes 'models' and 'approvals' only.")
+        check(permit, grant, now=self._clock.now())
+        name = _signing_name(permit.account, "models")
         ring = self.current()
         ring.allow(permit, name)
         signer, label = ring.signer(name)

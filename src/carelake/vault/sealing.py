@@ -191,6 +191,21 @@ class Sealer:
         scope.drop_fresh()
         return gone
 
+    def forgotten(self, permit: Permit, tx: Connection, owners: Iterable[str]) -> set[str]:
+        """Those of them whose keys were erased, and who have got none since; needs the grant ``rows:read``."""
+        check(permit, "rows:read", now=self._clock.now())
+        own = forgotten_patient.c.account == permit.account
+        names = set(tx.scalars(select(forgotten_patient.c.name).where(own)))
+        if not names:
+            return set()
+        secret = self._keyring.forgotten.secret
+        gone = [one for one in set(owners) if forgotten_name(secret, permit.account, one) in names]
+        there: set[str] = set()
+        for start in range(0, len(gone), _LOOKUP):
+            page = {"account": permit.account, "patients": gone[start : start + _LOOKUP]}
+            there.update(row.patient for row in tx.execute(_FIND, page))
+        return set(gone) - there
+
     def _note_forgotten(self, permit: Permit, tx: Connection, scope: Scope, owner: str, at: str) -> None:
         # The row goes with the transaction; the list outside follows the commit, at the latest at the next open.
         listed, account = self._keyring.forgotten, permit.account

@@ -1,17 +1,36 @@
-"""``run``, ``model``: from tables to a released model."""
+"""``run``: from tables to a released model."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from carelake.apps.cli.prove import noun_json
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import progress, show
-from carelake.pipelines.recipe import recipe as recipe_of
-from carelake.pipelines.runs import Run
+from carelake.apps.pipelining import executor_of, launching, pipelines_of
+from carelake.pipelines.execution.rows import Execution, Rows, StepRow
 
-__all__ = ["carry_out", "model_card", "model_decide", "model_list", "model_show", "run_recipe", "told"]
+__all__ = ["Done", "carry_out", "run_recipe", "told"]
+
+_PAST = "A run as of then ends with its training set: what is released is made of the newest data."
+_WAITING = "The model version waits for approval: `carelake model approve REF --as REVIEWER`, then run again."
+
+
+@dataclass(frozen=True)
+class Done:
+    """An execution of a recipe that came to its end.
+
+    Attributes:
+        reports: by step, the JSON that it left.
+        resumed_at: the step it was resumed at, "" for a new one.
+    """
+
+    execution: Execution
+    steps: Mapping[str, StepRow]
+    reports: Mapping[str, Mapping[str, Any]]
+    resumed_at: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_recipe(
@@ -27,7 +46,7 @@ def run_recipe(
         note(f"Resumed at step {made.resumed_at}.")
     metrics = said["metrics"]
     if not metrics or metrics.get("reason"):
-        note(metrics.get("reason") or made.stopped)
+        note(metrics.get("reason") or said["stopped"])
         if said["training_set"]:
             note(f"Training set {said['training_set']}")
         return
@@ -36,94 +55,101 @@ def run_recipe(
     show(["model", "auroc", "auprc", "brier", "calibration_slope", "calibration_intercept"], rows)
     note(f"{metrics['n']} test admissions, {metrics['events']} readmitted.")
     note(f"Model {said['model_version']} ({said['state']}), endpoint {said['endpoint'] or 'none'}")
-    if made.stopped:
-        note(made.stopped)
+    if said["stopped"]:
+        note(said["stopped"])
 
 
 def carry_out(
     session: Session, caller: Any, recipe: str, *, approve_as: str, new: bool = False, as_of: str = ""
-) -> Run:
-    """Carry out a recipe with progress; resumes an interrupted run with the same parameters."""
-    from carelake.pipelines.readmission import Readmission
+) -> Done:
+    """Carry out a recipe with progress; resumes an interrupted one with the same parameters."""
+    from carelake.pipelines import shipped
+    from carelake.pipelines.resuming import begin_or_resume, enter
 
-    workspace = session.workspace
-    plan = recipe_of(recipe)
-    approves = workspace.settings.approval.local
-    steps = Readmission(workspace.platform, caller, approve_as=approve_as, approves=approves, as_of=as_of)
-    told = {"approve_as": approve_as, **({"as_of": as_of} if as_of else {})}
-    with progress() as bars, workspace.enter(caller, "pipeline:run", recipe, job=True) as permit:
-        task = bars.add_task(plan.title, total=len(plan.steps))
+    workspace, pipelines = session.workspace, pipelines_of(session.workspace)
+    plan = shipped.definition(recipe)
+    approves = "true" if workspace.settings.approval.in_run else "false"
+    given = {"ApproveAs": approve_as, "Approves": approves, "AsOf": as_of}
+    with workspace.enter(caller, "pipeline:define", recipe) as permit:
+        enter(permit, workspace.vault, recipe, shipped.shipped()[recipe])
+    with (
+        progress() as bars,
+        launching(workspace, session.options.as_, caller) as launcher,
+        workspace.enter(caller, "pipeline:run", recipe, job=True) as permit,
+    ):
+        task = bars.add_task(recipe, total=len(plan.steps))
 
-        def tell(position: int, step: Any) -> None:
-            bars.update(task, completed=position, description=step.title)
+        def tell(_: Any, steps: Mapping[str, StepRow]) -> None:
+            under_way = [row.output.get("title", "") for row in steps.values() if row.status == "Executing"]
+            done = sum(row.status == "Succeeded" for row in steps.values())
+            bars.update(task, completed=done, description=(under_way or [recipe])[-1])
 
-        made = workspace.platform.runs.carry_out(permit, plan, steps.functions(), told, new=new, progress=tell)
-        bars.update(task, completed=len(plan.steps), description=plan.title)
-    return made
+        executor = executor_of(workspace, launcher)
+        name, before = begin_or_resume(permit, pipelines, executor, recipe, given, new=new)
+        one = executor.carry_out(permit, name, told=tell)
+        bars.update(task, total=1, completed=1, description=recipe)
+        with workspace.vault.database.reading(permit) as tx:
+            steps = Rows(tx, permit.account).steps(name)
+        _raise(steps)
+        reports = {step: _report(workspace, permit, row) for step, row in steps.items()}
+    resumed = next((row.name for row in steps.values() if before and _open(before, row)), "")
+    seconds = {row.name: row.milliseconds / 1000 for row in steps.values()}
+    return Done(one, steps, reports, resumed, seconds)
 
 
-def told(made: Run) -> dict[str, Any]:
-    """A run as ``run --json`` prints it."""
-    outputs = made.outputs
+def _open(before: Mapping[str, StepRow], row: StepRow) -> bool:
+    return row.name not in before or before[row.name].status != "Succeeded"
+
+
+def _raise(steps: Mapping[str, StepRow]) -> None:
+    """The error of the step that failed, as it was."""
+    from carelake.pipelines.execution.running import error_of
+
+    for row in steps.values():
+        if row.status == "Failed":
+            raise error_of(row.output["error"])
+
+
+def _report(workspace: Any, permit: Any, row: StepRow) -> dict[str, Any]:
+    """What a step left as ``report.json``; of a training, the figures of its model."""
+    import msgspec
+
+    from carelake.pipelines.execution import artifacts
+
+    outputs = row.output.get("outputs", {})
+    for output, file in (("report", "report.json"), ("model", "metrics.json")):
+        if str(outputs.get(output, "")).startswith("artifact:"):
+            with workspace.vault.database.reading(permit) as tx:
+                noun = workspace.nouns.get(tx, outputs[output], account=permit.account)
+            found = msgspec.json.decode(artifacts.read(permit, workspace.vault, noun, file))
+            assert isinstance(found, dict)
+            return found
+    return {}
+
+
+def told(made: Done) -> dict[str, Any]:
+    """A recipe's execution as ``run --json`` prints it."""
+    data = made.reports.get("sync", {})
+    dataset = made.reports.get("dataset", {})
+    as_of = made.execution.parameters.get("AsOf", "")
+    metrics = made.reports.get("train") or data.get("metrics") or ({} if as_of else dataset.get("metrics")) or {}
+    state = _property(made, "approve", "OutputParameters['state']")
+    stopped = metrics.get("reason") or (_PAST if as_of else None)
+    if stopped is None and state != "Approved":
+        stopped = _WAITING
     return {
-        "run": made.id,
-        "training_set": outputs.get("dataset", {}).get("training_set"),
-        "model_version": outputs.get("train", {}).get("model_version"),
-        "metrics": outputs.get("train", outputs.get("sync", {})).get("metrics", {}),
-        "attrition": outputs.get("dataset", {}).get("attrition", {}),
-        "state": outputs.get("approve", {}).get("state"),
-        "endpoint": outputs.get("deploy", {}).get("endpoint"),
+        "run": made.execution.id,
+        "training_set": dataset.get("training_set"),
+        "model_version": _property(made, "register", "ModelPackageName"),
+        "metrics": metrics,
+        "attrition": dataset.get("attrition", {}),
+        "state": state,
+        "endpoint": _property(made, "deploy", "OutputParameters['endpoint']"),
         "resumed_at": made.resumed_at or None,
-        "stopped": made.stopped or None,
+        "stopped": stopped,
     }
 
 
-def model_list(session: Session, *, json_out: bool) -> None:
-    """List model versions."""
-    workspace = session.workspace
-    with workspace.enter(session.caller(), "model:read", "models") as permit:
-        found = workspace.platform.registry.versions(permit)
-    rows = [{"ref": n.ref, "state": n.state, **n.body} for n in found]
-    if json_out:
-        answer(rows)
-    else:
-        show(["name", "version", "state", "author", "ref"], rows)
-
-
-def model_show(session: Session, *, json_out: bool, ref: str) -> None:
-    """Show a model version."""
-    workspace = session.workspace
-    with workspace.enter(session.caller(), "model:read", ref) as permit:
-        noun = workspace.platform.registry.get(permit, ref)
-        files = workspace.platform.registry.files(permit, ref)
-    said = {**noun_json(noun), "metrics": files.metrics}
-    if json_out:
-        answer(said)
-    else:
-        figures = {k: v for k, v in files.metrics.items() if isinstance(v, float | int)}
-        show(["figure", "value"], [{"figure": k, "value": v} for k, v in figures.items()])
-        note(f"{noun.ref}: {noun.state}")
-
-
-def model_decide(session: Session, *, json_out: bool, ref: str, approve: bool) -> None:
-    """Approve or reject a model version."""
-    workspace = session.workspace
-    registry = workspace.platform.registry
-    with workspace.enter(session.caller(), "model:approve", ref) as permit:
-        noun = registry.approve(permit, ref) if approve else registry.reject(permit, ref)
-    if json_out:
-        answer(noun_json(noun))
-    else:
-        note(f"{ref} is {noun.state}.")
-
-
-def model_card(session: Session, *, json_out: bool, ref: str, out: Path) -> None:
-    """Write a model version's card; it holds figures of groups, never of a patient."""
-    workspace = session.workspace
-    with workspace.enter(session.caller(), "model:read", ref) as permit:
-        files = workspace.platform.registry.files(permit, ref)
-    out.write_text(files.card_html, encoding="utf-8")
-    if json_out:
-        answer({"model": ref, "out": str(out)})
-    else:
-        note(f"Wrote {out}.")
+def _property(made: Done, step: str, path: str) -> Any:
+    row = made.steps.get(step)
+    return None if row is None else row.output.get("properties", {}).get(path)

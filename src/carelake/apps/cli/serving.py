@@ -6,6 +6,7 @@ A worker is ``python -m carelake.apps.cli.serving JSON DESCRIPTOR NUMBER FOLDER`
 from __future__ import annotations
 
 import faulthandler
+import importlib.util
 import json
 import os
 import socket
@@ -60,9 +61,10 @@ def worker(options: Options, *, json_out: bool, host: str, channel: int, number:
 
 
 def _serve(session: Session, *, delivers: bool = True, **told: Any) -> None:
-    from carelake.apps import following
+    from carelake.apps import following, guarding, monitoring, pipeline_follower
     from carelake.apps.courier import Courier
     from carelake.apps.http.server import serve as serve_http
+    from carelake.pipelines.execution.triggers import Handlers
 
     caller = session.caller()
     if delivers:  # once for all workers
@@ -81,13 +83,20 @@ def _serve(session: Session, *, delivers: bool = True, **told: Any) -> None:
         return
     with (
         following.beside(session.workspace, caller, lambda code: note(f"The lake is not followed: {code}")),
-        Courier(session.workspace, caller) as courier,
+        guarding.beside(session.workspace, lambda code: note(f"Endpoints are not looked after: {code}")),
+        monitoring.beside(session.workspace, caller, lambda code: note(f"Schedules are held up: {code}")),
+        pipeline_follower.beside(
+            session.workspace, caller, session.options.as_, lambda code: note(f"Pipelines are held up: {code}")
+        ),
+        Courier(session.workspace, caller, handlers=Handlers(session.workspace.vault)) as courier,
     ):
         deliver = partial(courier.round, patience=1.0)
         serve_http(session.workspace, started=started, deliver=deliver, **told)
 
 
 def _listening(url: str) -> None:
+    if importlib.util.find_spec("botocore"):
+        note(f"For boto3: endpoint_url={url}/aws")
     note(f"Listening on {url}")
 
 

@@ -78,6 +78,7 @@ def synth(
     start: str | None,
     years: float | None,
     workers: int,
+    vitals: bool = False,
 ) -> None:
     """Make a synthetic hospital. It is made up, holds no one's data, and so passes no gate."""
     from carelake.synth import generate
@@ -98,6 +99,7 @@ def synth(
             seed=seed,
             shift=shift,
             workers=workers,
+            vitals=vitals,
             progress=lambda n: bars.update(task, completed=n),
             **window,
         )

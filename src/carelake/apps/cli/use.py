@@ -1,19 +1,17 @@
-"""``predict``, ``endpoint``, ``monitor``, ``serve``: a model at work."""
+"""``predict``, ``endpoint``: a model at work."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from carelake.apps.cli.session import Session, answer, note
-from carelake.apps.cli.tables import show
-from carelake.core.clock import instant
 from carelake.core.errors import Invalid
-from carelake.monitor.check import Checked, report
+from carelake.monitor.check import Checked
 from carelake.serving.predictions import Prediction
 from carelake.serving.words import sentence
 
-__all__ = ["check", "endpoint_list", "monitor_check", "predict", "predict_all"]
+__all__ = ["check", "predict", "predict_all"]
 
 
 def predict(session: Session, *, json_out: bool, endpoint: str, patient: str | None, days: float | None) -> None:
@@ -41,39 +39,6 @@ def predict_all(
             workspace.platform.sync(permit)
     with workspace.enter(caller, "endpoint:invoke", endpoint) as permit:
         return workspace.predict(permit, endpoint, patient=patient, days=days)
-
-
-def endpoint_list(session: Session, *, json_out: bool) -> None:
-    """List endpoints."""
-    workspace, caller = session.workspace, session.caller()
-    with (
-        workspace.enter(caller, "status:read", "endpoints") as permit,
-        workspace.vault.database.reading(permit) as connection,
-    ):
-        found = workspace.nouns.find(connection, "endpoint", caller.account)
-    rows = [{"ref": n.ref, "state": n.state, **n.body} for n in found]
-    if json_out:
-        answer(rows)
-    else:
-        show(["name", "state", "model_name", "model_version", "ref"], rows)
-
-
-def monitor_check(session: Session, *, json_out: bool, endpoint: str, since: str | None) -> None:
-    """Check an endpoint's predictions against its model's baseline."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC)
-    if since is not None:
-        try:
-            moment = instant(since)
-        except ValueError:
-            raise Invalid(
-                "apps.date", "--since is not an instant; expected for example 2026-11-22T08:00:00Z."
-            ) from None
-    found = check(session, session.caller(), endpoint, moment)
-    if json_out:
-        answer(found.as_json())
-    else:
-        note(report(found))
-        note(f"Finding: {found.finding.ref} ({found.finding.state})")
 
 
 def check(session: Session, caller: Any, endpoint: str, since: datetime) -> Checked:

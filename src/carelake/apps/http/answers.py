@@ -9,6 +9,8 @@ from starlette.responses import Response
 
 from carelake.access.narrowed import NOT_COVERED
 from carelake.apps.errors import outcome_of, problem_of, status_of
+from carelake.apps.http.aws.faults import failure as aws_failure
+from carelake.apps.http.aws.routing import is_aws, service_at
 from carelake.apps.http.fhir.conditional_tags import etag
 from carelake.core import canonical
 from carelake.core.errors import CarelakeError, Gone, Refused, Unauthenticated
@@ -100,7 +102,9 @@ def _challenge(error: Unauthenticated) -> dict[str, str]:
 
 
 def failure(error: BaseException, path: str, status: int | None = None) -> Response:
-    """An error as the caller's protocol says it: OperationOutcome below /fhir, RFC 9457 problem elsewhere."""
+    """An error as the caller's protocol says it: OperationOutcome below /fhir, AWS's below /aws, else RFC 9457."""
+    if is_aws(path):
+        return aws_failure(error, service_at(path))
     status = status or status_for(error)
     headers = _challenge(error) if isinstance(error, Unauthenticated) else {}
     if isinstance(error, Gone) and "version" in error.facts:

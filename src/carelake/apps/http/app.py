@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from carelake.apps.http import answers
+from carelake.apps.http.aws import door as aws
 from carelake.apps.http.bulk.running import keep_working
 from carelake.apps.http.calls import Call, has_credential
 from carelake.apps.http.cors import Cors
@@ -62,7 +63,7 @@ def create_app(
     log = log or stderr_log()
     statements = Statements(workspace, log)
     table = operations(metrics, statements)
-    table = [*table, _described(table)]
+    table = [*table, _described(table), *aws.operations()]
     told = workspace.settings
     workers = Workers(seconds=told.serve.answer_seconds)
     gate, database = workspace.gate, workspace.vault.database
@@ -177,16 +178,16 @@ class _Edges:
             with self.bodies.share() if operation.body is not None else nullcontext(_nothing) as take:
                 call = await self._call(operation, request, take)
                 # A credential that is new here may be wrong, and is counted then: that is a write, and not quick.
-                known = self.workspace.identity.remembers(call.token)
+                known = call.known
                 try:
                     if operation.steps is not None and known and operation.small(call):
                         return await self.small.run(_stepped(operation.steps(call), call, gzip))
                     work = partial(_answered, operation.handler, call, gzip)
-                    if operation.quick and known:
+                    if known and (operation.quick if isinstance(operation.quick, bool) else operation.quick(call)):
                         return await self.quick.run(Reading(work, _expected(operation, call)))
                     return await self.workers.run(work)
                 finally:
-                    request.scope["state"]["act"] = call.act
+                    request.scope["state"].update(act=call.act, route=call.route)
 
         return edge
 

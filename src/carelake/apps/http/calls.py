@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from carelake.access.identity import Caller
-from carelake.access.sigv4 import SignedRequest, is_signed
+from carelake.access.sigv4 import SignedRequest, is_signed, key_named
 from carelake.apps.http.ports import Door
 from carelake.core.errors import Invalid, Refused, Unauthenticated
 from carelake.core.permit import Permit
@@ -45,6 +45,7 @@ class Call:
         sent: the body as it was received, where ``body`` is what it unpacks to.
         scheme: ``http`` or ``https``.
         count: counts a request of a principal; raises ``http.too_many`` over the rate.
+        once: whether a signature of it is taken once; without a word, where its method may change something.
         act: id of the act under which the answer is accounted; "" until the gate was entered.
     """
 
@@ -63,6 +64,7 @@ class Call:
     sent: bytes | None = None
     scheme: str = "http"
     count: Callable[[str], None] = lambda _name: None
+    once: bool | None = None
     act: str = field(default="")
     _caller: Caller | None = field(default=None, repr=False)
     _token: str | None = field(default=None, repr=False)
@@ -114,11 +116,19 @@ class Call:
             self._token = token.strip() if bearer else ""
         return self._token
 
+    @property
+    def known(self) -> bool:
+        """Whether its credential was good not long ago: one that is new here may be wrong."""
+        if self.token:
+            return self.door.identity.remembers(self.token)
+        return self.door.identity.remembers_key(key_named(self.headers.get("authorization", "")))
+
     def _found(self) -> Caller:
         if self.token:
             return self.door.identity.bearer(self.token, self.client)
         if is_signed(self.request):
-            return self.door.identity.signed(self.request, self.door.gate.vouching(), self.client)
+            vouching = self.door.gate.vouching()
+            return self.door.identity.signed(self.request, vouching, self.client, once=self.once)
         raise Unauthenticated("http.no_token", _UNNAMED)
 
     @property

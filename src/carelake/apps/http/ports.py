@@ -17,6 +17,7 @@ from carelake.vault.workspace import Vault
 if TYPE_CHECKING:
     from carelake.pipelines.erase import Erasures
     from carelake.pipelines.platform import Platform
+    from carelake.serving.endpoint import Endpoints
     from carelake.serving.predictions import Prediction
     from carelake.store.resources import Resources
 
@@ -40,6 +41,11 @@ class Door(Protocol):
     @property
     def erasures(self) -> Erasures:
         """Erasures of patients."""
+        ...
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Endpoints of models."""
         ...
 
     @property

@@ -28,6 +28,7 @@ class Operation:
         summary: one line for people.
         handler: plain synchronous code; it runs in a thread.
         quick: it reads a little and waits for nothing; many are answered by one snapshot and one commit of acts.
+            Where one address is many operations, the call tells.
         steps: the same handler in steps, whose write is done together with those of others; where ``small`` allows.
         open: whether it is answered without a token.
         body: JSON Schema of the request's body, None where it takes none.
@@ -43,7 +44,7 @@ class Operation:
     summary: str
     handler: Handler
     tag: str
-    quick: bool = False
+    quick: bool | Callable[[Call], bool] = False
     steps: Callable[[Call], Steps] | None = None
     small: Callable[[Call], bool] = lambda _call: False
     open: bool = False

@@ -13,7 +13,7 @@ from carelake.audit.tables import act, noun, segment
 from carelake.core import canonical
 from carelake.core.permit import Permit
 from carelake.ingest.tables import quarantine
-from carelake.pipelines.runs import Runs
+from carelake.pipelines.recent import recent
 from carelake.store.symbols import kinds_of
 from carelake.store.tables import resource, symbol
 
@@ -78,7 +78,7 @@ def state_of(workspace: Door, permit: Permit) -> State:
         return State(
             account,
             tuple((title, counts.get(kind, 0)) for kind, title in _CHAIN.items()),
-            tuple(Runs(workspace.vault).recent(tx, account, 5)),
+            tuple(recent(tx, account, 5)),
             _latest(tx, account, "model"),
             _latest(tx, account, "endpoint"),
             _latest(tx, account, "finding"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from carelake.apps.http import predict, probes, smart
+from carelake.apps.http import invoke, predict, probes, smart
 from carelake.apps.http.answers import FHIR_JSON
 from carelake.apps.http.bulk import exports as bulk
 from carelake.apps.http.bulk import imports as bulk_import
@@ -80,7 +80,8 @@ def _predictions() -> list[Operation]:
             body=predict.BODY,
             parameters={"endpoint": "name or ref of an endpoint"},
             answers={"404": "No such endpoint, or nothing to predict from", "409": "The endpoint is out of service"},
-        )
+        ),
+        invoke.operation(),
     ]
 
 

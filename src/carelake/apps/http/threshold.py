@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carelake.apps.http.answers import failure
+from carelake.apps.http.aws.routing import is_aws
 from carelake.apps.http.connections import HEAD_BYTES
 from carelake.apps.http.cors import Cors
 from carelake.apps.http.metrics import Metrics, known_method
@@ -196,6 +197,7 @@ class _Crossing:
         self._ids = ids
         self.status = 500
         self.begun = False
+        self._named = (b"x-request-id", b"x-amzn-requestid") if is_aws(scope["path"]) else (b"x-request-id",)
         self.more: list[tuple[bytes, bytes]] = []
 
     @property
@@ -239,7 +241,8 @@ class _Crossing:
             headers = [header for header in given if header[0] not in _OURS]
             if all(name != _CSP for name, _ in headers):
                 headers.append(_NO_CONTENT)
-            headers += (*_SECURITY.items(), (b"x-request-id", self.act.encode()), *self.more)
+            act = self.act.encode()
+            headers += (*_SECURITY.items(), *((name, act) for name in self._named), *self.more)
             message["headers"] = headers
         await self._send(message)
 

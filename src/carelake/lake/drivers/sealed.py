@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SealedZone", "VaultFileIO"]
 
-_ZONE = "lake"
-
 
 class VaultFileIO(FsspecFileIO):  # type: ignore[misc]
     """pyiceberg's files through one permit's filesystem; it reads and writes nowhere else."""
@@ -38,28 +36,30 @@ class VaultFileIO(FsspecFileIO):  # type: ignore[misc]
 class SealedZone:
     """See `zone.Zone`."""
 
+    name = "lake"
+
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
     def address(self, permit: Permit, name: str) -> str:
         """See `zone.Zone`."""
-        return f"vault://{_ZONE}/{name}"
+        return f"vault://{self.name}/{name}"
 
     def put(self, permit: Permit, name: str, data: ReadableBuffer) -> None:
         """See `zone.Zone`."""
-        self._vault.objects.put(permit, _ZONE, name, data)
+        self._vault.objects.put(permit, self.name, name, data)
 
     def open(self, permit: Permit, name: str) -> Any:
         """See `zone.Zone`."""
-        return self._vault.objects.open(permit, _ZONE, name)
+        return self._vault.objects.open(permit, self.name, name)
 
     def list(self, permit: Permit, prefix: str = "") -> Sequence[ObjectVersion]:
         """See `zone.Zone`."""
-        return self._vault.objects.list(permit, _ZONE, prefix)
+        return self._vault.objects.list(permit, self.name, prefix)
 
     def remove(self, permit: Permit, name: str) -> None:
         """See `zone.Zone`."""
-        self._vault.objects.remove(permit, _ZONE, name)
+        self._vault.objects.remove(permit, self.name, name)
 
     def file_io(self, permit: Permit) -> VaultFileIO:
         """See `zone.Zone`."""

@@ -6,12 +6,13 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import select
 
 from carelake.audit.tables import noun
@@ -21,11 +22,12 @@ from carelake.core.permit import Permit
 from carelake.lake import query
 from carelake.lake.layout import numbers
 from carelake.lake.ready.shelf import find
+from carelake.lake.seen import Whose
 from carelake.lake.sight import sight_of
 from carelake.lake.views.over import over
 from carelake.vault.workspace import Vault
 
-__all__ = ["PATIENTS", "Numbers", "macros", "shards", "taken", "views"]
+__all__ = ["PATIENTS", "Numbers", "macros", "people", "shards", "taken", "views"]
 
 PATIENTS = 4_000
 """Of one shard, at most."""
@@ -38,10 +40,21 @@ def shards(permit: Permit, vault: Vault, snapshot: Noun, most: int = PATIENTS) -
     found = query.current(permit, vault, snapshot, "Patient", columns=["id"])
     if found is None or not len(found):
         return []
-    ids = found.column("id")
+    return _shards(vault, found.column("id"), most)
+
+
+def _shards(vault: Vault, ids: pa.ChunkedArray, most: int) -> list[frozenset[str]]:
     keyed = pa.table({"bucket": numbers(ids, vault.settings.lake.buckets), "id": ids})
     ordered = keyed.sort_by([("bucket", "ascending"), ("id", "ascending")]).column("id").to_pylist()
     return [frozenset(ordered[at : at + most]) for at in range(0, len(ordered), most)]
+
+
+def people(permit: Permit, vault: Vault, snapshot: Noun, kinds: Iterable[str], most: int) -> list[Whose]:
+    """Everybody whom resources of these types are about, as `shards` does; [None] where they fit into one shard."""
+    found = (query.current(permit, vault, snapshot, kind, columns=["patient"]) for kind in sorted(set(kinds)))
+    parts = [pc.unique(one.column("patient")).drop_null().cast(pa.string()) for one in found if one is not None]
+    ids = pa.chunked_array([pc.unique(pa.chunked_array(parts, pa.string()))])
+    return [None] if len(ids) <= most else [*_shards(vault, ids, most)]
 
 
 def views(

@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
-from carelake.apps.cli.commands.declare import JsonOut, group, options_of, shelf
+from carelake.apps.cli.commands.declare import JsonOut, options_of, shelf
 from carelake.apps.cli.session import run
 
 __all__ = ["commands"]
 
 _PANEL = "Learn: lake, features, models"
+
+# Data sets of prediction studies (`features.datasets`), which need no recipe of their own.
+_STUDIES = ("deterioration", "mortality")
+_NAMES = ", ".join(("readmission", "utilisation", *_STUDIES, "uci-readmission"))
 
 commands = shelf()
 
@@ -20,7 +24,7 @@ commands = shelf()
 @commands.command("run", rich_help_panel=_PANEL)
 def run_recipe(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe: readmission.")],
+    recipe: Annotated[str, typer.Argument(help=f"A recipe: {_NAMES}; or a study's file of TOML.")],
     approve_as: Annotated[
         str, typer.Option(help="Principal who approves the model; must not be its author.")
     ] = "reviewer",
@@ -29,9 +33,28 @@ def run_recipe(
         str | None,
         typer.Option("--as-of", help="Make the training set of then, and no model: a snapshot, a tag, a day."),
     ] = None,
+    source: Annotated[Path | None, typer.Option(help="uci-readmission: the UCI file to learn from.")] = None,
+    score: Annotated[Path | None, typer.Option(help="uci-readmission: a file of strangers to score.")] = None,
+    out: Annotated[Path | None, typer.Option(help="uci-readmission: where their risks go, as CSV.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Of a study's model: risk (default), logistic, boosting, event_time.")
+    ] = None,
     json: JsonOut = False,
 ) -> None:
     """Run a pipeline from the record to a deployed endpoint; an interrupted run resumes at its step."""
+    study = recipe in _STUDIES or recipe.endswith(".toml")
+    if as_of and (study or recipe in ("uci-readmission", "utilisation")):
+        raise typer.BadParameter("--as-of is of recipes whose training set is made as of a moment: readmission.")
+    if recipe != "uci-readmission" and (source or score or out):
+        raise typer.BadParameter("--source, --score and --out are of the recipe uci-readmission.")
+    if kind and not study:
+        raise typer.BadParameter("--kind is of studies.")
+    if recipe == "uci-readmission":
+        run("uci:run_uci", options_of(context), json_out=json, source=source, score=score, out=out)
+    if recipe == "utilisation":
+        run("utilisation:run_utilisation", options_of(context), json_out=json)
+    if study:
+        run("study:run_study", options_of(context), json_out=json, recipe=recipe, kind=kind)
     run(
         "learn:run_recipe",
         options_of(context),
@@ -41,41 +64,3 @@ def run_recipe(
         new=new,
         as_of=as_of,
     )
-
-
-model = group(commands, "model", "Model versions: list, show, approve, reject, card.", _PANEL)
-
-
-@model.command("list")
-def model_list(context: typer.Context, json: JsonOut = False) -> None:
-    """List model versions and their states."""
-    run("learn:model_list", options_of(context), json_out=json)
-
-
-@model.command("show")
-def model_show(context: typer.Context, ref: str, json: JsonOut = False) -> None:
-    """Show a model version: metrics beside baselines, subgroups, state."""
-    run("learn:model_show", options_of(context), json_out=json, ref=ref)
-
-
-@model.command("approve")
-def model_approve(context: typer.Context, ref: str, json: JsonOut = False) -> None:
-    """Approve a model version (as a principal who did not train it)."""
-    run("learn:model_decide", options_of(context), json_out=json, ref=ref, approve=True)
-
-
-@model.command("reject")
-def model_reject(context: typer.Context, ref: str, json: JsonOut = False) -> None:
-    """Reject a model version."""
-    run("learn:model_decide", options_of(context), json_out=json, ref=ref, approve=False)
-
-
-@model.command("card")
-def model_card(
-    context: typer.Context,
-    ref: str,
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("model-card.html"),
-    json: JsonOut = False,
-) -> None:
-    """Write a model version's card as one HTML page."""
-    run("learn:model_card", options_of(context), json_out=json, ref=ref, out=out)

@@ -77,6 +77,9 @@ def synth(
     start: Annotated[str | None, typer.Option(help="First day of the window, YYYY-MM-DD.")] = None,
     years: Annotated[float | None, typer.Option(help="Length of the window.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1, max=16)] = 2,
+    vitals: Annotated[
+        bool, typer.Option("--vitals", help="Vital signs every six hours of each stay too: for deterioration.")
+    ] = False,
     json: JsonOut = False,
 ) -> None:
     """Make a synthetic hospital with known truth, as FHIR NDJSON."""
@@ -92,4 +95,5 @@ def synth(
         start=start,
         years=years,
         workers=workers,
+        vitals=vitals,
     )

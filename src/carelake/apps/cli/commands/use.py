@@ -1,4 +1,4 @@
-"""Commands of endpoints and monitors."""
+"""Commands of endpoints, and the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from carelake.apps.cli.commands.declare import JsonOut, group, options_of, shelf
+from carelake.apps.cli.commands.declare import JsonOut, options_of, shelf
 from carelake.apps.cli.session import run
 
 __all__ = ["commands"]
@@ -28,29 +28,6 @@ def predict(
 ) -> None:
     """Predict for one patient, with reasons, or for the morning list; each prediction is kept and proven."""
     run("use:predict", options_of(context), json_out=json, endpoint=endpoint, patient=patient, days=days)
-
-
-endpoint_group = group(commands, "endpoint", "Endpoints that remember every prediction.", _PANEL)
-
-
-@endpoint_group.command("list")
-def endpoint_list(context: typer.Context, json: JsonOut = False) -> None:
-    """List endpoints and the models behind them."""
-    run("use:endpoint_list", options_of(context), json_out=json)
-
-
-monitor = group(commands, "monitor", "Checks over what was predicted.", _PANEL)
-
-
-@monitor.command("check")
-def monitor_check(
-    context: typer.Context,
-    endpoint: Annotated[str, typer.Argument(help="Name or ref of an endpoint.")],
-    since: Annotated[str | None, typer.Option(help="Only predictions made at or after this instant.")] = None,
-    json: JsonOut = False,
-) -> None:
-    """Compare captured predictions with the model's baseline."""
-    run("use:monitor_check", options_of(context), json_out=json, endpoint=endpoint, since=since)
 
 
 @commands.command(rich_help_panel=_PANEL)

@@ -1,0 +1,1 @@
+"""Model package groups and versions, in the shapes of SageMaker's Model Registry."""

@@ -1,0 +1,1 @@
+"""Jobs: the functions that steps of a pipeline may name."""

@@ -1,0 +1,270 @@
+"""Deploy, roll back, take out: what changes who answers. Each step is in the trail and an event of the outbox."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete
+
+from carelake.audit.nouns import Nouns
+from carelake.core import canonical, nouns
+from carelake.core.errors import Conflict, Invalid
+from carelake.core.nouns import Noun
+from carelake.core.permit import Permit
+from carelake.events.outbox import Outbox
+from carelake.models.registry import APPROVED, Registry
+from carelake.serving import config, rollout
+from carelake.serving.answering import no_endpoint
+from carelake.serving.config import Revised, Variant
+from carelake.serving.loaded import Loaded
+from carelake.serving.rollout import COMPLETED, ROLLED_BACK, Revision, Routing
+from carelake.serving.tables import alarm as alarms
+from carelake.vault.workspace import Vault
+
+__all__ = ["IN_SERVICE", "OUT_OF_SERVICE", "UPDATING", "Deploying"]
+
+IN_SERVICE, OUT_OF_SERVICE, UPDATING = "InService", "OutOfService", "Updating"
+_ALL_TRAFFIC = "AllTraffic"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+
+
+class Deploying:
+    """Changes what the endpoints of a workspace serve."""
+
+    def __init__(self, vault: Vault, things: Nouns, outbox: Outbox, registry: Registry, loaded: Loaded) -> None:
+        self._vault = vault
+        self._nouns = things
+        self._outbox = outbox
+        self._registry = registry
+        self._loaded = loaded
+
+    def deploy(
+        self,
+        permit: Permit,
+        name: str,
+        model: str,
+        policy: Mapping[str, Any] | None = None,
+        variants: Sequence[Mapping[str, Any]] = (),
+        shadows: Sequence[Mapping[str, Any]] = (),
+    ) -> Noun:
+        """As `Endpoints.deploy`."""
+        if not _NAME.fullmatch(name):
+            raise Invalid("serving.name", "An endpoint's name is 1 to 63 letters, digits and dashes, no dash first.")
+        moving = config.policy_of(policy)
+        wanted = config.variants_of(variants, "variant") if variants else [(_ALL_TRAFFIC, model, 1.0)]
+        beside = config.variants_of(shadows, "shadow")
+        for _, one, _ in (*wanted, *beside):
+            self._loaded.files(permit, one)  # read and verified before anything is changed
+        with self._vault.database.transaction(permit) as tx:
+            for _, one, _ in (*wanted, *beside):
+                self.approved(tx, permit, one)
+                self._registry.released(permit, one)  # as it was approved, to the byte
+            made = {one: self._noun(tx, permit, name, one) for one in dict.fromkeys(m for _, m, _ in wanted + beside)}
+            told = Revised(_variants(wanted, made), _variants(beside, made), moving)
+            self._begin(tx, permit, name, told, made)
+        return made[wanted[0][1]]
+
+    def _noun(self, tx: Connection, permit: Permit, name: str, model: str) -> Noun:
+        version = self.approved(tx, permit, model)
+        ref = nouns.ref("endpoint", canonical.dump({"name": name, "account": permit.account, "model": model}))
+        said = {"model_name": version.body["name"], "model_version": version.body["version"]}
+        body = {"name": name, "model": model, **said}
+        return Noun(ref, permit.account, IN_SERVICE, permit.act, (model,), body)
+
+    def approved(self, tx: Connection, permit: Permit, model: str) -> Noun:
+        """The noun of a model version that may answer.
+
+        Raises:
+            Conflict: ``serving.not_approved``.
+        """
+        version = self._nouns.get(tx, model)
+        if version.state != APPROVED or version.account != permit.account:
+            raise Conflict(
+                "serving.not_approved",
+                f"The model version is {version.state}; only an Approved one is deployed and answers.",
+                model=model,
+            )
+        return version
+
+    def _begin(self, tx: Connection, permit: Permit, name: str, told: Revised, made: Mapping[str, Noun]) -> None:
+        now = self._vault.clock.now()
+        routing = rollout.routing(tx, permit.account, name, now)
+        if routing is not None and routing.newest.under_way:
+            raise Conflict(
+                "serving.updating",
+                "The endpoint is Updating: its last rollout has not ended. Wait for it, or roll it back.",
+            )
+        before = routing.main if routing is not None and _serves(routing) else None
+        self._nouns.write_all(tx, list(made.values()))
+        permit.log.wrote(*(noun.ref for noun in made.values()))
+        if before is not None and (before.told.variants, before.told.shadows) == (told.variants, told.shadows):
+            return  # it is there already
+        at_once = before is None or told.policy.ends == 0 or before.told.variants == told.variants
+        one = rollout.begin(permit, tx, name, told, before.number if before else 0, now, at_once=at_once)
+        tx.execute(delete(alarms).where(alarms.c.account == permit.account, alarms.c.name == name))
+        said = {"share": _percent(1.0 if at_once else told.policy.share(0))}
+        self._tell(tx, permit, one, "deploy", **said)
+        if at_once:
+            self._complete(tx, permit, one)
+        else:
+            self._states(tx, permit, one.told.variants, UPDATING)
+            self._announce(tx, permit, one, UPDATING)
+
+    def complete(self, tx: Connection, permit: Permit, one: Revision) -> None:
+        """End a rollout that nothing was wrong with; what served before goes out of service."""
+        if rollout.end(tx, one, COMPLETED, "", self._vault.clock.now()):
+            self._tell(tx, permit, one, "complete", share=_percent(1.0))
+            self._complete(tx, permit, one)
+
+    def _complete(self, tx: Connection, permit: Permit, one: Revision) -> None:
+        for noun in self._nouns.find(tx, "endpoint", permit.account, name=one.name):
+            if noun.state in (IN_SERVICE, UPDATING):
+                self._nouns.set_state(tx, noun.ref, OUT_OF_SERVICE)
+        self._states(tx, permit, (*one.told.variants, *one.told.shadows), IN_SERVICE)
+        self._announce(tx, permit, one, IN_SERVICE)
+
+    def shift(self, tx: Connection, permit: Permit, one: Revision, step: int) -> None:
+        """Tell of a step that the clock has come to."""
+        if rollout.told(tx, one, step):
+            share = one.told.policy.steps[step][1]
+            self._tell(tx, permit, one, "shift", share=_percent(share))
+
+    def roll_back(self, tx: Connection, permit: Permit, one: Revision, old: Revision | None, reason: str) -> None:
+        """All traffic back to what served before, in one transaction with what tells of it."""
+        if not rollout.end(tx, one, ROLLED_BACK, reason, self._vault.clock.now()):
+            return
+        self._announce(tx, permit, one, "RollingBack")
+        self._tell(tx, permit, one, "rollback", share=_percent(0.0), reason=reason)
+        self._states(tx, permit, (*one.told.variants, *one.told.shadows), OUT_OF_SERVICE)
+        if old is None:
+            self._announce(tx, permit, one, OUT_OF_SERVICE)
+            return
+        self._states(tx, permit, (*old.told.variants, *old.told.shadows), IN_SERVICE)
+        self._announce(tx, permit, old, IN_SERVICE)
+
+    def rollback(self, permit: Permit, name: str, reason: str = "asked") -> Routing:
+        """As `Endpoints.rollback`."""
+        with self._vault.database.transaction(permit) as tx:
+            now = self._vault.clock.now()
+            routing = rollout.routing(tx, permit.account, name, now)
+            if routing is None:
+                raise no_endpoint()
+            if routing.newest.under_way:
+                self.roll_back(tx, permit, routing.newest, routing.old, reason)
+            else:
+                self.back_to(tx, permit, name, self._earlier(tx, permit, routing), reason)
+            found = rollout.routing(tx, permit.account, name, now)
+        assert found is not None  # it was there a moment ago
+        return found
+
+    def back_to(self, tx: Connection, permit: Permit, name: str, earlier: Revision, reason: str) -> None:
+        """Serve at once what an earlier revision served, as a new one."""
+        told = Revised(earlier.told.variants, earlier.told.shadows)
+        for variant in told.variants:
+            self.approved(tx, permit, variant.model)
+        now = self._vault.clock.now()
+        one = rollout.begin(permit, tx, name, told, earlier.number, now, at_once=True, reason=reason)
+        self._tell(tx, permit, one, "rollback", share=_percent(1.0), reason=reason)
+        self._complete(tx, permit, one)
+
+    def _earlier(self, tx: Connection, permit: Permit, routing: Routing, besides: str = "") -> Revision:
+        """The newest revision that served before, of models that are Approved now.
+
+        Raises:
+            Conflict: ``serving.no_previous``.
+        """
+        now_serving = {variant.model for variant in routing.main.told.variants}
+        number = routing.main.base or routing.main.number - 1
+        while number > 0:
+            one = rollout.numbered(tx, permit.account, routing.newest.name, number)
+            if one is None:
+                break
+            models = {variant.model for variant in one.told.variants}
+            served = one.outcome == COMPLETED and models != now_serving and besides not in models
+            if served and all(self._nouns.get(tx, model).state == APPROVED for model in models):
+                return one
+            number = number - 1
+        raise Conflict("serving.no_previous", "No version that served before is Approved; deploy one.")
+
+    def redeploy_previous(self, permit: Permit, model_name: str) -> list[str]:
+        """As `Endpoints.redeploy_previous`."""
+        changed = []
+        with self._vault.database.transaction(permit) as tx:
+            now = self._vault.clock.now()
+            for _, name in rollout.every(tx, permit.account):
+                routing = rollout.routing(tx, permit.account, name, now)
+                if routing is None or not self._bad(tx, routing, model_name):
+                    continue
+                newest = routing.newest
+                if newest.under_way:
+                    self.roll_back(tx, permit, newest, routing.old, "rejected")
+                    again = rollout.routing(tx, permit.account, name, now)
+                    if again is not None and not self._bad(tx, again, model_name):
+                        changed.append(name)
+                        continue
+                    routing = again or routing
+                try:
+                    self.back_to(tx, permit, name, self._earlier(tx, permit, routing), "rejected")
+                except Conflict:
+                    self._out(tx, permit, routing.main, "rejected")
+                changed.append(name)
+        return changed
+
+    def _bad(self, tx: Connection, routing: Routing, model_name: str) -> bool:
+        """Whether an endpoint has a model of that name in it that is not Approved any more."""
+        for variant, _ in routing.shares():
+            version = self._nouns.get(tx, variant.model)
+            if version.body["name"] == model_name and version.state != APPROVED:
+                return True
+        return False
+
+    def _out(self, tx: Connection, permit: Permit, one: Revision, reason: str) -> None:
+        self._states(tx, permit, one.told.variants, OUT_OF_SERVICE)
+        self._tell(tx, permit, one, "out", reason=reason)
+        self._announce(tx, permit, one, OUT_OF_SERVICE)
+
+    def delete(self, permit: Permit, name: str) -> None:
+        """As `Endpoints.delete`."""
+        with self._vault.database.transaction(permit) as tx:
+            routing = rollout.routing(tx, permit.account, name, self._vault.clock.now())
+            if routing is None:
+                raise no_endpoint()
+            for noun in self._nouns.find(tx, "endpoint", permit.account, name=name):
+                if noun.state != OUT_OF_SERVICE:
+                    self._nouns.set_state(tx, noun.ref, OUT_OF_SERVICE)
+                    permit.log.wrote(noun.ref)
+            self._tell(tx, permit, routing.newest, "delete")
+            self._announce(tx, permit, routing.main, OUT_OF_SERVICE)
+            rollout.forget(tx, permit.account, name)
+
+    def alarm(self, tx: Connection, permit: Permit, one: Revision, alarm: str, state: str) -> None:
+        """Tell that an alarm began to ring, or ceased to."""
+        self._tell(tx, permit, one, "alarm", alarm=alarm, state=state)
+
+    def _states(self, tx: Connection, permit: Permit, variants: Sequence[Variant], state: str) -> None:
+        for variant in variants:
+            self._nouns.set_state(tx, variant.endpoint, state)
+            permit.log.wrote(variant.endpoint)
+
+    def _tell(self, tx: Connection, permit: Permit, one: Revision, step: str, **said: str) -> None:
+        permit.log.note(endpoint=one.told.variants[0].endpoint, revision=str(one.number), step=step, **said)
+        told = {"name": one.name, "revision": one.number, "step": step, **said}
+        self._outbox.publish(tx, permit.account, f"endpoint.{step}", one.told.variants[0].endpoint, told)
+
+    def _announce(self, tx: Connection, permit: Permit, one: Revision, state: str) -> None:
+        said = {"name": one.name, "state": state}
+        self._outbox.publish(tx, permit.account, "endpoint.state", one.told.variants[0].endpoint, said)
+
+
+def _serves(routing: Routing) -> bool:
+    return routing.newest.outcome != ROLLED_BACK or routing.old is not None
+
+
+def _variants(wanted: Sequence[tuple[str, str, float]], made: Mapping[str, Noun]) -> tuple[Variant, ...]:
+    return tuple(Variant(name, made[model].ref, model, weight) for name, model, weight in wanted)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g}"
