@@ -1,8 +1,8 @@
 """How long a refusal takes tells nothing about what is refused.
 
-Two lakes with the same keys differ in rows of those who withhold their record: one has a few, the other thousands.
-Statements that are refused, or that name what is not in sight, are asked of both by turns. Who looks at the clock
-must not find out which lake it is; nor, in one lake, whether what it may not see is there.
+Two lakes are alike, and a third differs from them in rows of those who withhold their record: they have a few, it has
+thousands. Statements that are refused, or that name what is not in sight, are asked of all by turns. Who looks at the
+clock must not find out which lake is the third.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from seen_data import CANARIES, Place
 from carelake.core.errors import CarelakeError
 from carelake.core.permit import Permit
 
-MORE = (0, 4_000)
+MORE = (0, 0, 4_000)
 IN_SIGHT_OF_CONSENT = "a table that is not in sight"
 
 REFUSED = {
@@ -49,9 +49,9 @@ def permits(place: Place) -> dict[str, Permit]:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Place]]:
+def lakes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Place]]:
     folder = tmp_path_factory.mktemp("timing")
-    with seen_data.places(folder, CANARIES[0], CANARIES[0], more=MORE) as made:
+    with seen_data.places(folder, *[CANARIES[0]] * len(MORE), more=MORE) as made:
         yield made
 
 
@@ -73,23 +73,28 @@ def quick(places: list[Place], kind: str, text: str, rounds: int) -> list[float]
     return [float(np.quantile(seconds, 0.25)) for seconds in taken]
 
 
-def assert_alike(pair: list[Place], kind: str, rounds: int, apart: float) -> None:
-    """A leak is there each time; a busy machine's noise is not, so the nearest of three counts."""
+def assert_alike(lakes: list[Place], kind: str, rounds: int, apart: float) -> None:
+    """The third is as near to one of the twins as they are to each other, but for ``apart`` of the time.
+
+    Twins differ too, by where they lie in memory. A leak is there each time, and a busy machine's noise is not: the
+    nearest of three counts.
+    """
     for name, text in REFUSED.items():
         if not (kind == "consent" and name == IN_SIGHT_OF_CONSENT):
             found = []
             while len(found) < 3 and (not found or min(found) >= apart):
-                one, other = quick(pair, kind, text, rounds)
-                found.append(abs(one - other) / min(one, other))
+                one, twin, other = quick(lakes, kind, text, rounds)
+                nearest = min(abs(other - one), abs(other - twin))
+                found.append((nearest - abs(one - twin)) / min(one, twin))
             assert min(found) < apart, f"{name}: {found}"
 
 
 @pytest.mark.slow
-def test_a_refusal_takes_as_long_whatever_is_denied(pair: list[Place]) -> None:
-    assert_alike(pair, "consent", rounds=12, apart=0.2)
+def test_a_refusal_takes_as_long_whatever_is_denied(lakes: list[Place]) -> None:
+    assert_alike(lakes, "consent", rounds=12, apart=0.2)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", ["consent", "minimum", "deidentified", "cells"])
-def test_a_refusal_takes_as_long_whatever_is_denied_by_the_clock(pair: list[Place], kind: str) -> None:
-    assert_alike(pair, kind, rounds=100, apart=0.04)
+def test_a_refusal_takes_as_long_whatever_is_denied_by_the_clock(lakes: list[Place], kind: str) -> None:
+    assert_alike(lakes, kind, rounds=100, apart=0.04)
