@@ -38,6 +38,7 @@ from carelake.apps.wiring import Workspace
 from carelake.features.groups import FeatureGroups, Records, offline
 from carelake.features.groups.ingest import ingest
 
+RESULTS = Path(__file__).parent / "results"
 TARGET = 0.5
 START = np.datetime64("2025-01-01T00:00:00", "us")
 
@@ -133,7 +134,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3_000)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--smoke", action="store_true")
     asked = parser.parse_args()
     if asked.smoke:
@@ -149,8 +150,9 @@ def main() -> None:
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "dialect": "sqlite"}
     report = {"bench": "online", "asked": told, "machine": machine, "target_get_p50_ms": TARGET, **found}
     print(json.dumps(report, indent=1))
-    if asked.out:
+    if not asked.smoke:
         day = datetime.now(UTC).date().isoformat()
+        asked.out.mkdir(parents=True, exist_ok=True)
         (asked.out / f"online-{day}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if not asked.smoke and found["get_ms"]["p50"] >= TARGET:
         raise SystemExit("GetRecord is slower than its bound")

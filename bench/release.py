@@ -1,6 +1,6 @@
 """Retraining and release through the pipeline: a cold cache against a warm one.
 
-    python bench/release.py [--patients 4000]
+    python bench/release.py [--patients 10000]
     python bench/release.py --prepare DIR       make the workspace alone, which takes longest
     python bench/release.py --prepared DIR      measure in (a copy of) it
     python bench/release.py --smoke             1,500 patients, no report, no bounds
@@ -15,7 +15,7 @@ Commands as anyone types them, `carelake run readmission`, from the record to an
 
 The literature's claim to beat, for pipelines that reuse what is known: iteration 16 times faster, 83 % less time to
 release. Ratios here are to ``cold``, commands, processes and imports included, which weigh less the larger the record
-is. Bounds: ``nothing`` and ``release`` take at most 35 % of the time of ``cold``, and the cache gives the same model.
+is. Bounds: those claims, of ``settings`` and ``release``; the cache gives the same model, and all that is known.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from carelake.synth import generate
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 5
-SHARE = 0.35
 NAME = "readmission"
 CLAIM = {"iteration": 16.0, "release": 0.83}
 
@@ -124,19 +123,23 @@ def told(found: list[dict[str, Any]]) -> None:
     )
 
 
-def check(found: list[dict[str, Any]]) -> None:
+def held(found: list[dict[str, Any]]) -> dict[str, bool]:
     """The bounds."""
     by_case = {one["case"]: one for one in found}
-    assert by_case["nothing"]["model"] == by_case["cold"]["model"], "the cache gave another model"
-    assert set(by_case["nothing"]["cached"]) >= {"features", "dataset", "train"}
-    assert set(by_case["settings"]["cached"]) >= {"features", "dataset"}
-    for name in ("nothing", "release"):
-        assert by_case[name]["seconds"] <= SHARE * by_case["cold"]["seconds"], f"{name} takes too long"
+    cold = by_case["cold"]["seconds"]
+    return {
+        "same_model": by_case["nothing"]["model"] == by_case["cold"]["model"],
+        "known": set(by_case["nothing"]["cached"]) >= {"features", "dataset", "train"}
+        and set(by_case["settings"]["cached"]) >= {"features", "dataset"},
+        "iteration": cold / by_case["settings"]["seconds"] >= CLAIM["iteration"],
+        "release": 1 - by_case["release"]["seconds"] / cold >= CLAIM["release"],
+    }
 
 
-def main() -> None:
+def main() -> int:
+    """Measure, print and keep the report; exit code 1 when a bound does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patients", type=int, default=4000)
+    parser.add_argument("--patients", type=int, default=10_000)
     parser.add_argument("--prepare", type=Path)
     parser.add_argument("--prepared", type=Path)
     parser.add_argument("--smoke", action="store_true")
@@ -144,7 +147,7 @@ def main() -> None:
     patients = 1500 if asked.smoke else asked.patients
     if asked.prepare:
         prepared(asked.prepare, patients)
-        return
+        return 0
     report = {**begun("release"), "patients": patients, "claim": CLAIM}
     with scratch("release") as folder:
         if asked.prepared:
@@ -152,10 +155,13 @@ def main() -> None:
         home = prepared(folder, patients)
         found = measured(home, folder)
     told(found)
-    if not asked.smoke:
-        check(found)
-        written({**report, "cases": found}, RESULTS)
+    if asked.smoke:
+        return 0
+    report |= {"cases": found, "held": held(found)}
+    written(report, RESULTS)
+    print(json.dumps({"held": report["held"]}))
+    return 0 if all(report["held"].values()) else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -9,6 +9,7 @@ print(Pipeline("small", [rows, fit], [rate]).definition())
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,7 +100,7 @@ class Retry:
 
 
 @dataclass
-class Step:
+class Step(ABC):
     """What every step may have. ``cache`` is how long a result counts, for example ``P30D``; "" for no cache."""
 
     name: str
@@ -120,8 +121,9 @@ class Step:
         found |= {"CacheConfig": {"Enabled": True, "ExpireAfter": self.cache}} if self.cache else {}
         return found | ({"RetryPolicies": [one.said() for one in self.retries]} if self.retries else {})
 
+    @abstractmethod
     def _parts(self, machine: Machine, pipeline: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """What a step of its type has beside name and type."""
 
     def get(self, path: str) -> dict[str, Any]:
         """A reference to a property."""
