@@ -64,6 +64,7 @@ docs: $(VENV)/.dev ## Write the generated pages again: docs/errors.md and docs/c
 	$(BIN)/python tools/write_errors.py
 	$(BIN)/python tools/write_cli.py
 	$(BIN)/python tools/write_aws.py
+	$(BIN)/python tools/write_access.py
 
 lock: $(VENV)/.dev ## Resolve the dependencies again; the locks hold versions and hashes, no addresses
 	@# The larger set first: what the tests run beside may hold back what carelake itself runs on.
@@ -99,7 +100,7 @@ $(VENV)/.run: $(VENV)/.made requirements.lock pyproject.toml
 		touch $@; fi
 
 $(VENV)/.system: $(VENV)/.dev tools/install_system.sh
-	@sh tools/install_system.sh chromium
+	@sh tools/install_system.sh chromium redis-server bwrap=bubblewrap libseccomp.so.2=libseccomp2
 	@touch $@
 
 # The second stamp too: what the tests need holds all that running needs, in the same versions.

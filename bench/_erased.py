@@ -258,7 +258,7 @@ class Look:
     def _lake(self) -> None:
         import duckdb
 
-        from carelake.lake.catalog import VaultCatalog
+        from carelake.lake.iceberg.catalog import VaultCatalog
 
         catalog = VaultCatalog(self._workspace.vault, self._permit)
         connection = duckdb.connect()

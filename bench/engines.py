@@ -113,8 +113,8 @@ def workspace(folder: Path, *, new: bool) -> Iterator[tuple[Any, Any, Any]]:
 
 def build(folder: Path, rows: int) -> None:
     """A lake of so many Observations."""
-    from carelake.lake.maintain import maintain
-    from carelake.lake.sync import sync
+    from carelake.lake.following.sync import sync
+    from carelake.lake.upkeep.maintain import maintain
 
     with workspace(folder, new=True) as (vault, permit, nouns):
         sync(permit, vault, Feed(rows), nouns, sources=())
@@ -147,8 +147,9 @@ def measure(folder: Path, rows: int, times: int) -> dict[str, Any]:
     """One size."""
     import pyarrow.parquet as pq
 
-    from carelake.lake import query, sharded
-    from carelake.lake.rowhash import row_hash, together
+    from carelake.lake import query
+    from carelake.lake.engines import sharded
+    from carelake.lake.engines.rowhash import row_hash, together
     from carelake.lake.views import run
     from carelake.lake.views.over import over
 

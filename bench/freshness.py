@@ -176,7 +176,7 @@ class Watch:
         self.changes: list[float] = []
 
     def look(self) -> Any:
-        from carelake.lake.fresh import of_accounts
+        from carelake.lake.following.fresh import of_accounts
 
         space = self._workspace
         return of_accounts(space.gate.polling(), space.vault, space.resources, self._account)[self._account]
@@ -274,7 +274,7 @@ def wait_for(watch: Watch) -> float:
 
 def files(home: Home) -> dict[str, int]:
     """What the follower left of one table."""
-    from carelake.lake.catalog import VaultCatalog
+    from carelake.lake.iceberg.catalog import VaultCatalog
 
     with home.opened() as space, space.enter(space.local(None, None, None), "lake:query", "lake") as permit:
         table = VaultCatalog(space.vault, permit).load_table((permit.account, "Observation"))

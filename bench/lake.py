@@ -60,7 +60,7 @@ def command(home: Home, *words: str) -> dict[str, Any]:
 @contextmanager
 def timed(stages: dict[str, float]) -> Iterator[None]:
     """Count processor seconds of the parts of a sync."""
-    from carelake.lake import feeding, sync
+    from carelake.lake.following import feeding, sync
 
     kept: list[tuple[Any, str, Any]] = []
 
@@ -106,7 +106,7 @@ def timed(stages: dict[str, float]) -> Iterator[None]:
 
 def stages_of(home: Home) -> dict[str, Any]:
     """The sync of an empty lake in this process, one part after the other."""
-    from carelake.lake.sync import sync
+    from carelake.lake.following.sync import sync
 
     found: dict[str, float] = defaultdict(float)
     with home.opened() as workspace, timed(found):
@@ -126,7 +126,7 @@ def count(home: Home) -> dict[str, Any]:
     """Count Observations by code, from the files, several times."""
     from carelake.lake import query
     from carelake.lake.current import rows_of
-    from carelake.lake.engine import run
+    from carelake.lake.engines.engine import run
 
     seconds, groups = [], 0
     with home.opened() as workspace:
@@ -150,11 +150,11 @@ def repeat(home: Home, rows: int) -> None:
     """Write the Observations that there are again, until there are about so many."""
     import pyarrow as pa
 
-    from carelake.lake.catalog import VaultCatalog
-    from carelake.lake.changing import change
-    from carelake.lake.files import Files
-    from carelake.lake.layout import bucketed, bucketed_spec, buckets
-    from carelake.lake.sync import SEQ, seq_of
+    from carelake.lake.following.sync import SEQ, seq_of
+    from carelake.lake.iceberg.catalog import VaultCatalog
+    from carelake.lake.iceberg.changing import change
+    from carelake.lake.iceberg.files import Files
+    from carelake.lake.iceberg.layout import bucketed, bucketed_spec, buckets
 
     with home.opened() as workspace:
         caller, vault = workspace.local(None, None, None), workspace.vault
@@ -174,7 +174,7 @@ def repeat(home: Home, rows: int) -> None:
             tx = table.transaction()
             change(tx, [files.put(one) for _ in range(times) for one in made], properties={SEQ: str(seq_of(table))})
             tx.commit_transaction()
-            from carelake.lake.maintain import _note
+            from carelake.lake.upkeep.maintain import _note
 
             _note(permit, vault, workspace.nouns, VaultCatalog(vault, permit))
 

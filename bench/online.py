@@ -10,6 +10,7 @@ the caller:
     act       the same with a permit, and so an act, of its own, as a door reads one
     batch     BatchGetRecord of 100 patients
     put       PutRecord of a later record, online and offline, committed
+    redis     get and put of an InMemory group: `sql` without and `copy` with a Redis on loopback, on each database
     ingest    `features ingest` of a Parquet file with 10 features into both stores: rows a second
     offline   reading that offline store whole: rows a second
 
@@ -23,7 +24,9 @@ import json
 import os
 import platform
 import random
-import tempfile
+import shutil
+import socket
+import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -34,6 +37,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from _sizes import present, scratch, served
 from carelake.apps.wiring import Workspace
 from carelake.features.groups import FeatureGroups, Records, offline
 from carelake.features.groups.ingest import ingest
@@ -128,6 +132,74 @@ def measure(workspace: Workspace, folder: Path, asked: argparse.Namespace) -> di
     return found
 
 
+def copied(folder: Path, asked: argparse.Namespace) -> dict[str, Any] | None:
+    """GetRecord and PutRecord of a group that is copied to Redis, and of one that is not; None without a server."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        return None
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    said = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    server = subprocess.Popen([program, *said], stdout=subprocess.DEVNULL)
+    found: dict[str, Any] = {
+        "server": subprocess.run([program, "--version"], capture_output=True, text=True).stdout.split()[2]
+    }
+    try:
+        for database in present("sqlite,postgresql"):
+            with served(folder, database) as postgres:
+                for name, url in (("sql", ""), ("copy", f"redis://127.0.0.1:{port}/0")):
+                    env = {"CARELAKE_KEY_DIR": str(folder / "keys"), "CARELAKE_FEATURES__REDIS": url}
+                    if postgres is not None:
+                        postgres.create(name)
+                        env["CARELAKE_DATABASE__URL"] = postgres.url(name)
+                        env["CARELAKE_DATABASE__PASSWORD_FILE"] = str(postgres.password_file)
+                    workspace = Workspace.create(folder / f"ws-{database}-{name}", env)
+                    try:
+                        told = reads(workspace, folder, asked)
+                    finally:
+                        workspace.close()
+                    found |= {f"{database}_{name}_{key}": value for key, value in told.items()}
+    finally:
+        server.terminate()
+        server.wait()
+    return found
+
+
+def reads(workspace: Workspace, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """Of an InMemory group, every record read once before."""
+    vault, caller, draw = workspace.vault, workspace.local(None, None, None), random.Random(7)
+    records = Records(vault)
+    memory = {"OnlineStoreConfig": {"EnableOnlineStore": True, "StorageType": "InMemory"}}
+    with workspace.enter(caller, "features:define", "features") as permit:
+        groups = FeatureGroups(vault, workspace.nouns, workspace.outbox)
+        groups.create(permit, {**request("wide", asked.features), **memory})
+    with workspace.enter(caller, "features:write", "features", job=True) as permit:
+        ingest(permit, vault, workspace.outbox, "wide", folder / "wide.parquet")
+    names = [f"p{number}" for number in range(asked.patients)]
+
+    def get(permit: Any, who: str) -> None:
+        read = records.get_record(permit, feature_group_name="wide", record_identifier_value_as_string=who)
+        assert len(read["Record"]) == asked.features + 2
+
+    values = [{"FeatureName": f"f{n}", "ValueAsString": str(n / 3)} for n in range(asked.features)]
+
+    def put(number: int) -> None:
+        at = f"2026-06-01T{number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}Z"
+        named = [
+            {"FeatureName": name, "ValueAsString": said}
+            for name, said in (("subject_id", draw.choice(names)), ("at", at))
+        ]
+        records.put_record(permit, feature_group_name="wide", record=[*named, *values])
+
+    with workspace.enter(caller, "features:read", "features") as permit:
+        for who in names:
+            get(permit, who)
+        found = {"get_ms": timed(lambda _: get(permit, draw.choice(names)), asked.rounds)}
+    with workspace.enter(caller, "features:write", "features") as permit:
+        return {**found, "put_ms": timed(put, asked.rounds // 10)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=int, default=50)
@@ -139,13 +211,13 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.smoke:
         asked.features, asked.patients, asked.rounds, asked.rows = 5, 50, 40, 500
-    with tempfile.TemporaryDirectory(prefix="carelake-online-") as name:
-        folder = Path(name)
+    with scratch("online") as folder:
         workspace = Workspace.create(folder / "ws", {"CARELAKE_KEY_DIR": str(folder / "keys")})
         try:
             found = measure(workspace, folder, asked)
         finally:
             workspace.close()
+        found["redis"] = copied(folder, asked)
     told = {name: value for name, value in vars(asked).items() if name != "out"}
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "dialect": "sqlite"}
     report = {"bench": "online", "asked": told, "machine": machine, "target_get_p50_ms": TARGET, **found}

@@ -191,12 +191,12 @@ def fill(home: Home, rows: Any, size: int) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from carelake.lake.catalog import VaultCatalog
-    from carelake.lake.changing import change
-    from carelake.lake.files import Files
-    from carelake.lake.layout import bucketed, bucketed_spec, buckets
-    from carelake.lake.maintain import _note
-    from carelake.lake.sync import SEQ, seq_of
+    from carelake.lake.following.sync import SEQ, seq_of
+    from carelake.lake.iceberg.catalog import VaultCatalog
+    from carelake.lake.iceberg.changing import change
+    from carelake.lake.iceberg.files import Files
+    from carelake.lake.iceberg.layout import bucketed, bucketed_spec, buckets
+    from carelake.lake.upkeep.maintain import _note
 
     with (
         home.opened() as space,

@@ -30,6 +30,28 @@ sys.path.append(str(Path(__file__).parent))  # for `import forked`, the commands
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 
+@pytest.hookimpl(tryfirst=True)  # before ``-m`` leaves out what is slow
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `slow.txt` names. Tests of Spark go first, those over tables before those over rows.
+
+    A worker of xdist that has nothing left takes from the end of another's list: what stands at the beginning stays
+    together, and so one Java process serves it all. It takes ten seconds to start.
+    """
+    told = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
+    slow = {line for line in told if line and not line.startswith("#")}
+    for item in items:
+        module = item.nodeid.partition("::")[0]
+        if slow & {module, item.nodeid.partition("[")[0]} or item.get_closest_marker("spark"):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=_spark_first)
+
+
+def _spark_first(item: pytest.Item) -> int:
+    if not item.get_closest_marker("spark"):
+        return 2
+    return int("test_lake_spark.py" not in item.nodeid)
+
+
 class SilentLog:
     """An `ActLog` for tests of rooms below the gate: it notes, and writes nothing."""
 

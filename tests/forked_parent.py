@@ -28,7 +28,7 @@ SHELVES = ("backup", "credentials", "emergency", "events", "finding", "keys", "o
 SHELVES += ("object_reports", "prove", "record", "restore", "rights", "session", "start", "tables", "trail", "use")
 SHELVES += ("who",)
 # What commands of the lake and of models read besides: it is large, and a child's memory begins with its parent's.
-HEAVY = ("apps.cli.learn", "lake.sync", "lake.query", "pipelines.platform", "pipelines.predictions")
+HEAVY = ("apps.cli.learn", "lake.following.sync", "lake.query", "pipelines.platform", "pipelines.predictions")
 HEAVY += ("pipelines.jobs.readmission", "models.train", "models.card", "monitor.check", "serving.worklist")
 
 

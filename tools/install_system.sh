@@ -1,11 +1,18 @@
 #!/bin/sh
 # Installs programs that optional parts are tested with, where they are missing and can be had without a question.
 # Never fails: a test whose program is not here skips and says so.
-#   sh tools/install_system.sh chromium ...
+#   sh tools/install_system.sh chromium bwrap=bubblewrap libseccomp.so.2=libseccomp2 ...
+# Each is a program, or a shared library (its name has .so in it); after a = the name of its package, where it differs.
 set -u
 missing=
-for program in "$@"; do
-    command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
+there() {
+    case "$1" in
+        *.so*) ldconfig -p 2>/dev/null | grep -q "$1" || PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep -q "$1" ;;
+        *) command -v "$1" >/dev/null 2>&1 ;;
+    esac
+}
+for wanted in "$@"; do
+    there "${wanted%%=*}" || missing="$missing ${wanted#*=}"
 done
 [ -n "$missing" ] || exit 0
 if ! command -v apt-get >/dev/null 2>&1; then

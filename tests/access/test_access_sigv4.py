@@ -249,6 +249,44 @@ def test_the_time_of_use_is_kept_to_the_hour(
     assert used() == clock.now()
 
 
+def test_a_key_is_known_to_who_signed_with_it_and_to_nobody_else(
+    identity: Identity, gate: Gate, key: tuple[str, str]
+) -> None:
+    wrong = (key[0], "x" * len(key[1]))
+    assert not identity.remembers_key(key[0], "ward")
+    refused(identity, gate, signed(wrong))
+    with pytest.raises(Unauthenticated):
+        identity.signed(signed(wrong), gate.vouching(), "ward")
+    assert not identity.remembers_key(key[0], "ward"), "it was looked up, and nothing was signed by it"
+    identity.signed(signed(key), gate.vouching(), "ward")
+    assert identity.remembers_key(key[0], "ward")
+    assert not identity.remembers_key(key[0], "elsewhere")
+    with pytest.raises(Unauthenticated):
+        identity.signed(signed(wrong, path="/fhir/Patient/p1"), gate.vouching(), "ward")
+    assert not identity.remembers_key(key[0], "ward")
+
+
+def test_a_key_for_one_role_carries_that_alone_and_nothing_once_it_is_taken_away(
+    vault: Any, identity: Identity, gate: Gate, key: tuple[str, str]
+) -> None:
+    def entered(action: str) -> None:
+        caller = identity.signed(signed(key), gate.vouching())
+        with gate.enter(caller.principal, action, "models", caller.purpose, account=caller.account):
+            pass
+
+    with vault.database.ledger() as connection:
+        Principals(connection).add_role("app", "operator")
+    entered("endpoint:invoke")
+    entered("features:read")
+    for action in ("endpoint:deploy", "endpoint:guard", "features:write", "monitor:check"):
+        with pytest.raises(Refused):
+            entered(action)
+    with vault.database.ledger() as connection:
+        Principals(connection).remove_role("app", "application")
+    with pytest.raises(Refused):
+        entered("endpoint:invoke")
+
+
 def test_a_role_that_is_not_held_gives_no_key(vault: Any, gate: Gate, key: tuple[str, str]) -> None:
     with vault.database.ledger() as connection, pytest.raises(Refused):
         AccessKeys(vault, connection).add(

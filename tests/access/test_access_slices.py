@@ -112,9 +112,23 @@ def _loaded(said: list[str]) -> Policies:
     return Policies({"own.cedar": "\n".join(policies)})
 
 
-@given(st.lists(_policy, min_size=1, max_size=12), st.lists(_requests, min_size=1, max_size=12))
-@settings(max_examples=150, deadline=None)
+_some = given(st.lists(_policy, min_size=1, max_size=12), st.lists(_requests, min_size=1, max_size=12))
+
+
+@_some
+@settings(max_examples=50, deadline=None)
 def test_a_slice_decides_as_all_policies_do(said: list[str], requests: list[Request]) -> None:
+    _alike(said, requests)
+
+
+@pytest.mark.soak
+@_some
+@settings(max_examples=1_000, deadline=None)
+def test_many_slices_decide_as_all_policies_do(said: list[str], requests: list[Request]) -> None:
+    _alike(said, requests)
+
+
+def _alike(said: list[str], requests: list[Request]) -> None:
     policies = _loaded(said)
     for request in requests:
         whole = policies.evaluate(request, every=True)

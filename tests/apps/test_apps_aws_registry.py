@@ -114,6 +114,68 @@ def test_a_pipeline_is_made_started_and_followed(sagemaker: Any) -> None:
         sagemaker.delete_pipeline(PipelineName="nightly", ClientRequestToken="d" * 32)
 
 
+def test_what_is_made_again_by_its_token_keeps_its_tags(sagemaker: Any) -> None:
+    def tags(arn: str) -> dict[str, str]:
+        return {one["Key"]: one["Value"] for one in sagemaker.list_tags(ResourceArn=arn)["Tags"]}
+
+    first = [{"Key": "ward", "Value": "4"}]
+    sagemaker.create_model_package_group(ModelPackageGroupName="tagged", Tags=first)
+    asked = [
+        (
+            sagemaker.create_model_package,
+            {"ModelPackageGroupName": "tagged", "ClientToken": "once", "Tags": first},
+            "ModelPackageArn",
+        ),
+        (
+            sagemaker.create_pipeline,
+            {
+                "PipelineName": "tagged",
+                "PipelineDefinition": DEFINITION,
+                "RoleArn": ROLE,
+                "ClientRequestToken": "k" * 32,
+                "Tags": first,
+            },
+            "PipelineArn",
+        ),
+    ]
+    for create, said, key in asked:
+        arn = create(**said)[key]
+        assert tags(arn) == {"ward": "4"}
+        sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "ward", "Value": "5"}, {"Key": "who", "Value": "x"}])
+        assert create(**said)[key] == arn
+        assert tags(arn) == {"ward": "5", "who": "x"}
+    # What takes the name of a thing that was deleted has none of its tags.
+    sagemaker.delete_pipeline(PipelineName="tagged", ClientRequestToken="e" * 32)
+    arn = sagemaker.create_pipeline(**{**asked[1][1], "Tags": []})["PipelineArn"]
+    assert tags(arn) == {}
+    sagemaker.delete_pipeline(PipelineName="tagged", ClientRequestToken="f" * 32)
+
+
+def test_a_token_of_a_list_goes_on_with_that_list_alone(sagemaker: Any, judge: Any) -> None:
+    for number in range(3):
+        sagemaker.create_model_package_group(ModelPackageGroupName=f"paged-{number}")
+    asked = {"NameContains": "paged", "SortBy": "Name"}
+    first = sagemaker.list_model_package_groups(**asked, MaxResults=2)
+    names = [one["ModelPackageGroupName"] for one in first["ModelPackageGroupSummaryList"]]
+    rest = sagemaker.list_model_package_groups(**asked, NextToken=first["NextToken"])
+    assert [*names, *(one["ModelPackageGroupName"] for one in rest["ModelPackageGroupSummaryList"])] == [
+        "paged-0",
+        "paged-1",
+        "paged-2",
+    ]
+    for caller, other in (
+        (sagemaker, {"SortBy": "Name"}),
+        (sagemaker, {**asked, "SortOrder": "Descending"}),
+        (judge, asked),
+    ):
+        with refused("ValidationException", 400):
+            caller.list_model_package_groups(**other, NextToken=first["NextToken"])
+    with refused("ValidationException", 400):
+        sagemaker.list_model_packages(NextToken=first["NextToken"])
+    with refused("ValidationException", 400):
+        sagemaker.list_monitoring_schedules(NextToken="2")
+
+
 def test_a_wrong_definition_is_told_where(sagemaker: Any) -> None:
     with refused("ValidationException", 400) as said:
         sagemaker.create_pipeline(

@@ -14,6 +14,7 @@ from tests.serving.conftest import NAMES, TRAINING_SET, make_rows
 
 from carelake.apps.wiring import Workspace
 from carelake.core.arns import account_number
+from carelake.core.errors import Invalid
 from carelake.core.nouns import Noun
 from carelake.models import artifact, card, evaluate, matrix, train
 from carelake.monitor import baseline
@@ -153,6 +154,28 @@ def test_the_configuration_is_that_of_who_answers(workspace: Workspace, of: Clie
     sagemaker.update_endpoint(EndpointName="readmission", EndpointConfigName="third")
     assert sagemaker.describe_endpoint(EndpointName="readmission")["EndpointConfigName"] == "third"
     sagemaker.update_endpoint(EndpointName="readmission", EndpointConfigName=before)
+
+
+def test_network_isolation_is_the_sandbox(workspace: Workspace, of: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told is followed; tests/serving has the sandbox itself."""
+    sagemaker, asked, word = of("sagemaker"), [], "EnableNetworkIsolation"
+
+    def deploy(*told: Any, sandbox: bool | None = None, **more: Any) -> None:
+        asked.append(sandbox)
+        raise Invalid("test.asked", "it was asked")
+
+    monkeypatch.setattr("carelake.serving.endpoint.Endpoints.deploy", deploy)
+    container = {"ModelPackageName": PACKAGE}
+    closed = {"ModelName": "closed-1", "PrimaryContainer": container, "ExecutionRoleArn": ROLE}
+    sagemaker.create_model(**closed, **{word: True})
+    for name, said in (("open", {}), ("closed", {word: True}), ("not", {word: False})):
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[VARIANT], **said)
+    variant = {**VARIANT, "ModelName": "closed-1"}
+    sagemaker.create_endpoint_config(EndpointConfigName="model", ProductionVariants=[variant])
+    for name in ("open", "closed", "not", "model"):
+        with refused("ValidationException", 400):
+            sagemaker.update_endpoint(EndpointName="readmission", EndpointConfigName=name)
+    assert asked == [None, True, False, True]
 
 
 def test_what_was_not_made_here_is_not_deployed(of: Clients) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import time
@@ -23,8 +24,8 @@ from carelake.apps.wiring import Workspace
 from carelake.audit.readings import Acts
 from carelake.core.errors import Invalid, Unavailable
 from carelake.lake.cohorts import criteria
-from carelake.lake.questions import Questions
-from carelake.lake.sync import sync
+from carelake.lake.following.sync import sync
+from carelake.lake.statements.questions import Questions
 
 CANARY = "Zyxwvutsrq"
 SCRIPT = "<script>alert(1)</script>"
@@ -248,6 +249,15 @@ def test_files(visitor: Callable[[str], httpx.Client], tmp_path: Any) -> None:
     assert boss.post("/explore/sql/file", data=asked(statement, format="exe")).status_code == 406
 
 
+def test_a_file_for_a_spreadsheet_holds_no_formula(visitor: Callable[[str], httpx.Client]) -> None:
+    statement = "SELECT '=1+1' AS a, '-2' AS b, -2 AS c, NULL::VARCHAR AS d, 'x=1' AS e, '@x' AS \"+f\""
+    boss = visitor("boss")
+    csv = boss.post("/explore/sql/file", data=asked(statement, format="csv"))
+    assert csv.content == b"a,b,c,d,e,'+f\r\n'=1+1,'-2,-2,,x=1,'@x\r\n"
+    parquet = boss.post("/explore/sql/file", data=asked(statement, format="parquet"))
+    assert pq.read_table(io.BytesIO(parquet.content))["a"].to_pylist() == ["=1+1"]
+
+
 def test_files_have_every_column(visitor: Callable[[str], httpx.Client], tmp_path: Any) -> None:
     statement = "SELECT p.id, c.id FROM Patient p JOIN Condition c ON c.patient = p.id WHERE p.id = 'a'"
     csv = visitor("boss").post("/explore/sql/file", data=asked(statement, format="csv"))
@@ -368,7 +378,7 @@ def test_questions_are_ones_own(visitor: Callable[[str], httpx.Client], workspac
 
 
 def test_an_erasure_takes_questions_that_name_the_patient(workspace: Workspace) -> None:
-    from carelake.lake.questions import Question, forget
+    from carelake.lake.statements.questions import Question, forget
 
     questions = Questions(workspace.vault)
     caller = workspace.local("operator", None, None)

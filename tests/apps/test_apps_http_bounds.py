@@ -127,11 +127,20 @@ def test_a_body_that_nobody_takes_is_refused_unread(port: int, target: str, fram
     assert raw(port, f"{target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())[9:12] in (b"200", b"401")
 
 
-@pytest.mark.parametrize("target", ["/predict/readmission", "/fhir/Patient/_search"])
-def test_of_somebody_unnamed_no_body_is_read(port: int, target: str) -> None:
+@pytest.mark.parametrize("more", ["", "Cookie: carelake_visit=forged\r\n"])
+@pytest.mark.parametrize("target", ["/predict/readmission", "/fhir/Patient/_search", "/explore/sql"])
+def test_of_somebody_unnamed_no_body_is_read(port: int, target: str, more: str) -> None:
     """Not one byte of the body is sent, and the answer is there."""
-    answer = raw(port, f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n".encode())
+    answer = raw(port, f"POST {target} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: 4000000\r\n\r\n".encode())
     assert status(answer) == 401
+
+
+@pytest.mark.parametrize(("target", "most"), [("/explore/enter", 16 << 10), ("/auth/token", 128 << 10)])
+def test_of_a_form_that_anybody_may_send_little_is_read(port: int, target: str, most: int) -> None:
+    head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    told = raw(port, f"{head}Content-Length: {most + 1}\r\n\r\n".encode())
+    sent = raw(port, f"{head}Transfer-Encoding: chunked\r\n\r\n{most + 1:x}\r\n".encode() + b"a" * (most + 1))
+    assert [(status(one), b"http.body_too_large" in one) for one in (told, sent)] == [(413, True)] * 2
 
 
 def test_all_bodies_together_are_bounded(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

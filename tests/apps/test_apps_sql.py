@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from tests.apps.asked import EACH, PATIENTS, SECRET, asked_workspace, operator, patient
 from tests.apps.served import Lines, acts_of, admit, bearer, fill, known, serving
 
@@ -84,6 +84,8 @@ def test_a_small_result_is_one_page_and_is_not_kept(ask: Ask, workspace: Workspa
     }
     assert "content-location" not in answer.headers
     assert objects(workspace) == []
+    with workspace.vault.database.ledger_reading() as tx:
+        assert not tx.execute(select(bulk_job.c.id).where(bulk_job.c.state.not_in(("running", "accepted")))).all()
 
 
 def test_parameters_and_values(ask: Ask) -> None:

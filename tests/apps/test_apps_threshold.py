@@ -178,8 +178,9 @@ def test_another_encoding_is_not_offered() -> None:
 
 def run_lane(settle: Callable[[], None], works: list[Callable[[], Response]]) -> list[Any]:
     @contextmanager
-    def together(_expected: Any) -> Iterator[Callable[[], None]]:
-        yield settle
+    def together(_expected: Any) -> Iterator[None]:
+        yield
+        settle()
 
     async def all_of() -> list[Any]:
         lane = Lane(readings(together), 5.0)
@@ -194,9 +195,9 @@ def test_those_who_come_while_a_group_runs_are_the_next_group() -> None:
     going, go_on = threading.Event(), threading.Event()
 
     @contextmanager
-    def together(_expected: Any) -> Iterator[Callable[[], None]]:
+    def together(_expected: Any) -> Iterator[None]:
         groups.append(0)
-        yield lambda: None
+        yield
 
     def work() -> Response:
         groups[-1] += 1
@@ -276,7 +277,7 @@ def test_nobody_is_done_who_is_not_waited_for_any_more() -> None:
         return Response(b"")
 
     async def all_of() -> None:
-        lane = Lane(readings(lambda _: nullcontext(lambda: None)), 20.0)
+        lane = Lane(readings(lambda _: nullcontext()), 20.0)
         async with lane.until_done():
             first = asyncio.ensure_future(lane.run(Reading(lambda: work(0))))
             await asyncio.to_thread(going.wait, 10)
@@ -300,7 +301,7 @@ def test_who_waits_behind_many_that_gave_up_is_answered() -> None:
         return Response(b"")
 
     async def all_of() -> Response:
-        lane = Lane(readings(lambda _: nullcontext(lambda: None)), 20.0)
+        lane = Lane(readings(lambda _: nullcontext()), 20.0)
         async with lane.until_done():
             running = asyncio.ensure_future(lane.run(Reading(first)))
             await asyncio.to_thread(going.wait, 10)

@@ -17,7 +17,7 @@ import pytest
 from tests.apps.served import admit, bearer, own_workspace, recording
 
 from carelake.apps.wiring import Workspace
-from carelake.lake.sync import sync
+from carelake.lake.following.sync import sync
 
 VIEW = {
     "resourceType": "ViewDefinition",

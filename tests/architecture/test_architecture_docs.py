@@ -57,6 +57,11 @@ def test_error_codes_are_documented(root: Path, tool: Tool) -> None:
     assert shown == page, "docs/errors.md is out of date: run `make docs`"
 
 
+def test_what_each_role_may_do_is_documented_as_the_policies_have_it(root: Path, tool: Tool) -> None:
+    page = tool("write_access").render()
+    assert (root / "docs" / "access-table.md").read_text(encoding="utf-8") == page, "out of date: run `make docs`"
+
+
 def test_commands_are_documented(root: Path, tool: Tool) -> None:
     page = tool("write_cli").render()
     assert (root / "docs" / "cli.md").read_text(encoding="utf-8") == page, "out of date: run `make docs`"

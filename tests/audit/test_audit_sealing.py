@@ -21,7 +21,7 @@ from carelake.audit.segments import Sealable
 from carelake.audit.trail import Trail
 from carelake.core import canonical
 from carelake.core.clock import iso
-from carelake.core.errors import CarelakeError, Invalid
+from carelake.core.errors import CarelakeError, Invalid, Refused
 from carelake.core.settings import AuditSettings, Settings
 
 CHILD = Path(__file__).with_name("audit_child.py")
@@ -302,6 +302,14 @@ def test_less_than_six_years_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2190 days"):
         AuditSettings(retention_days=2189)
     assert AuditSettings().retention_days == 2190
+
+
+def test_what_is_no_segment_in_the_place_of_the_next_one_is_told(ward: Any) -> None:
+    ward.sealed(1).vault.objects.put(ward.gate.sealing(), "audit", segments.object_name(2), b"junk")
+    ward.act()
+    with pytest.raises(Refused) as caught:  # else nothing is ever sealed again, and nobody knows
+        ward.seal()
+    assert caught.value.code == "vault.locked"
 
 
 def test_sealing_beside_a_job(ward: Any) -> None:

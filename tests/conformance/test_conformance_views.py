@@ -13,7 +13,7 @@ from carelake.lake.views.report import passes, report
 
 # pyspark leaves sockets to the garbage collector, which tells of them.
 SPARK = [
-    pytest.mark.slow,
+    pytest.mark.spark,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

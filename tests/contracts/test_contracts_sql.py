@@ -149,6 +149,47 @@ def test_nested_writes_are_refused_at_once(vault: Vault, rows: Permit) -> None:
     assert count(vault, rows) == 1
 
 
+def test_one_statement_is_a_transaction_of_its_own(vault: Vault, rows: Permit) -> None:
+    database, add = vault.database, "INSERT INTO thing (n) VALUES (?) RETURNING n"
+    assert list(map(tuple, database.ledger_at_once(add, 1))) == [(1,)]
+    assert list(map(tuple, database.ledger_rows("SELECT n FROM thing WHERE n > ?", 0))) == [(1,)]
+    for _ in range(7):  # also when the driver has come to prepare it
+        with pytest.raises(sqlalchemy.exc.IntegrityError):
+            database.ledger_at_once(add, 1)
+    with database.ledger(), pytest.raises(Conflict) as caught:
+        database.ledger_at_once(add, 2)
+    assert (caught.value.code, count(vault, rows)) == ("vault.nested", 1)
+
+
+def test_what_follows_a_shared_snapshot_is_done_when_all_is_read(vault: Vault, rows: Permit) -> None:
+    database, add, seen = vault.database, "INSERT INTO thing (n) VALUES (?) RETURNING n", []
+
+    def then() -> None:
+        database.ledger_at_once(add, len(seen))  # on PostgreSQL this ends the snapshot, too
+        seen.append(count(vault, rows))
+        database.ledger_at_once(add, -len(seen))
+        with database.transaction(rows) as connection:
+            connection.execute(insert(TABLE), {"n": 1000 + len(seen)})
+
+    for number in range(8):
+        with database.together(then=then):
+            assert count(vault, rows) == 3 * number
+            assert len(seen) == number
+        assert seen[number] == 3 * number + 1, "what was written is not seen"
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), database.together(then=then):
+            raise error
+    with (
+        pytest.raises(sqlalchemy.exc.IntegrityError),
+        database.together(then=lambda: database.ledger_at_once(add, 0)),
+    ):
+        assert count(vault, rows) == 24
+    assert (count(vault, rows), len(seen)) == (24, 8)
+    with database.together(then=then):
+        pass
+    assert count(vault, rows) == 27
+
+
 def test_objects_and_savepoints_take_part(vault: Vault, rows: Permit) -> None:
     with vault.database.transaction(rows) as connection:
         vault.objects.put(rows, "lake", "kept", b"kept")

@@ -29,11 +29,11 @@ from carelake.features.datasets import build as building
 from carelake.features.datasets import design, sources
 from carelake.features.datasets.build import Lake
 from carelake.features.datasets.verify import verify
-from carelake.lake import erase as lake_erase
 from carelake.lake import query, results
+from carelake.lake.following.sync import sync
+from carelake.lake.iceberg.zone import zone
 from carelake.lake.schema import column_of
-from carelake.lake.sync import sync
-from carelake.lake.zone import zone
+from carelake.lake.upkeep import erase as lake_erase
 from carelake.vault.workspace import Vault
 
 RECIPE = design.read("mortality")

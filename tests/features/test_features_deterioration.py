@@ -97,3 +97,33 @@ def test_a_change_is_from_a_value_that_was_known() -> None:
     table = pa.Table.from_pylist([{**dict.fromkeys(schema.names), **one} for one in rows], schema)
     found = sources.select(group.sql, {"observations": table}, LakeSettings(), "heart_rate").sort_by("event_time")
     assert found.column("change").to_pylist() == [None, -10.0, None, 5.0], "the value of day 2 came on day 9"
+
+
+def test_a_death_of_which_the_day_is_known_is_not_before_it() -> None:
+    start = datetime(2026, 3, 4)  # noqa: DTZ001 - UTC without a zone, as the views
+    rows = {
+        "patients": [
+            {"subject_id": "exact", "deceased_time": start + DAY / 2, "deceased_day_only": False},
+            {"subject_id": "stay", "deceased_time": start, "deceased_day_only": True},
+            {"subject_id": "home", "deceased_time": start, "deceased_day_only": True},
+            {"subject_id": "alive", "deceased_time": None, "deceased_day_only": False},
+        ],
+        "encounters": [
+            {"subject_id": "stay", "end_time": start + DAY * 0.7, "discharge_disposition": "exp"},
+            {"subject_id": "home", "end_time": start + DAY / 4, "discharge_disposition": "home"},
+            {"subject_id": "exact", "end_time": start + DAY * 0.9, "discharge_disposition": "exp"},
+        ],
+        "places": [],
+    }
+    schemas = {name: shelf.view(name).empty.schema for name in rows}
+    tables = {
+        name: pa.Table.from_pylist([{**dict.fromkeys(schemas[name].names), **one} for one in said], schemas[name])
+        for name, said in rows.items()
+    }
+    assert RECIPE.design is not None
+    found = sources.select(RECIPE.design.outcome, tables, LakeSettings(), "outcome").to_pylist()
+    assert {one["subject_id"]: one["time"] for one in found} == {
+        "exact": start + DAY / 2,
+        "stay": start + DAY * 0.7,
+        "home": start + DAY - timedelta(microseconds=1),
+    }

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -87,7 +89,15 @@ def test_who_may(run: Run, tmp_path: Path) -> None:
     run("features", "put", "g", f"subject_id={CANARY}", "at=2026-01-01T00:00:00Z", f"x={CANARY}")
     assert run("features", "flush") == {"g": 1}
     run("--as", "reviewer", "features", "get", "g", CANARY, code=3)
-    run("--as", "reviewer", "features", "offline", "g", "--out", str(tmp_path / "x"), code=3)
+    run("--as", "endpoint", "features", "offline", "g", "--out", str(tmp_path / "x"), code=3)  # reads, takes none out
+    assert not (tmp_path / "x").exists()
+    assert "features.value" in run("features", "offline", "g", "--out", "-", code=2)
+    told = CliRunner().invoke(app, ["-w", str(tmp_path / "ws"), "features", "offline", "g", "--out", "-"])
+    assert pq.read_table(pa.BufferReader(told.stdout_bytes)).column("x").to_pylist() == [CANARY]
+    out = tmp_path / "docs.json"
+    told = CliRunner().invoke(app, ["-w", str(tmp_path / "ws"), "features", "docs", "--out", str(out), "--json"])
+    assert (told.exit_code, told.stdout) == (0, "")
+    assert json.loads(out.read_text())["g"][0]["name"] == "subject_id"
     assert run("--as", "reviewer", "features", "list")[0]["name"] == "g"
     assert run("--as", "endpoint", "features", "get", "g", CANARY)["Record"]
     run("--as", "endpoint", "features", "drop", "g", code=3)
@@ -99,3 +109,8 @@ def test_a_declaration_that_is_no_text(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_bytes(b"\xff\xfe")
     assert "features.declaration" in run("features", "create", str(path), code=2)
+    # One in Python is not run here, whatever it says.
+    path = tmp_path / "a.py"
+    path.write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()")
+    assert "python FILE.py" in run("features", "create", str(path), code=2)
+    assert not (tmp_path / "ran").exists()

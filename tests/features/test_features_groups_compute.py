@@ -23,7 +23,7 @@ from carelake.features.groups.facts import facts_of
 from carelake.features.groups.values import micros
 from carelake.features.groups.windows import value_at
 from carelake.lake import query
-from carelake.lake.sync import sync
+from carelake.lake.following.sync import sync
 from carelake.store.feed import Change
 
 sys.path.append(str(Path(__file__).parent))  # for `import groups_data`

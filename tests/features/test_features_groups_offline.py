@@ -17,7 +17,7 @@ from carelake.core.errors import Conflict, Invalid
 from carelake.core.permit import Permit
 from carelake.core.settings import DatabaseSettings, FeatureSettings, Settings
 from carelake.features import asof
-from carelake.features.groups import erase, offline, refused, upkeep
+from carelake.features.groups import erase, offline, quality, refused, upkeep
 from carelake.features.groups.definition import Gate
 from carelake.features.groups.iceberg import FeatureCatalog, FeatureZone
 from carelake.features.groups.ingest import ingest
@@ -178,6 +178,44 @@ def test_erasure_reaches_groups_that_say_nothing_of_patients(store: Store) -> No
             assert b"p1" not in file.read()
 
 
+@pytest.mark.parametrize("order", ["put", "marker", "between"])
+def test_a_marker_of_a_record_that_only_the_log_knows_goes_too(
+    store: Store, permit_for: Callable[..., Permit], order: str
+) -> None:
+    """Its patient's key is gone first, as an erasure does it: nobody can read then whose record it was."""
+    definitions = [{"FeatureName": name, "FeatureType": "String"} for name in ("stay", "at", "who")]
+    told = {"FeatureDefinitions": definitions, "RecordIdentifierFeatureName": "stay"}
+    tags = {"Tags": [{"Key": "carelake:subject", "Value": "who"}]}
+    store.groups.create(store.permit, {**request("g", **told, **tags), "OnlineStoreConfig": None})
+
+    def put(stay: str, who: str) -> None:
+        store.put(
+            "g",
+            *(
+                {"FeatureName": name, "ValueAsString": value}
+                for name, value in (("stay", stay), ("at", DAY1), ("who", who))
+            ),
+        )
+
+    put("s2", "p2")
+    store.delete("g", "s2", DAY3)
+    if order == "put":
+        put("s1", "p1")
+    store.delete("g", "s1", DAY3)
+    if order == "between":  # the marker is in a file, the record in the log
+        offline.flush(store.permit, store.vault)
+    if order != "put":
+        put("s1", "p1")
+    eraser = permit_for(*GRANTS, "rows:erase")
+    with store.vault.database.transaction(eraser) as tx:
+        store.vault.sealer.forget(eraser, tx, "p1")
+    offline.flush(store.permit, store.vault)  # leaves what the erasure goes by
+    erase.erase(store.permit, store.vault, {"p1"})
+    assert sorted(table(store).column("stay").to_pylist()) == ["s2", "s2"]
+    assert erase.residue(store.permit, store.vault, {"p1"}) == 0
+    assert offline.flush(store.permit, store.vault) == {}
+
+
 # -- files --------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +278,32 @@ def test_a_file_that_was_broken_off_goes_on(store: Store, tmp_path: Path) -> Non
     done = take(store, path)
     assert (done.before, done.stored) == (20, 15)
     assert sorted(table(store).column("n").to_pylist()) == list(range(35))
+
+
+def test_a_file_that_changes_meanwhile_is_refused(store: Store, tmp_path: Path) -> None:
+    store.groups.create(store.permit, request())
+    path = tmp_path / "rows.parquet"
+    pq.write_table(rows(35), path)
+    other = tmp_path / "other.parquet"
+    pq.write_table(rows(35), other)
+
+    def change(done: int, of: int) -> None:
+        if done == 20:
+            other.replace(path)
+
+    with pytest.raises(Invalid, match="changed while it was read"):
+        take(store, path, progress=change)
+    assert len(table(store)) == 20
+    assert take(store, path).stored == 15  # the same bytes
+
+
+def test_allowed_numbers_are_numbers(store: Store, tmp_path: Path) -> None:
+    gates = {"x": Gate(allowed=("1", "2.50")), "n": Gate(allowed=("1", "3"))}
+    store.groups.create(store.permit, request(), gates=gates, on_breach="quarantine")
+    path = tmp_path / "rows.csv"
+    path.write_text(f"subject_id,at,x,n\np1,{DAY1},1.0,3\np2,{DAY1},2.5,1\np3,{DAY1},1,2\np4,{DAY1},2,1\n")
+    assert take(store, path).lines == [3, 4]
+    assert [quality.breaks(gates["x"], one) for one in (1.0, 2.5, 2.0)] == ["", "", "not an allowed value"]
 
 
 def test_gates_refuse_or_set_apart(store: Store, tmp_path: Path) -> None:

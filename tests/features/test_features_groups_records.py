@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,8 +17,8 @@ from sqlalchemy import select
 from carelake.core.clock import instant
 from carelake.core.errors import Conflict, Invalid, NotFound, Refused
 from carelake.core.permit import Permit
-from carelake.features.groups import offline
-from carelake.features.groups.listing import token_of
+from carelake.features.groups import erase, offline, reading
+from carelake.features.groups.ingest import ingest
 from carelake.features.groups.tables import feature_row
 
 sys.path.append(str(Path(__file__).parent))  # for `import groups_data`
@@ -254,8 +255,13 @@ def test_lists_come_in_pages(store: Store) -> None:
         if (token := page.get("NextToken")) is None:
             break
     assert made == [name for name in names if name != "p003"]
-    with pytest.raises(Invalid, match="NextToken"):
-        store.records.list_records(store.permit, feature_group_name="g", next_token="x")
+    token = store.records.list_records(store.permit, feature_group_name="g", max_results=2)["NextToken"]
+    assert "p00" not in base64.b64decode(token + "==", altchars="-_").decode("latin-1")
+    store.groups.create(store.permit, request("h"))
+    seen = Store(store.vault, store.permit)
+    for name, given, more in (("g", "x", {}), ("h", token, {}), ("g", token, {"include_soft_deleted_records": True})):
+        with pytest.raises(Invalid, match="NextToken"):
+            seen.records.list_records(store.permit, feature_group_name=name, next_token=given, **more)
 
 
 @pytest.mark.parametrize(
@@ -310,9 +316,6 @@ def test_an_identifier_has_no_nul(store: Store) -> None:
     with pytest.raises(Invalid):
         store.get("g", "p\0q")
     store.put("g", *record("p", DAY1, x="1"))
-    token = token_of(store.groups.get(store.permit, "g"), "p\0")
-    with pytest.raises(Invalid, match="NextToken"):
-        store.records.list_records(store.permit, feature_group_name="g", next_token=token)
 
 
 def test_collections(store: Store) -> None:
@@ -402,3 +405,89 @@ def test_a_time_to_live_ends_with_what_a_moment_can_be(store: Store) -> None:
         store.put("g", *record(unit, DAY1, x="1"), ttl_duration={"Unit": unit, "Value": 999_999_999})
         found = store.get("g", unit, expiration_time_response="Enabled")
         assert (store.value("g", unit), found["ExpiresAt"]) == ("1", "9999-12-31T23:59:59Z")
+
+
+def numbered(kind: str, subject: str = "") -> dict[str, Any]:
+    """A group whose records are named by numbers."""
+    named = request()["FeatureDefinitions"]
+    definitions = [{"FeatureName": "n0", "FeatureType": kind}, *named[:3]]
+    tags = {"Tags": [{"Key": "carelake:subject", "Value": subject}]} if subject else {}
+    return request(FeatureDefinitions=definitions, RecordIdentifierFeatureName="n0", **tags)
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "others"),
+    [
+        ("Integral", "1", ["01", "+1", "-0", "1.00", "six"]),
+        ("Fractional", "1.0", ["01.0", "1e0", "+1.0", "NaN", "Infinity", "-0.0", "1"]),
+    ],
+)
+def test_a_number_that_names_a_record_is_written_in_one_way(
+    store: Store, tmp_path: Path, kind: str, good: str, others: list[str]
+) -> None:
+    store.groups.create(store.permit, numbered(kind))
+
+    def said(number: str) -> list[dict[str, Any]]:
+        return [{"FeatureName": "n0", "ValueAsString": number}, *record("p", DAY1, x="1")]
+
+    store.put("g", *said(good))
+    for other in others:
+        for work in (
+            lambda other=other: store.put("g", *said(other)),
+            lambda other=other: store.get("g", other),
+            lambda other=other: store.delete("g", other, DAY2),
+        ):
+            with pytest.raises(Invalid) as caught:
+                work()
+            assert caught.value.code == "features.validation"
+            assert other == "1" or other not in caught.value.message
+    assert store.listed("g") == [good]
+    asked = [{"FeatureGroupName": "g", "RecordIdentifiersValueAsString": [others[0], good, *others[1:]]}]
+    found = store.records.batch_get_record(store.permit, identifiers=asked)
+    assert [one["RecordIdentifierValueAsString"] for one in found["Records"]] == [good]
+    assert {one["RecordIdentifierValueAsString"] for one in found["Errors"]} == set(others)
+    # A file is as if it had been put row by row.
+    path = tmp_path / "a.csv"
+    path.write_text(f"n0,subject_id,at,x\n{good},p,{DAY3},3\n")
+    assert ingest(store.permit, store.vault, store.outbox, "g", path).online == 1
+    assert (store.listed("g"), store.value("g", good)) == ([good], "3.0")
+    path.write_text("n0,subject_id,at,x\n" + "".join(f"{one},p,{DAY3},3\n" for one in others))
+    with pytest.raises(Invalid, match=f"{len(others)} of {len(others)} rows"):
+        ingest(store.permit, store.vault, store.outbox, "g", path)
+
+
+def test_a_patient_who_is_named_by_a_number_is_one_patient(store: Store) -> None:
+    store.groups.create(store.permit, numbered("Integral", "n0"))
+    store.put("g", {"FeatureName": "n0", "ValueAsString": "7"}, *record("x", DAY1))
+    assert erase.residue(store.permit, store.vault, {"7"}) == 2
+    with pytest.raises(Invalid, match="names a record or a patient"):
+        store.put("g", {"FeatureName": "n0", "ValueAsString": "07"}, *record("x", DAY2))
+
+
+def test_an_answer_of_a_batch_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_ANSWER_BYTES", 5_000)
+    for name in ("g", "h"):
+        store.groups.create(store.permit, request(name))
+        for number in range(3):
+            store.put(name, *record(f"p{number}", DAY1, t=str(number) * 2_000))
+    wanted = [
+        {
+            "FeatureGroupName": name,
+            "RecordIdentifiersValueAsString": ["p0", "none", "p1", "p2"],
+            "FeatureNames": ["t"],
+        }
+        for name in ("g", "h")
+    ]
+    made, turns = [], 0
+    while wanted:
+        found = store.records.batch_get_record(store.permit, identifiers=wanted)
+        assert_shape("BatchGetRecord", found)
+        made += [(one["FeatureGroupName"], one["RecordIdentifierValueAsString"]) for one in found["Records"]]
+        wanted, turns = found["UnprocessedIdentifiers"], turns + 1
+        assert all(one["FeatureNames"] == ["t"] for one in wanted)
+    assert (made, turns) == ([(name, f"p{number}") for name in ("g", "h") for number in range(3)], 3)
+    monkeypatch.setattr(reading, "_ANSWER_BYTES", 10)  # a record that is larger alone is answered
+    asked = [{"FeatureGroupName": "g", "RecordIdentifiersValueAsString": ["p0", "p1"]}]
+    found = store.records.batch_get_record(store.permit, identifiers=asked)
+    assert [one["RecordIdentifierValueAsString"] for one in found["Records"]] == ["p0"]
+    assert found["UnprocessedIdentifiers"] == [{**asked[0], "RecordIdentifiersValueAsString": ["p1"]}]

@@ -20,8 +20,9 @@ from carelake.core.permit import Permit
 from carelake.core.settings import Settings
 from carelake.features import featureset, readmission, trainingset
 from carelake.features.proof import late
-from carelake.lake import query, results, sync
+from carelake.lake import query, results
 from carelake.lake.flat import flatten
+from carelake.lake.following import sync
 from carelake.lake.tables import lake_table
 from carelake.store.feed import Change
 from carelake.synth import generate

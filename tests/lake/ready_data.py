@@ -18,7 +18,8 @@ from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit, mint
 from carelake.core.settings import Settings
 from carelake.fhir.compartment import owner
-from carelake.lake import query, sync
+from carelake.lake import query
+from carelake.lake.following import sync
 from carelake.store.feed import Change
 from carelake.synth.generation import generate
 from carelake.vault.workspace import Vault

@@ -23,7 +23,8 @@ from carelake.core.errors import CarelakeError
 from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit, mint
 from carelake.core.settings import LakeSettings, Settings
-from carelake.lake import query, sync
+from carelake.lake import query
+from carelake.lake.following import sync
 from carelake.store.feed import Change
 from carelake.vault.workspace import Vault
 

@@ -19,9 +19,10 @@ from carelake.core.clock import FixedClock
 from carelake.core.errors import CarelakeError, Conflict, Invalid, Refused
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.lake import query, sync
-from carelake.lake.cursor import Stop, running
-from carelake.lake.engine import connect
+from carelake.lake import query
+from carelake.lake.engines.engine import connect
+from carelake.lake.following import sync
+from carelake.lake.statements.cursor import Stop, running
 from carelake.vault.workspace import Vault
 
 ENDLESS = "SELECT count(*) FROM range(1000000000000) WHERE sin(range) > 2"

@@ -10,7 +10,7 @@ import pytest
 
 from carelake.core.errors import Unavailable
 from carelake.core.settings import LakeSettings
-from carelake.lake import engine
+from carelake.lake.engines import engine
 
 
 def numbers(count: int) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from carelake.core import canonical
 from carelake.core.errors import CarelakeError
 from carelake.lake import flat
-from carelake.lake.portable import flat_on_spark
+from carelake.lake.engines.portable import flat_on_spark
+from carelake.lake.engines.rowhash import row_hash, together
 from carelake.lake.ready import shelf
-from carelake.lake.rowhash import row_hash, together
 from carelake.lake.views.definition import read
 from carelake.lake.views.execute import deepening, on_duckdb, on_spark
 from carelake.lake.views.tables import in_memory, named
@@ -29,7 +29,7 @@ from test_lake_views_same import PATIENTS, views
 from views_data import RESOURCES
 
 pytest.importorskip("pyspark")
-SPARK = pytest.mark.slow
+SPARK = pytest.mark.spark
 pytestmark = [
     # pyspark leaves sockets to the garbage collector, which tells of them.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -100,15 +100,16 @@ def test_flat_views_are_the_same(name: str, resources: list[dict[str, Any]]) -> 
 
 
 @SPARK
-def test_ready_made_views_are_the_same(resources: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("names", [shelf.names()[::4], pytest.param(shelf.names(), marks=pytest.mark.soak)])
+def test_ready_made_views_are_the_same(resources: list[dict[str, Any]], names: Sequence[str]) -> None:
     rows = 0
-    for name in shelf.names():
+    for name in names:
         view = dict(shelf.find(name))
         mine = [one for one in resources if one["resourceType"] == view["resource"]]
         on_duck, on_sp = both(view, mine)
         assert on_duck == on_sp, name
         rows += int(on_duck.partition(":")[0])
-    assert rows > 100
+    assert rows > len(names)
 
 
 @SPARK

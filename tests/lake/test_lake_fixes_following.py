@@ -14,11 +14,13 @@ from carelake.audit.nouns import Nouns
 from carelake.core.clock import FixedClock
 from carelake.core.errors import Gone, Refused
 from carelake.core.permit import Permit
-from carelake.lake import asof, materialised, materialising, query, sync
-from carelake.lake.catalog import VaultCatalog
-from carelake.lake.follow import Follower
-from carelake.lake.maintain import tidy
-from carelake.lake.thinning import thin
+from carelake.lake import asof, query
+from carelake.lake.following import sync
+from carelake.lake.following.follow import Follower
+from carelake.lake.iceberg.catalog import VaultCatalog
+from carelake.lake.materialisation import materialised, materialising
+from carelake.lake.upkeep.maintain import tidy
+from carelake.lake.upkeep.thinning import thin
 from carelake.lake.views import saved
 from carelake.lake.views.over import over
 from carelake.pipelines import view_export
@@ -131,7 +133,7 @@ def test_what_merging_left_without_a_name_goes_too(
     clock: FixedClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("carelake.lake.maintain._TRAY_FILES", 2)
+    monkeypatch.setattr("carelake.lake.upkeep.maintain._TRAY_FILES", 2)
     clock.move(minutes=60 - clock.now().minute)
     for number in range(6):
         synced(now(), vault, nouns, feed, f"o{number}")

@@ -15,9 +15,11 @@ from carelake.core.clock import FixedClock
 from carelake.core.errors import Conflict
 from carelake.core.permit import Permit, mint
 from carelake.fhir.gone import Gone
-from carelake.lake import erase, maintain, schema, sync
-from carelake.lake.catalog import VaultCatalog
-from carelake.lake.layout import PROPERTIES
+from carelake.lake import schema
+from carelake.lake.following import sync
+from carelake.lake.iceberg.catalog import VaultCatalog
+from carelake.lake.iceberg.layout import PROPERTIES
+from carelake.lake.upkeep import erase, maintain
 from carelake.vault.forgotten import raise_epoch
 from carelake.vault.workspace import Vault
 

@@ -14,11 +14,12 @@ from carelake.audit.nouns import Nouns
 from carelake.core.clock import FixedClock
 from carelake.core.errors import Gone, Refused, Unavailable
 from carelake.core.permit import Permit
-from carelake.lake import asof, follow, query, sync
-from carelake.lake.catalog import VaultCatalog
-from carelake.lake.follow import Follower
-from carelake.lake.fresh import freshness
-from carelake.lake.thinning import thin
+from carelake.lake import asof, query
+from carelake.lake.following import follow, sync
+from carelake.lake.following.follow import Follower
+from carelake.lake.following.fresh import freshness
+from carelake.lake.iceberg.catalog import VaultCatalog
+from carelake.lake.upkeep.thinning import thin
 from carelake.vault.forgotten import raise_epoch
 from carelake.vault.workspace import Vault
 
@@ -146,7 +147,7 @@ def test_many_flushes_leave_few_files(
     made: Made, vault: Vault, permit: Permit, nouns: Nouns, feed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow, "_TIDY_SECONDS", 0.0)
-    monkeypatch.setattr("carelake.lake.maintain._TRAY_FILES", 4)
+    monkeypatch.setattr("carelake.lake.upkeep.maintain._TRAY_FILES", 4)
     for number in range(10):
         feed.put(observation(f"o{number}"))
         made.turn()

@@ -10,8 +10,8 @@ from carelake.audit.nouns import Nouns
 from carelake.core.permit import Permit
 from carelake.lake import query
 from carelake.lake.current import _MANY
-from carelake.lake.maintain import maintain
-from carelake.lake.sync import sync
+from carelake.lake.following.sync import sync
+from carelake.lake.upkeep.maintain import maintain
 from carelake.vault.workspace import Vault
 
 COUNT = 300

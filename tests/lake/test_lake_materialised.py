@@ -28,7 +28,10 @@ from carelake.core.ids import RandomIds
 from carelake.core.permit import Permit, mint
 from carelake.core.settings import LakeSettings, Settings
 from carelake.fhir.gone import Gone
-from carelake.lake import erase, maintain, materialised, materialising, query, sync
+from carelake.lake import query
+from carelake.lake.following import sync
+from carelake.lake.materialisation import materialised, materialising
+from carelake.lake.upkeep import erase, maintain
 from carelake.lake.views import saved
 from carelake.lake.views.over import over
 from carelake.vault.workspace import Vault

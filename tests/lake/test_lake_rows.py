@@ -19,7 +19,7 @@ from carelake.core import canonical
 from carelake.core.errors import Corrupt
 from carelake.fhir import definitions
 from carelake.lake import rows, schema
-from carelake.lake.engine import connect
+from carelake.lake.engines.engine import connect
 
 MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
 

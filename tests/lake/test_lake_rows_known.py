@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from carelake.core import canonical
 from carelake.lake import rows
-from carelake.lake.engine import connect
+from carelake.lake.engines.engine import connect
 from carelake.lake.schema import Record
 
 MOMENT = datetime(2025, 1, 1, tzinfo=UTC)

@@ -12,9 +12,10 @@ import pytest
 from carelake.audit.nouns import Nouns
 from carelake.core.errors import Invalid, Refused
 from carelake.core.permit import Permit
-from carelake.lake import query, sharded
-from carelake.lake.rowhash import row_hash, together
-from carelake.lake.sync import sync
+from carelake.lake import query
+from carelake.lake.engines import sharded
+from carelake.lake.engines.rowhash import row_hash, together
+from carelake.lake.following.sync import sync
 from carelake.lake.views.over import over
 from carelake.vault.workspace import Vault
 
@@ -85,12 +86,12 @@ def test_an_error_of_the_work_is_the_callers(vault: Vault, permit: Permit, snaps
     many = pa.table({"id": ["a"], "category": [[{"coding": [{"code": "1"}, {"code": "2"}]}]]})
     said = {"view": wrong, "form": "csv", "seconds": "60", "result_bytes": 1000}
     with pytest.raises(Invalid) as told:
-        list(sharded.run("carelake.lake.sharded:view_part", said, there, lambda _: many, workers=workers))
+        list(sharded.run("carelake.lake.engines.sharded:view_part", said, there, lambda _: many, workers=workers))
     assert told.value.code == "lake.view_cardinality"
 
 
 def test_what_is_refused(vault: Vault, permit_for: Any, permit: Permit, snapshot: Any) -> None:
-    for work, workers in (("os:system", 1), ("carelake.lake.sharded:view_part", 0)):
+    for work, workers in (("os:system", 1), ("carelake.lake.engines.sharded:view_part", 0)):
         with pytest.raises(Invalid):
             list(sharded.run(work, {}, [], lambda _: pa.table({}), workers=workers))
     grants = ("lake:read", "rows:read", "clinical:read")

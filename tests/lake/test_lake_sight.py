@@ -13,8 +13,8 @@ import carelake.lake
 from carelake.core.errors import Invalid, Refused
 from carelake.deid.rules import rules
 from carelake.lake import query
-from carelake.lake.cursor import running
 from carelake.lake.schema import column_of
+from carelake.lake.statements.cursor import running
 from carelake.lake.views.over import over
 
 sys.path.append(str(Path(__file__).parent))  # for `import seen_data`
@@ -270,7 +270,7 @@ def test_there_is_one_way_from_a_permit_to_rows() -> None:
     assert found == {
         "features/groups/compute.py",  # for a sight that is whole
         "lake/drivers/spark.py",  # the same
-        "lake/materialised.py",  # the same, or one patient
-        "lake/materialising.py",  # the same
-        "lake/relations.py",
+        "lake/materialisation/materialised.py",  # the same, or one patient
+        "lake/materialisation/materialising.py",  # the same
+        "lake/seeing/relations.py",
     }

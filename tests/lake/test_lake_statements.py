@@ -6,8 +6,8 @@ import duckdb
 import pytest
 
 from carelake.core.errors import CarelakeError, Invalid
-from carelake.lake import statement
-from carelake.lake.statement import Relation
+from carelake.lake.statements import statement
+from carelake.lake.statements.statement import Relation
 
 GOOD = [
     "SELECT code, count(*) AS n FROM t GROUP BY code",

@@ -12,8 +12,9 @@ from carelake.audit.nouns import Nouns
 from carelake.core import canonical
 from carelake.core.errors import Conflict, Invalid, NotFound, Refused
 from carelake.core.permit import Permit
-from carelake.lake import query, sync
-from carelake.lake.catalog import VaultCatalog
+from carelake.lake import query
+from carelake.lake.following import sync
+from carelake.lake.iceberg.catalog import VaultCatalog
 from carelake.vault.workspace import Vault
 
 

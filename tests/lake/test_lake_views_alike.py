@@ -14,7 +14,7 @@ from carelake.lake.views import run
 
 # pyspark leaves sockets to the garbage collector, which tells of them.
 SPARK = [
-    pytest.mark.slow,
+    pytest.mark.spark,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -12,9 +12,9 @@ import pytest
 
 from carelake.core.errors import Unavailable, Unsupported
 from carelake.core.settings import LakeSettings
-from carelake.lake import bounded
-from carelake.lake.engine import connect
-from carelake.lake.spark import _CONF
+from carelake.lake.engines.engine import connect
+from carelake.lake.engines.spark import _CONF
+from carelake.lake.statements import bounded
 from carelake.lake.views import run
 
 

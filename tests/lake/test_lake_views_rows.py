@@ -19,7 +19,7 @@ from views_data import RESOURCES, same
 
 # pyspark leaves sockets to the garbage collector, which tells of them.
 SPARK = [
-    pytest.mark.slow,
+    pytest.mark.spark,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -194,7 +194,7 @@ def test_the_order_of_columns_is_the_views(engine: Any) -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.spark
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(

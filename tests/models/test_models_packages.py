@@ -106,8 +106,9 @@ def test_what_is_only_described_cannot_be_approved(
 ) -> None:
     arn = entered(groups, packages, author)
     assert packages.describe(author, {"ModelPackageName": arn})["ModelPackageDescription"] == "of elsewhere"
-    with pytest.raises(NotFound):
+    with pytest.raises(Refused) as caught:
         packages.update(reviewer, {"ModelPackageArn": arn, "ModelApprovalStatus": APPROVED})
+    assert caught.value.facts["lacking"] == ["files"]
     with pytest.raises(Invalid, match="PendingManualApproval"):
         packages.create(author, {"ModelPackageGroupName": "sepsis", "ModelApprovalStatus": APPROVED})
 
@@ -246,6 +247,31 @@ def test_what_is_deleted_is_gone_and_its_number_is_not_given_again(
     back = registry.register(author, "readmission", TRAINING_SET, files)
     assert (back.ref, back.body["version"], back.state) == (noun.ref, 1, PENDING)
     assert registry.files(author, noun.ref).baseline == {"rows": 1}
+
+
+def test_whoever_registers_a_deleted_version_anew_made_it_too(
+    registry: Registry, packages: ModelPackages, author: Any, permit_for: Any, files: dict
+) -> None:
+    noun = registry.register(author, "readmission", TRAINING_SET, files)
+    packages.delete(author, {"ModelPackageName": noun.ref})
+    grants = ("models:read", "models:write", "models:approve", "rows:read", "rows:write")
+    second, third = (permit_for(*grants, principal=name) for name in ("second", "third"))
+    registry.register(second, "readmission", TRAINING_SET, files)
+    stage = {"Stage": "Development", "StageStatus": "PendingApproval"}
+    packages.update(author, {"ModelPackageArn": noun.ref, "ModelLifeCycle": stage})
+    for maker in (permit_for(*grants, principal="pipeline"), second):
+        with pytest.raises(Refused) as caught:
+            registry.approve(maker, noun.ref)
+        assert caught.value.code == "models.self_approval"
+        with pytest.raises(Refused) as caught:
+            packages.update(
+                maker, {"ModelPackageArn": noun.ref, "ModelLifeCycle": {**stage, "StageStatus": "Approved"}}
+            )
+        assert caught.value.code == "models.self_approval"
+    told = packages.describe(author, {"ModelPackageName": noun.ref})
+    assert told["CreatedBy"] == {"UserProfileName": "pipeline"}
+    assert not [name for name in told if "again" in name]
+    assert registry.approve(third, noun.ref).state == APPROVED
 
 
 def test_groups_are_named_once_and_another_account_has_its_own(

@@ -218,6 +218,10 @@ def test_a_plan_is_put_in_force_by_another_and_lets_versions_out(registry: Regis
     wider = registry.plans.write(author, "readmission", PLAN.replace("at_most: 1.25", "at_most: 2.5").encode())
     registry.plans.decide(reviewer, wider.ref, approve=True)
     assert [one.state for one in registry.plans.versions(author, "readmission")] == ["Approved", "Superseded"]
+    put, gone = registry.plans.decisions(author, plan.ref)
+    assert (put["decision"], gone["decision"]) == ("Approved", "Superseded")
+    assert (gone["approver"], gone["successor"], gone["at"] >= put["at"]) == ("reviewer", wider.ref, True)
+    assert told.body["plan"] == plan.ref, "the verdict names the plan that it was made under"
     assert registry.plans.check(author, third, registry.files(author, third.ref)).state == "InPlan"
     assert registry.approve_in_plan(author, third.ref) is None, "it was out of plan once: a person decides"
     assert registry.approve(reviewer, third.ref).state == APPROVED
@@ -232,6 +236,18 @@ def test_a_plan_that_was_changed_in_its_table_counts_no_more(registry: Registry,
     with pytest.raises(Corrupt) as caught, vault.database.reading(author) as tx:
         registry.plans.in_force(tx, "production", "readmission")
     assert caught.value.code == "models.approval_altered"
+
+
+def test_a_superseded_plan_is_not_put_back_in_its_table(registry: Registry, vault, author, reviewer) -> None:
+    plan = registry.plans.write(author, "readmission", PLAN.encode())
+    registry.plans.decide(reviewer, plan.ref, approve=True)
+    other = registry.plans.write(author, "readmission", PLAN.replace("at_most: 1.25", "at_most: 1.2").encode())
+    registry.plans.decide(reviewer, other.ref, approve=True)
+    with vault.database.transaction(author) as tx:
+        tx.execute(update(noun_table).where(noun_table.c.ref == plan.ref).values(state="Approved"))
+        tx.execute(update(noun_table).where(noun_table.c.ref == other.ref).values(state="Superseded"))
+    with pytest.raises(Corrupt), vault.database.reading(author) as tx:
+        registry.plans.in_force(tx, "production", "readmission")
 
 
 def test_a_plan_of_another_group_or_account_is_none_here(registry: Registry, author, permit_for, files) -> None:

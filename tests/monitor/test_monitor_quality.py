@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, fbeta_score, ndcg_score
 
 from carelake.monitor import attribution, kinds, performance, quality
+from carelake.monitor.baseline import Baseline, profile, with_errors
 from carelake.monitor.estimate import estimate
 from carelake.monitor.performance import Labelled
 from carelake.serving.capture import Seen
@@ -133,11 +135,23 @@ def test_attributions_that_change_places_are_found() -> None:
     assert (attribution.ndcg(base, base), attribution.judge(1.0)) == (1.0, [])
 
 
-def test_amounts_are_no_risks() -> None:
-    amounts = np.random.default_rng(1).poisson(20, 500).astype(float)
+def test_amounts_are_no_risks_and_their_errors_are_held_against_the_baseline() -> None:
+    random = np.random.default_rng(1)
+    amounts = random.poisson(20, 500).astype(float)
     assert estimate(amounts, np.arange(500), 0.5)["figures"] == {}
-    y = np.concatenate([amounts[:400] + 1.0, np.full(100, np.nan)])
     told = tuple("2026-01-01" for _ in range(500))
-    found = kinds.forecast(Seen(np.zeros((500, 1)), amounts, np.arange(500), 0, y, told, told, told, told))
-    assert found.files["statistics.json"]["regression_metrics"]["mae"]["value"] == pytest.approx(1.0)
-    assert (found.status, found.told["waiting"]) == ("NotEnoughRows", 100)
+
+    def judged(off: float, base: Baseline) -> kinds.Found:
+        y = np.concatenate([(amounts + random.normal(0, off, 500))[:400], np.full(100, np.nan)])
+        return kinds.forecast(Seen(np.zeros((500, 1)), amounts, np.arange(500), 0, y, told, told, told, told), base)
+
+    bare = profile(np.zeros((500, 1)), amounts, ["x"], "all rows")
+    alone = judged(2.0, bare)
+    assert (alone.status, alone.told["waiting"]) == ("NotEnoughRows", 100)
+    base = with_errors(bare, amounts + random.normal(0, 2.0, 500), amounts)
+    assert Baseline.from_json(msgspec.json.decode(base.to_bytes())).quality["rows"] == 500
+    same, off = judged(2.0, base), judged(3.0, base)
+    assert (same.status, same.files["constraint_violations.json"]) == ("Completed", {"violations": []})
+    assert same.files["constraints.json"]["regression_constraints"]["mae"]["comparison_operator"]
+    assert off.status == "CompletedWithViolations"
+    assert {one["metric_name"] for one in off.violations} >= {"mae", "rmse"}

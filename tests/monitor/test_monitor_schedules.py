@@ -10,8 +10,9 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
+from carelake.core.clock import iso
 from carelake.core.errors import Conflict, Invalid, NotFound
-from carelake.monitor import cron
+from carelake.monitor import cron, listing
 from carelake.monitor.check import Monitor
 from carelake.monitor.executions import Executions
 from carelake.monitor.schedules import Schedules, window_of
@@ -140,3 +141,37 @@ def test_schedules_are_made_listed_stopped_and_run(place, permit_for, rows_of: C
     assert quiet["status"] == "Failed"
     with pytest.raises(NotFound):
         schedules.describe(permit, {"MonitoringScheduleName": "lost"})
+
+
+def test_a_schedule_of_now_whose_run_was_killed_runs_again(place, permit_for, monkeypatch) -> None:
+    permit = permit_for("models:read", "rows:read", "rows:write", expires=place.clock.now() + timedelta(days=30))
+    schedules = Schedules(place.vault)
+    now = {"ScheduleExpression": "NOW", "DataAnalysisStartTime": "-P1D", "DataAnalysisEndTime": "PT0H"}
+    schedules.create(permit, _request("once", endpoint="nowhere", **now))
+    monitor = Monitor(place.vault, place.nouns, place.outbox)
+    runner = Executions(place.vault, place.nouns, monitor, place.endpoints)
+
+    @contextmanager
+    def enter(target: str):
+        yield permit
+
+    def waiting() -> bool:
+        with place.vault.database.reading(permit) as tx:
+            return listing.waits(tx, "production", iso(place.clock.now()))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "now", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run_due(enter)
+    assert not waiting()
+    assert runner.run_due(enter) == []  # it may be under way elsewhere
+    place.clock.move(minutes=61)
+    assert waiting()
+    assert [one["status"] for one in runner.run_due(enter)] == ["Failed"]  # there is no such endpoint
+    assert not waiting()
+    found = schedules.executions(permit, {"SortBy": "ScheduledTime", "SortOrder": "Ascending"})
+    failures = [one["FailureReason"].partition(":")[0] for one in found["MonitoringExecutionSummaries"]]
+    assert failures == ["monitor.interrupted", "serving.no_such_endpoint"]

@@ -11,7 +11,7 @@ from carelake.core.errors import Invalid, Unavailable
 from carelake.pipelines.execution.work import Files, Made, Work
 from carelake.pipelines.jobs.catalogue import Job
 
-__all__ = ["JOBS", "add", "crash", "eat", "fail_until", "function", "sleep", "write"]
+__all__ = ["JOBS", "add", "crash", "eat", "fail_until", "function", "rows", "sleep", "write"]
 
 _HERE = "jobs_for_tests"
 
@@ -81,6 +81,38 @@ def crash(work: Work) -> Made:
     os._exit(3)
 
 
+def rows(work: Work) -> Made:
+    """A training set of made-up stays; ``shift`` moves the people, ``worse`` the outcome of one group."""
+    import numpy as np
+    import pyarrow as pa
+
+    from carelake.features import parquet
+
+    _log(work)
+    count, told = int(work.settings.get("count", "1500")), work.settings
+    drawn = np.random.default_rng(int(told.get("seed", "1")))
+    age, before = drawn.normal(60 + 12 * float(told.get("shift", "0")), 10, count), drawn.poisson(1.0, count)
+    sex = np.where(drawn.random(count) < 0.5, "female", "male")
+    risk = 1 / (1 + np.exp(-(0.04 * (age - 60) + 0.8 * before - 1.8)))
+    risk = np.where(sex == "female", np.clip(risk + float(told.get("worse", "0")), 0, 1), risk)
+    part = np.arange(count) / count
+    columns = {
+        "subject_id": [f"p{number % (count * 2 // 3)}" for number in range(count)],
+        "label": drawn.random(count) < risk,
+        "set": np.where(part < 0.4, "train", np.where(part < 0.5, "calibration", "test")),
+        "sex": sex,
+        "race": drawn.choice(["Asian", "Black", "White"], count),
+        "age": age,
+        "before": before.astype(float),
+        "guess": drawn.normal(60, 5, count),
+    }
+    with work.acting("features:build", work.pipeline) as permit:
+        vault, nouns = work.platform.vault, work.platform.nouns
+        body = {"features": ["age", "before"], "attrition": {"stays": count}, "data_end": "2026-01-01T00:00:00Z"}
+        noun = parquet.keep(permit, vault, nouns, "trainingset", pa.table(columns), (), body)
+    return Made({"dataset": noun.ref})
+
+
 def _log(work: Work) -> int:
     told = work.settings.get("log")
     if not told:
@@ -103,5 +135,6 @@ JOBS = {
         ("test.eat", "eat"),
         ("test.spin", "spin"),
         ("test.crash", "crash"),
+        ("test.rows", "rows"),
     )
 }

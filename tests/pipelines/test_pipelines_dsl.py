@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from carelake.apps.stepping import command
 from carelake.core.errors import Invalid
 from carelake.pipelines import dsl
 from carelake.pipelines.definition.document import parse
+from carelake.pipelines.definition.shapes import TYPES
 from carelake.pipelines.jobs.catalogue import JOBS, check_jobs
 from carelake.pipelines.shipped import shipped
 
@@ -21,8 +23,18 @@ OPERATIONS = {
     "Training": "CreateTrainingJob",
     "RegisterModel": "CreateModelPackage",
     "Tuning": "CreateHyperParameterTuningJob",
+    "Transform": "CreateTransformJob",
+    "Model": "CreateModel",
+    "QualityCheck": "CreateProcessingJob",
+    "ClarifyCheck": "CreateProcessingJob",
 }
-NAMED = {"CreateProcessingJob": "ProcessingJobName", "CreateTrainingJob": "TrainingJobName"}
+NAMED = {
+    "CreateProcessingJob": "ProcessingJobName",
+    "CreateTrainingJob": "TrainingJobName",
+    "CreateHyperParameterTuningJob": "HyperParameterTuningJobName",
+    "CreateTransformJob": "TransformJobName",
+    "CreateModel": "ModelName",
+}
 
 
 def all_steps(steps: list[Any]) -> Iterator[Any]:
@@ -88,24 +100,44 @@ def everything() -> dsl.Pipeline:
         retries=[dsl.Retry()],
     )
     fit = dsl.Training("fit", "models.train", {"training": rows.output("dataset")}, {"rate": rate}, cache="T12H")
-    enter = dsl.Register("enter", fit.model, "group", {"kind": kind})
+    base = {"DATA_BIAS": "artifact:" + "0" * 64 + "/analysis.json"}
+    enter = dsl.Register("enter", fit.model, "group", {"kind": kind}, base)
     ask = dsl.Callback("ask", {"model": enter.get("ModelPackageArn")}, {"answer": "String"}, "https://sqs.invalid/q")
+    tune = dsl.Tuning(
+        "tune", "models.train", "auroc", {"training": rows.output("dataset")}, {"kind": ["risk", "logistic"]}
+    )
+    drawn = dsl.Tuning("drawn", "models.train", "auroc", ranges={"folds": (2, 9), "ridge": (1.0, 9.0)}, seed=3)
+    named = dsl.Model("named", tune.top_model(0, "bucket", "models"))
+    known = dsl.Model("known", package="arn:aws:sagemaker:us-east-1:000000000000:model-package/group/1")
+    score = dsl.Transform("score", named.called, rows.output("dataset"), joined=True, settings={"part": "test"})
+    better = dsl.QualityCheck("better", "MODEL_QUALITY", score.output, skip=True, register=True, cache="P1D")
+    moved = dsl.QualityCheck(
+        "moved", "DATA_QUALITY", score.output, supplied=better.constraints, statistics=better.used
+    )
+    facet = {"facet": [{"name_or_index": "sex"}]}
+    fair = dsl.ClarifyCheck("fair", "DATA_BIAS", rows.output("dataset"), group="group", config=facet)
+    just = dsl.ClarifyCheck("just", "MODEL_BIAS", score.output, config_file=rows.output("report"), model=named.called)
+    why = dsl.ClarifyCheck("why", "MODEL_EXPLAINABILITY", score.output, model=known.called, fails=False)
+    more = [tune, drawn, named, known, score, better, moved, fair, just, why]
     tell = dsl.Function("tell", "models.approve", {"answer": ask.output("answer")}, {"state": "String"}, after=[ask])
     good = dsl.all_of(
         dsl.at_least(fit.metric("auroc"), 0.6),
         dsl.one_of(dsl.less(1, 2), dsl.greater(2, 1), dsl.at_most(1, 1)),
         dsl.is_not(dsl.is_in(kind, ["logistic"])),
         dsl.equals(rows.file("Report", "enough"), True),
+        dsl.greater(tune.figure(1), 0.5),
         dsl.equals(dsl.json_get(dsl.join("/", rows.output("report"), "report.json"), "rows.test"), 5),
     )
     fail = dsl.Fail("no", dsl.join(" ", "not good enough:", fit.metric("auroc")))
-    return dsl.Pipeline("all", [rows, fit, dsl.Condition("good", good, [enter, ask, tell], [fail])], [rate, kind])
+    asked = dsl.Condition("good", good, [enter, ask, tell], [fail])
+    return dsl.Pipeline("all", [rows, fit, *more, asked], [rate, kind])
 
 
 def test_whatever_it_can_write_is_read_here_and_taken_there() -> None:
     text = everything().definition()
     found = parse(text)
-    assert set(found.steps) == {"rows", "fit", "good", "enter", "ask", "tell", "no"}
+    assert {step.type for step in found.steps.values()} == set(TYPES)
+    check_jobs(found)
     assert found.steps["fit"].waits == {"rows"}
     assert found.steps["enter"].waits == {"fit", "good"}
     assert found.steps["rows"].retries[0].attempts == 3
@@ -116,6 +148,11 @@ def test_it_checks_what_it_writes() -> None:
     lonely = dsl.Function("a", "models.approve", {"x": {"Get": "Steps.b.OutputParameters['c']"}})
     with pytest.raises(Invalid, match="b is none"):
         dsl.Pipeline("p", [lonely]).definition()
+
+
+def test_what_the_warm_process_imports_is_there() -> None:
+    said = json.loads(command(Path("/nowhere"), None)[-1])
+    assert all(importlib.util.find_spec(f"carelake.{name}") is not None for name in said["modules"])
 
 
 def test_every_job_is_a_function_that_there_is() -> None:

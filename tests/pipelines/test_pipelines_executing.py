@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from executing import Home, condition, of, processing, text, value
 
+from carelake.access.identity import Caller
+from carelake.access.principals import Principals
 from carelake.core.errors import Conflict, Invalid, NotFound, Refused
+from carelake.pipelines.execution.bounds import bounded
 from carelake.pipelines.execution.cache import key_of
+from carelake.pipelines.execution.launching import InThreads
 from carelake.pipelines.execution.rows import Rows
-from carelake.pipelines.names import execution_arn
+from carelake.pipelines.execution.running import run_task
+from carelake.pipelines.names import execution_arn, execution_of
+from carelake.pipelines.resuming import begin_or_resume
 
 CACHED = {"CacheConfig": {"Enabled": True}}
 
@@ -156,7 +164,26 @@ def test_tuning_takes_the_best_of_a_grid(home: Home, kind: str, best: float) -> 
     assert one.status == "Succeeded", one.reason
     said = steps["t"].output["properties"]
     assert said["BestTrainingJob.FinalHyperParameterTuningJobObjectiveMetric.Value"] == best
-    assert said["ModelArtifacts.S3ModelArtifacts"].startswith("artifact:")
+    outputs, path = steps["t"].output["outputs"], "TrainingJobSummaries[{}].{}"
+    figures = [said[path.format(n, "FinalHyperParameterTuningJobObjectiveMetric.Value")] for n in range(3)]
+    assert figures == sorted([3.0, 9.0, 2.0], reverse=kind == "Maximize")
+    assert said[path.format(0, "TrainingJobName")] == said["BestTrainingJob.TrainingJobName"]
+    assert said[path.format(0, "TunedHyperParameters['number']")] == f"{best:.0f}"
+    assert (
+        said["ModelArtifacts.S3ModelArtifacts"] == outputs["model"] == outputs[f"candidate-{2 if best > 2 else 3:03}"]
+    )
+
+
+def test_a_candidate_is_taken_by_the_address_that_sagemakers_sdk_writes(home: Home) -> None:
+    """`TuningStep.get_top_model_s3_uri` makes an address of the training job's name."""
+    ranges = {"CategoricalParameterRanges": [{"Name": "number", "Values": ["3", "9", "2"]}]}
+    second = {"Get": "Steps.t.TrainingJobSummaries[1].TrainingJobName"}
+    address = {"Std:Join": {"On": "/", "Values": ["s3:/", "bucket", "a", second, "output/model.tar.gz"]}}
+    named = {"Name": "m", "Type": "Model", "Arguments": {"PrimaryContainer": {"ModelDataUrl": address}}}
+    said = json.loads(tuning("Grid", ranges))
+    one, steps = home.run(json.dumps({**said, "Steps": [*said["Steps"], named]}))
+    assert one.status == "Succeeded", one.reason
+    assert steps["m"].output["properties"]["ModelName"] == steps["t"].output["outputs"]["candidate-001"]
 
 
 def test_tuning_draws_the_same_each_time(home: Home) -> None:
@@ -317,6 +344,14 @@ def test_pages_and_deleting(home: Home) -> None:
         rest = home.pipelines.list_pipeline_executions(
             permit, {"PipelineName": "small", "NextToken": first["NextToken"]}
         )
+        for other in (
+            {"PipelineName": "small", "SortOrder": "Ascending"},
+            {"PipelineName": "small", "MaxResults": 2},
+        ):
+            token = first["NextToken"] if "SortOrder" in other else "2"
+            with pytest.raises(Invalid) as caught:
+                home.pipelines.list_pipeline_executions(permit, {**other, "NextToken": token})
+            assert caught.value.code == "pipelines.token"  # of another question, or made up
     told = [one["PipelineExecutionArn"] for page in (first, rest) for one in page["PipelineExecutionSummaries"]]
     assert sorted(told) == sorted(execution_arn("production", "small", one) for one in executions)
     with home.enter("pipeline:define") as permit, pytest.raises(Conflict):
@@ -364,3 +399,71 @@ def test_one_process_at_a_time(home: Home) -> None:
     with home.enter() as permit, home.vault.database.transaction(permit) as tx:
         Rows(tx, "production").change_execution(execution, process=gone)
     assert home.carry(execution).status == "Succeeded"
+
+
+def test_a_run_has_no_more_than_its_starter_came_with(home: Home) -> None:
+    """Somebody starts a pipeline by a key with fewer roles: its steps have fewer too, whoever carries it out."""
+    seen: list[tuple[str, ...]] = []
+
+    def run(platform: Any, caller: Any, task: Any) -> Any:
+        seen.append(bounded(caller.principal, task["bounds"]).roles)
+        return run_task(platform, caller, task)
+
+    launcher = InThreads(lambda task: run(home.platform, home.caller, task))
+    home.executor = replace(home.executor, launcher=launcher)
+    home.define(text(processing("a", number=1), processing("b", "test.add", inputs={"x": of("a")})))
+    whole = home.caller
+    assert whole.principal.roles == ("operator",)
+    with home.vault.database.ledger() as connection:
+        Principals(connection).add_role("operator", "reviewer")
+    standing = home.platform.identity.register.standing("operator")
+    assert standing is not None
+    home.caller = replace(whole, principal=standing.principal)
+    assert home.carry(home.start()).status == "Succeeded"
+    assert set(seen.pop()) == {"operator", "reviewer"}
+    seen.clear()
+    few = replace(standing.principal, roles=("operator",), credential="key:K")
+    home.caller = replace(whole, principal=few)
+    execution = home.start()
+    home.caller = replace(whole, principal=standing.principal)  # who carries it out has all
+    assert home.carry(execution).status == "Succeeded"
+    assert set(seen) == {("operator",)}
+
+
+def test_a_step_lends_no_right_that_its_starter_has_not(home: Home) -> None:
+    """Rights were taken since: the service principal still has them, and does not lend them."""
+    home.define(text(processing("a", number=1), processing("b", "test.add", inputs={"x": of("a")})))
+    execution = home.start()
+    auditor = home.platform.identity.register.standing("auditor")
+    assert auditor is not None
+    caller = Caller(auditor.principal, "HOPERAT", "production")
+    home.executor = replace(home.executor, launcher=InThreads(lambda task: run_task(home.platform, caller, task)))
+    one = home.carry(execution)
+    assert one.status == "Failed"
+    assert "access.denied" in one.reason
+
+
+def test_what_others_started_is_left_to_who_carries_it_out(home: Home) -> None:
+    """A command begins its own execution anew; a trigger's and a client's wait on."""
+    home.define(text(processing("a", number={"Get": "Parameters.N"}), parameters=[NUMBER]))
+    queued = home.start(parameters={"N": "1"})
+    with home.enter() as permit:
+        arn = home.pipelines.start_pipeline_execution(
+            permit, {"PipelineName": "small", "PipelineParameters": [{"Name": "N", "Value": "5"}]}, cause="nightly"
+        )["PipelineExecutionArn"]
+        triggered = execution_of(arn, "production")
+        mine, _ = begin_or_resume(permit, home.pipelines, home.executor, "small", {"N": "2"})
+        same, _ = begin_or_resume(permit, home.pipelines, home.executor, "small", {"N": "2"})
+        other, _ = begin_or_resume(permit, home.pipelines, home.executor, "small", {"N": "5"})
+        states = {one: status(home, one) for one in (queued, triggered, mine, other)}
+    assert same == mine
+    assert other not in (triggered, mine)
+    assert states == {queued: "Executing", triggered: "Executing", mine: "Stopped", other: "Executing"}
+
+
+NUMBER = {"Name": "N", "Type": "Integer"}
+
+
+def status(home: Home, execution: str) -> str:
+    with home.enter("pipeline:read") as permit, home.vault.database.reading(permit) as tx:
+        return Rows(tx, "production").execution(execution).status

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from executing import Home, condition, of, processing, text, value
 from carelake.apps.stepping import command
 from carelake.apps.wiring import Workspace
 from carelake.core.settings import PipelineSettings
+from carelake.pipelines import dsl
 from carelake.pipelines.execution.launching import InThreads
 from carelake.pipelines.execution.processes import InProcesses
 from carelake.pipelines.execution.running import run_task
@@ -155,12 +156,43 @@ def test_killed_at_every_step_and_gone_on_it_is_as_if_nothing_had_happened(works
     assert kills >= 8  # a, b, c and d begin and end, and the question is answered
 
 
+def learning() -> str:
+    """Every type of step that makes something: rows, candidates, a model, a batch, checks, a version."""
+    rows = dsl.Processing("rows", "test.rows", outputs=["dataset"])
+    tune = dsl.Tuning(
+        "tune", "models.train", "auroc", {"training": rows.output("dataset")}, {"ridge": [1, 30]}, settings=LOGISTIC
+    )
+    named = dsl.Model("named", tune.top_model(0, "bucket"))
+    score = dsl.Transform("score", named.called, rows.output("dataset"), settings={"part": "test"})
+    first = {"skip": True, "register": True}
+    good = dsl.QualityCheck("good", "MODEL_QUALITY", score.output, **first)
+    just = dsl.ClarifyCheck("just", "MODEL_BIAS", rows.output("dataset"), model=named.called, **first)
+    why = dsl.ClarifyCheck("why", "MODEL_EXPLAINABILITY", rows.output("dataset"), model=named.called, **first)
+    enter = dsl.Register("enter", tune.model, "risks", baselines={"MODEL_QUALITY": good.used})
+    return dsl.Pipeline("small", [rows, tune, named, score, good, just, why, enter]).definition()
+
+
+LOGISTIC = {"kind": "logistic"}
+
+
+@pytest.fixture(scope="module")
+def patient(workspace: Workspace) -> Iterator[Home]:
+    """Without limits of time: a soak may be frozen for as long as somebody measures."""
+    limits = PipelineSettings(memory_mb=0, cpu_seconds=0, seconds=0)
+    launcher = InProcesses(command(workspace.vault.root, None, ("pipelines.platform",)), limits)
+    yield Home(workspace.vault, launcher, principals=False)
+    launcher.close()
+
+
 @pytest.mark.soak
-def test_killed_at_random_moments_again_and_again(workspace: Workspace, home: Home) -> None:
-    undisturbed = outputs(home.run(small())[1])
+@pytest.mark.parametrize(("definition", "times", "longest"), [(small, 200, 0.6), (learning, 40, 8.0)])
+def test_killed_at_random_moments_again_and_again(
+    workspace: Workspace, patient: Home, definition: Callable[[], str], times: int, longest: float
+) -> None:
+    undisturbed = outputs(patient.run(definition())[1])
     drawn = random.Random(7)
-    for _ in range(200):
-        execution = home.start()
+    for _ in range(times):
+        execution = patient.start()
         for _ in range(drawn.randint(1, 3)):
             pid = os.fork()
             if pid == 0:
@@ -168,11 +200,12 @@ def test_killed_at_random_moments_again_and_again(workspace: Workspace, home: Ho
                 mine = Home(other.vault, principals=False)
                 mine.carry(execution)
                 os._exit(0)
-            time.sleep(drawn.random() * 0.6)
+            time.sleep(drawn.random() * longest)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        assert home.carry(execution).status == "Succeeded"
-        assert outputs(home.steps(execution)) == undisturbed
+        one = patient.carry(execution)
+        assert one.status == "Succeeded", one.reason
+        assert outputs(patient.steps(execution)) == undisturbed
 
 
 def test_a_killed_executor_leaves_no_step_running(workspace: Workspace, home: Home, tmp_path: Path) -> None:

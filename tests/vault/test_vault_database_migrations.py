@@ -116,8 +116,8 @@ def test_a_database_of_the_first_release_is_adopted_and_brought_up_once(make: Ma
         old.check_workspace("w1")
     assert caught.value.code == "vault.upgrade_needed"
     with old._scope(writing=True) as scope:
-        assert [number for number, _ in pending(scope.connection)] == ["0002", "0003", "0004", "0005", "0006"]
-        assert migrate(scope.connection, "w1") == ("0002", "0003", "0004", "0005", "0006")
+        assert [number for number, _ in pending(scope.connection)] == ["0002", "0003", "0004", "0005", "0006", "0007"]
+        assert migrate(scope.connection, "w1") == ("0002", "0003", "0004", "0005", "0006", "0007")
         assert pending(scope.connection) == ()
     with old._scope(writing=True) as scope:
         assert migrate(scope.connection, "w1") == ()
@@ -160,7 +160,7 @@ def test_endpoints_that_were_in_service_go_on(make: Make, clock: FixedClock) -> 
         for *told, model in nouns:
             body = canonical.dump({"name": "readmission", "model": model, "model_name": "m", "model_version": 1})
             tx.execute(into, dict(zip(names, (*told, body), strict=True)))
-        assert migrate(tx, "w1") == ("0006",)
+        assert migrate(tx, "w1") == ("0006", "0007")
         for ref, account, model in ((nouns[1][0], "production", "m1"), (nouns[2][0], "research", "m2")):
             found = rollout.routing(tx, account, "readmission", clock.now())
             assert found is not None
@@ -185,7 +185,7 @@ def test_an_upgrade_that_fails_changes_nothing(make: Make) -> None:
         fail()
     with old.snapshot() as connection:
         assert set(inspect(connection).get_table_names()) == before
-        assert [number for number, _ in pending(connection)] == ["0002", "0003", "0004", "0005", "0006"]
+        assert [number for number, _ in pending(connection)] == ["0002", "0003", "0004", "0005", "0006", "0007"]
 
 
 def test_a_later_migration_is_not_opened(make: Make) -> None:

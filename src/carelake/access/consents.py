@@ -33,7 +33,7 @@ CONSENT = "consent"
 
 _IN, _OUT = "in", "out"
 _DEIDENTIFIED = frozenset({"cells", "deidentified"})
-_DISCLOSING = frozenset({"lake:export", "record:export"})
+_DISCLOSING = frozenset({"features:export", "lake:export", "record:export"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _ANYTHING = "SELECT 1 FROM access_consent_rule WHERE account = ? AND owner = ? LIMIT 1"

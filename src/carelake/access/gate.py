@@ -97,24 +97,30 @@ class Gate:
             self._record(draft, "done")
 
     @contextmanager
-    def together(self, expected: Iterable[Any] = ()) -> Iterator[Callable[[], None]]:
+    def together(self, expected: Iterable[Any] = ()) -> Iterator[None]:
         """Enter for several callers one after another, in this thread: one snapshot, and one commit for their acts.
 
-        For readings. What it gives is to be called after the block, and commits the acts of all; none of the callers
-        may be answered before it has returned, and nothing at all but the error when it raises.
+        For readings. The acts of all are committed at the end of the block; none of the callers may be answered
+        before it was left, and nothing at all but the error when that raises.
 
         Args:
             expected: what they will ask for, as the store has it; nothing is read before one of them may.
         """
-        with self.gathering() as settle, self.sharing(expected), self._vault.keyring.steady():
-            yield settle
+        with self.gathering() as settle, self._sharing(expected, settle), self._vault.keyring.steady():
+            yield
 
-    def sharing(self, expected: Iterable[Any] = ()) -> AbstractContextManager[None]:
+    def sharing(self) -> AbstractContextManager[None]:
         """The snapshot of `together` alone."""
-        return self._vault.database.together(expected, (STAMP, FAILED))
+        return self._sharing((), None)
+
+    def _sharing(self, expected: Iterable[Any], then: Callable[[], None] | None) -> AbstractContextManager[None]:
+        return self._vault.database.together(expected, (STAMP, FAILED), then)
 
     def gathering(self) -> AbstractContextManager[Callable[[], None]]:
-        """As `together`, for writers: without the snapshot, which is to end before they write."""
+        """As `together`, for writers, without the snapshot, which is to end before they write.
+
+        What it gives is to be called after the block, and commits the acts of all.
+        """
         return self._commits.gathering()
 
     def widen(self, permit: Permit, types: Collection[str]) -> Permit:

@@ -85,6 +85,7 @@ class Identity:
         self._lockout = Lockout(vault, self._told.lockout)
         self._kept: Kept[Recognised] = Kept()
         self._keys: Kept[Held] = Kept()
+        self._signed: Kept[Held] = Kept()
 
     def bind_defaults(self, uid: int) -> None:
         """Make the principals of a new workspace and bind an operating-system user to ``operator``."""
@@ -201,9 +202,12 @@ class Identity:
         """Whether the token was good not long ago; whether it is now, `bearer` tells."""
         return bool(token) and self._kept.has(token)
 
-    def remembers_key(self, key_id: str) -> bool:
-        """Whether an access key was looked at not long ago, so that nothing has to be fetched for it."""
-        return bool(key_id) and self._keys.has(key_id)
+    def remembers_key(self, key_id: str, source: str = "") -> bool:
+        """Whether the last request of an access key from there was signed by it, not long ago.
+
+        Who cannot sign learns nothing by it: to them a key that is in use elsewhere is like one that nobody has.
+        """
+        return bool(key_id) and self._signed.has(_from(source, key_id))
 
     def signed(
         self, request: SignedRequest, vouching: Permit, source: str = "", *, once: bool | None = None
@@ -228,6 +232,7 @@ class Identity:
         with self._counted(source, claim.key_id):
             genuine = sigv4.same(sigv4.signature_of(request, claim, secret), claim.signature)
             if not genuine or key is None or key.disabled:
+                self._signed.forget(_from(source, claim.key_id))
                 raise bad_signature()
             if aged(key, self._told, now) == "expired":
                 raise Unauthenticated(
@@ -235,6 +240,7 @@ class Identity:
                     f"The access key is older than {self._told.key_max_days} days (access.key_max_days); "
                     "`carelake principal key rotate` replaces it.",
                 )
+        self._signed.put(_from(source, claim.key_id), None, Held(key, b""))
         # Whoever sends it again guesses nothing: that is no failed attempt.
         once = sigv4.changes(request) if once is None else once
         seen = f"sigv4\x1f{claim.key_id}\x1f{claim.signature}"
@@ -311,6 +317,10 @@ class Identity:
             except NotFound:
                 keys.decoy(vouching)
                 return None, secrets.token_urlsafe(30)
+
+
+def _from(source: str, key_id: str) -> str:
+    return f"{source}\x1f{key_id}"
 
 
 def _peeked(token: str) -> tuple[object, object]:

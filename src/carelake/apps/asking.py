@@ -14,8 +14,8 @@ from carelake.apps.http.ports import Door
 from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
 from carelake.lake import asof
-from carelake.lake.cursor import BATCH_ROWS, Answer, Stop, running
-from carelake.lake.sync import sync
+from carelake.lake.following.sync import sync
+from carelake.lake.statements.cursor import BATCH_ROWS, Answer, Stop, running
 from carelake.vault.workspace import Vault
 
 __all__ = ["ACTION", "TARGET", "Question", "answered", "bring_up", "listed", "rows_of", "values_of"]
@@ -57,7 +57,7 @@ def answered(
     """The rows of a question under a permit, which are read inside the block; `Answer.rows` goes to the act.
 
     Raises:
-        As `lake.asof.as_of` and `lake.cursor.running`.
+        As `lake.asof.as_of` and `lake.statements.cursor.running`.
     """
     permit.log.note(statement=_reference(permit, door.vault, question))
     snapshot = asof.as_of(permit, door.vault, door.nouns, question.as_of)

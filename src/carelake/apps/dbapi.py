@@ -45,7 +45,7 @@ from carelake.apps.dbapi_types import (
 )
 from carelake.apps.wiring import Workspace
 from carelake.core.errors import CarelakeError, Unavailable
-from carelake.lake.cursor import Stop
+from carelake.lake.statements.cursor import Stop
 
 if TYPE_CHECKING:
     import polars as pl

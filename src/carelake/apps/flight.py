@@ -38,7 +38,7 @@ from carelake.core.errors import (
 )
 from carelake.core.settings import ServeSettings
 from carelake.core.shapes import decodable
-from carelake.lake.cursor import Stop
+from carelake.lake.statements.cursor import Stop
 
 __all__ = ["FlightDoor", "open_door"]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from carelake.access.identity import Caller
 from carelake.core.errors import CarelakeError, Refused
-from carelake.lake.fresh import of_accounts
+from carelake.lake.following.fresh import of_accounts
 
 if TYPE_CHECKING:
     from carelake.apps.wiring import Workspace
-    from carelake.lake.follow import Follower, Following
+    from carelake.lake.following.follow import Follower, Following
 
 __all__ = ["beside", "until_ended"]
 
@@ -22,7 +22,7 @@ Failed = Callable[[CarelakeError], None]
 
 
 def _follower(workspace: Workspace, caller: Caller, seconds: float, failed: Failed) -> Follower:
-    from carelake.lake.follow import Follower  # the lake's libraries take a second to import
+    from carelake.lake.following.follow import Follower  # the lake's libraries take a second to import
 
     vault, resources = workspace.vault, workspace.resources
     return Follower(

@@ -25,7 +25,7 @@ __all__ = ["command", "work_in"]
 
 _HEAVY = (
     "pipelines.platform",
-    "lake.sync",
+    "lake.following.sync",
     "pipelines.jobs.releasing",
     "serving.endpoint",
     "pipelines.jobs.readmission",

@@ -22,9 +22,9 @@ from carelake.audit.counters import begin, take
 from carelake.audit.tables import act
 from carelake.core import canonical
 from carelake.core.clock import Clock, instant, iso
-from carelake.vault.database import bulk, rows_of, scope_of
+from carelake.vault.database import Database, bulk, rows_of, scope_of
 
-__all__ = ["ActDraft", "ActHeader", "ActRow", "Phase", "append", "prepared", "write"]
+__all__ = ["ActDraft", "ActHeader", "ActRow", "Phase", "append", "commit", "prepared", "write"]
 
 Phase = Literal["start", "page", "done", "failed", "refused", "interrupted"]
 
@@ -34,8 +34,8 @@ _INSERT = f"INSERT INTO act (seq, {', '.join(_COLUMNS)}, facts) VALUES ({', '.jo
 _TYPED = ", ".join(f"{name} text" for name in (*_COLUMNS, "facts"))
 _AT_ONCE = f"""
 WITH taken AS (
-    UPDATE trail_counter SET last = last + ?, at = CASE WHEN at < ? THEN ? ELSE at END WHERE name = 'act'
-    RETURNING last, at
+    UPDATE trail_counter SET last = last + ?, at = CASE WHEN at < ? THEN ? ELSE at END
+    WHERE name = 'act' AND at <= ? RETURNING last, at
 ), given AS (
     SELECT taken.last - ? + said.number AS seq, said.* FROM taken, ROWS FROM (
         json_to_recordset(CAST(? AS json)) AS ({_TYPED}, people json)
@@ -48,7 +48,13 @@ WITH taken AS (
 )
 SELECT last, at FROM taken
 """
-"""For PostgreSQL, from one text of JSON: numbers taken, acts and their patients written."""
+"""For PostgreSQL, from one text of JSON: numbers taken, acts and their patients written.
+
+Nothing is, where the trail had come further than the fourth value. The counter's row is held until the commit: so it
+is right beside other writers without their turn, too.
+"""
+
+_EVER = "9999"
 
 _LISTED = 50
 """Refs named one by one on an act; more than these are counted and digested."""
@@ -197,6 +203,21 @@ def prepared(
     return ActRow(now, columns, said, canonical.dump(said).decode(), people)
 
 
+def commit(database: Database, rows: Sequence[ActRow]) -> None:
+    """Append acts in a transaction of their own; see `append`.
+
+    PostgreSQL is asked once: an answer leaves after it, and each round that is waited for lasts as long as it takes
+    this process to be given a processor again.
+    """
+    if database.dialect == "postgresql":
+        latest, late = iso(max(row.at for row in rows)), iso(min(row.at for row in rows) + _BEHIND)
+        # One that is late has to say so, which is known when the counter was read.
+        if latest <= late and database.ledger_at_once(_AT_ONCE, *_values(rows, latest, late)):
+            return
+    with database.ledger(keys=False) as connection:
+        append(connection, rows)
+
+
 def append(connection: Connection, rows: Sequence[ActRow]) -> None:
     """Append acts in the open transaction, in this order and without a gap."""
     latest = iso(max(row.at for row in rows))
@@ -221,9 +242,7 @@ def _late(row: ActRow, reached: str) -> str:
 
 def _append_at_once(connection: Connection, rows: Sequence[ActRow], latest: str) -> None:
     """By one statement: of PostgreSQL each answer is waited for."""
-    people = [[one.partition(":")[2] for one in row.patients] for row in rows]
-    said = [{**row.columns, "facts": row.text, "people": some} for row, some in zip(rows, people, strict=True)]
-    values = (len(rows), latest, latest, len(rows), json.encode(said).decode())
+    values = _values(rows, latest, _EVER)
     found = rows_of(connection, _AT_ONCE, *values)
     if not found:
         begin(connection, "act", latest)
@@ -233,6 +252,13 @@ def _append_at_once(connection: Connection, rows: Sequence[ActRow], latest: str)
     for seq, row in enumerate(rows, last - len(rows) + 1):
         if row.at < behind:
             connection.execute(update(act).where(act.c.seq == seq).values(facts=_late(row, reached)))
+
+
+def _values(rows: Sequence[ActRow], latest: str, late: str) -> tuple[Any, ...]:
+    """For `_AT_ONCE`."""
+    people = [[one.partition(":")[2] for one in row.patients] for row in rows]
+    said = [{**row.columns, "facts": row.text, "people": some} for row, some in zip(rows, people, strict=True)]
+    return len(rows), latest, latest, late, len(rows), json.encode(said).decode()
 
 
 def write(connection: Connection, header: ActHeader, phase: Phase, clock: Clock, facts: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock, local
 
-from carelake.audit.acts import ActRow, append
+from carelake.audit.acts import ActRow, commit
 from carelake.core.errors import CarelakeError, Unavailable
 from carelake.vault.database import Database
 
@@ -82,8 +82,7 @@ class Commits:
         # Only the leader takes from the queue, so an act whose thread has been waiting is in this group or was done.
         group = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST))]
         try:
-            with self._database.ledger(keys=False) as connection:
-                append(connection, [row for one in group for row in one.rows])
+            commit(self._database, [row for one in group for row in one.rows])
         except BaseException as error:
             for one in group:
                 one.error = error

@@ -27,7 +27,7 @@ from carelake.audit.signing import TrailKey
 from carelake.audit.tables import segment as table
 from carelake.core import canonical
 from carelake.core.clock import iso
-from carelake.core.errors import Corrupt, NotFound
+from carelake.core.errors import Corrupt, NotFound, Refused
 from carelake.core.permit import Permit
 from carelake.vault.database import rows_of
 from carelake.vault.workspace import Vault
@@ -101,7 +101,7 @@ class SealingRound:
         try:
             with ExitStack() as stack:
                 # Their bytes first: whoever writes waits for the transaction.
-                made = [self._written(stack, row["name"], one.data()) for one, row, stored in new if not stored]
+                made = [self._written(stack, row, one.data()) for one, row, stored in new if not stored]
                 with self._vault.database.ledger() as connection:
                     if not self._lease.hold(connection, closing=self._closing) or self._last(connection) != last:
                         raise _OvertakenError
@@ -116,9 +116,15 @@ class SealingRound:
         self._heads.advance(new[-1][1], frontier.root(), anchor=anchor)
         return True
 
-    def _written(self, stack: ExitStack, name: str, data: bytes) -> ObjectWriter:
+    def _written(self, stack: ExitStack, row: Mapping[str, Any], data: bytes) -> ObjectWriter:
         """A new object of the zone that is durable, and wants its row; where it gets none, it goes."""
-        writer = self._vault.objects.create(self._permit, "audit", name)
+        try:
+            writer = self._vault.objects.create(self._permit, "audit", row["name"])
+        except Refused as error:
+            with self._vault.database.ledger_reading() as connection:
+                if error.code != "vault.locked" or self._last(connection)["number"] < row["number"]:
+                    raise  # also what is no segment: else nothing would ever be sealed, and nobody be told
+            raise _OvertakenError from None  # another sealer's, since this round looked
         stack.callback(writer.discard)
         writer.write(data)
         writer.finish()
@@ -162,8 +168,7 @@ class SealingRound:
         left = self._most()
         while left:
             most = min(_PAGE, left)
-            with self._vault.database.ledger_reading() as connection:
-                rows = rows_of(connection, _ACTS, seq, most)
+            rows = self._vault.database.ledger_rows(_ACTS, seq, most)
             for row in rows:
                 line = line_of(row)
                 yield Sealable(row[_SEQ], row[_AT], line, leaf_hash(line))

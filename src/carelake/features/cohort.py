@@ -33,7 +33,8 @@ import pyarrow.compute as pc
 
 from carelake.core.errors import Invalid
 from carelake.core.settings import LakeSettings
-from carelake.lake.engine import run
+from carelake.features.engines import Run
+from carelake.lake.engines.engine import run
 
 MANY = 1000
 """Encounters from which on the latest starts decide where the data end."""
@@ -117,11 +118,17 @@ def _until(times: pa.ChunkedArray, now: datetime | None) -> pa.ChunkedArray:
     return known if now is None else known.filter(pc.less_equal(known, pa.scalar(naive(now), known.type)))
 
 
-def stays(tables: Mapping[str, pa.Table], data_end: datetime, *, limits: LakeSettings | None = None) -> pa.Table:
-    """Every merged inpatient stay up to ``data_end``, with its reason to be excluded (null: index) and its label."""
+def stays(
+    tables: Mapping[str, Any], data_end: datetime, *, limits: LakeSettings | None = None, on: Run = run
+) -> pa.Table:
+    """Every merged inpatient stay up to ``data_end``, with its reason to be excluded (null: index) and its label.
+
+    Args:
+        on: the engine that runs the statement, and knows the tables.
+    """
     inputs = {name: tables[name] for name in ("encounters", "patients")}
     numbers = {k: rules()[k] for k in ("gap_hours", "emergency_hours", "adult_age", "follow_up_days")}
-    return run(
+    return on(
         sql("cohort.sql"),
         inputs,
         {**numbers, "data_end": naive(data_end)},

@@ -1,13 +1,13 @@
 -- All inpatient stays, contiguous ones merged, each with the reason that keeps it out of the cohort (null: an index
 -- admission) and with its label. Inputs: encounters, patients (lake views), codes (list, code).
+-- Spark runs this text too (`features.engines`): words that both have, in one form that sqlglot knows.
 -- Parameters: $gap_hours, $emergency_hours, $adult_age, $follow_up_days, $data_end.
 WITH
 visits AS (
     -- what is still to come at $data_end is not known then
-    SELECT e.* REPLACE (
-        CASE WHEN end_time <= $data_end::TIMESTAMP THEN end_time END AS end_time,
-        CASE WHEN end_time <= $data_end::TIMESTAMP THEN discharge_disposition END AS discharge_disposition
-    )
+    SELECT e.* EXCLUDE (end_time, discharge_disposition),
+        CASE WHEN e.end_time <= $data_end::TIMESTAMP THEN e.end_time END AS end_time,
+        CASE WHEN e.end_time <= $data_end::TIMESTAMP THEN e.discharge_disposition END AS discharge_disposition
     FROM encounters e
     WHERE subject_id IS NOT NULL AND start_time IS NOT NULL AND start_time <= $data_end::TIMESTAMP
       AND coalesce(status, '') NOT IN (SELECT code FROM codes WHERE list = 'void_encounter')

@@ -14,12 +14,12 @@ from carelake.audit.nouns import Nouns
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.features import parquet, readmission
-from carelake.features.proof import Mac, proof, view_marks
+from carelake.features.proof import Mac, Marks, proof, view_marks
 from carelake.vault.workspace import Vault
 
-__all__ = ["FeatureSet", "create", "keep", "load", "proof_of"]
+__all__ = ["MARKED", "FeatureSet", "create", "keep", "load", "marks_of", "proof_of"]
 
-_MARKED = {
+MARKED = {
     "encounters": ("start_time", "start_time"),
     "conditions": ("time", "recorded_time"),
     "observations": ("time", "issued"),
@@ -63,18 +63,23 @@ def create(
     built = readmission.build(tables, data_end=data_end, now=vault.clock.now(), limits=vault.settings.lake)
     facts = readmission.attrition(built)
     body = {"features": [feature.name for feature in readmission.features()], **facts}
-    proved = proof_of(built, tables, vault.keyring.referrer(permit, "proof"))
+    proved = proof_of(built, marks_of(built, tables), vault.keyring.referrer(permit, "proof"))
     return keep(permit, vault, nouns, built, proved, [view.ref for view in views], body, told=facts)
 
 
-def proof_of(built: pa.Table, tables: Mapping[str, pa.Table], mac: Mac) -> pa.Table:
-    """The proof of the readmission recipe's rows: what each view could tell of a patient by then."""
+def marks_of(built: pa.Table, tables: Mapping[str, pa.Table]) -> dict[str, Marks]:
+    """What each view could tell of the patients of the readmission recipe's rows by then."""
     sources = {
         name: tables[name].select(["subject_id"]).append_column("event_time", tables[name].column(event))
         .append_column("write_time", tables[name].column(write))
-        for name, (event, write) in _MARKED.items()
+        for name, (event, write) in MARKED.items()
     }  # fmt: skip
-    return proof(built, mac, view_marks(built, sources), values=built.column_names)
+    return view_marks(built, sources)
+
+
+def proof_of(built: pa.Table, marks: Mapping[str, Marks], mac: Mac) -> pa.Table:
+    """The proof of the readmission recipe's rows."""
+    return proof(built, mac, marks, values=built.column_names)
 
 
 def keep(

@@ -26,8 +26,9 @@ import pyarrow.compute as pc
 from carelake.core.errors import Invalid, NotFound
 from carelake.core.settings import LakeSettings
 from carelake.features import cohort as cohorts
+from carelake.features.engines import Run
 from carelake.features.scores import HOSPITAL_2013, HOSPITAL_2016, hospital, lace
-from carelake.lake.engine import run
+from carelake.lake.engines.engine import run
 
 __all__ = ["FACTS", "GROUPS", "SCORES", "Feature", "age_groups", "attrition", "build", "features", "latest"]
 
@@ -107,20 +108,22 @@ def _weighed(item: Mapping[str, Any], weight: int) -> str:
 
 
 def build(
-    tables: Mapping[str, pa.Table],
+    tables: Mapping[str, Any],
     *,
     data_end: datetime | None = None,
     now: datetime | None = None,
     patient: str | None = None,
     limits: LakeSettings | None = None,
+    on: Run = run,
 ) -> pa.Table:
     """One row per index admission, by patient and admission.
 
     Args:
         tables: the lake's flat views: patients, encounters, conditions, observations, medications, procedures.
-        data_end: end of the data (UTC); by default `cohort.data_end_of`.
+        data_end: end of the data (UTC); by default `cohort.data_end_of`, which needs Arrow tables.
         now: the present, after which no date is believed.
-        patient: only this patient's rows.
+        patient: only this patient's rows, of Arrow tables.
+        on: the engine; the rows are the same.
 
     Returns:
         ``encounter_id``, ``subject_id``, ``prediction_time`` (timestamp, UTC), ``label`` (bool; null while the 30
@@ -134,9 +137,9 @@ def build(
     _need(tables)
     tables = _of_patient(tables, patient) if patient is not None else tables
     end = cohorts.naive(data_end) if data_end else cohorts.data_end_of(tables, now)
-    every = cohorts.stays(tables, end, limits=limits)
+    every = cohorts.stays(tables, end, limits=limits, on=on)
     chosen = cohorts.choose(every, end)
-    made = _features(tables, every, chosen.table, chosen.table.column("discharged"), limits)
+    made = _features(tables, every, chosen.table, chosen.table.column("discharged"), limits, on)
     said = {"attrition": dict(chosen.attrition), "data_end": end.isoformat()}
     return made.replace_schema_metadata({b"carelake": json.dumps(said).encode()})
 
@@ -170,7 +173,7 @@ def attrition(table: pa.Table) -> Mapping[str, Any]:
     return json.loads(said) if said else {}
 
 
-def _need(tables: Mapping[str, pa.Table]) -> None:
+def _need(tables: Mapping[str, Any]) -> None:
     missing = sorted({"patients", *_FROM_VIEWS} - set(tables))
     if missing:
         raise Invalid("features.no_table", f"The views {', '.join(missing)} are missing; pass all that the lake has.")
@@ -181,16 +184,17 @@ def _of_patient(tables: Mapping[str, pa.Table], patient: str) -> dict[str, pa.Ta
 
 
 def _features(
-    tables: Mapping[str, pa.Table],
+    tables: Mapping[str, Any],
     every: pa.Table,
     chosen: pa.Table,
     at: pa.ChunkedArray,
     limits: LakeSettings | None,
+    on: Run = run,
 ) -> pa.Table:
     index = chosen.append_column("as_of", at)
     inputs = {name: tables[name] for name in _FROM_VIEWS} | {"stays": every, "index_stays": index}
     hours = {"emergency_hours": cohorts.rules()["emergency_hours"]}
-    made = run(_statement(), inputs, hours, constants=_lists(), limits=limits)
+    made = on(_statement(), inputs, hours, constants=_lists(), limits=limits)
     columns: dict[str, Any] = {
         "encounter_id": chosen.column("encounter_id"),
         "subject_id": chosen.column("subject_id"),

@@ -2,6 +2,7 @@
 -- discharge_disposition, service, service_text, sex, birth_date). Nothing after `as_of` is read, by the time of the event
 -- and by the time it became available. Other inputs: stays (every merged stay), the flat views, and from this room's
 -- data files codes (list, code), comorbidity (prefix, item), reading (name, code), unit (name, unit, factor, shift).
+-- Spark runs this text too, see `cohort.sql`.
 WITH
 i AS (SELECT * FROM index_stays),
 earlier AS (
@@ -21,19 +22,20 @@ earlier AS (
 ),
 visits AS (
     SELECT
-        i.encounter_id,
-        count(*) FILTER (WHERE ed AND NOT led AND e.start_time >= i.admitted - to_days(183)) AS ed_visits_6m,
+        encounter_id,
+        count(*) FILTER (WHERE ed AND NOT led AND start_time >= admitted - to_days(183)) AS ed_visits_6m,
         count(*) FILTER (WHERE ed AND NOT led) AS ed_visits_12m,
         count(*) FILTER (WHERE ambulatory) AS ambulatory_visits_12m
-    FROM i JOIN (
-        SELECT subject_id, start_time, end_time,
-            class IN (SELECT code FROM codes WHERE list = 'emergency') AS ed,
-            class IN (SELECT code FROM codes WHERE list = 'ambulatory') AS ambulatory
-        FROM encounters
-        WHERE coalesce(status, '') NOT IN (SELECT code FROM codes WHERE list = 'void_encounter')
-    ) e ON e.subject_id = i.subject_id AND e.start_time < i.admitted AND e.start_time >= i.admitted - to_days(365),
-    LATERAL (SELECT coalesce(e.end_time, e.start_time) >= i.admitted - to_hours($emergency_hours::INTEGER) AS led)
-    GROUP BY i.encounter_id
+    FROM (
+        SELECT i.encounter_id, i.admitted, e.start_time,
+            e.class IN (SELECT code FROM codes WHERE list = 'emergency') AS ed,
+            e.class IN (SELECT code FROM codes WHERE list = 'ambulatory') AS ambulatory,
+            coalesce(e.end_time, e.start_time) >= i.admitted - to_hours($emergency_hours::INTEGER) AS led
+        FROM i JOIN encounters e ON e.subject_id = i.subject_id
+            AND e.start_time < i.admitted AND e.start_time >= i.admitted - to_days(365)
+        WHERE coalesce(e.status, '') NOT IN (SELECT code FROM codes WHERE list = 'void_encounter')
+    )
+    GROUP BY encounter_id
 ),
 diagnosed AS (
     SELECT i.encounter_id, i.as_of, c.system, c.code, replace(upper(c.code), '.', '') AS plain, min(c.time) AS time

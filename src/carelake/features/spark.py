@@ -16,7 +16,7 @@ from carelake.core.errors import Invalid
 from carelake.core.settings import LakeSettings
 from carelake.features.asof import KEYS, Staleness
 from carelake.features.ticks import unit_of
-from carelake.lake.spark import in_bounds, session
+from carelake.lake.engines.spark import in_bounds, session
 
 __all__ = ["join", "join_frames"]
 
@@ -68,7 +68,7 @@ def join(
 
     Raises:
         Invalid: ``features.asof_time`` for times in nanoseconds, which Spark has not. As `asof.join` and
-            `lake.spark.in_bounds`.
+            `lake.engines.spark.in_bounds`.
     """
     _check_times(labels, groups, at)
     spark = session(limits.spark if limits else None)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from carelake.core.settings import LakeSettings
 from carelake.features import cohort
-from carelake.lake.engine import run
+from carelake.lake.engines.engine import run
 
 __all__ = ["FEATURES", "HORIZON", "MEASURES", "WORDS", "Daily", "Design", "Series", "daily", "design"]
 

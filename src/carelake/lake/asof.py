@@ -18,8 +18,8 @@ from carelake.core.clock import instant, iso
 from carelake.core.errors import Gone, Invalid, NotFound
 from carelake.core.nouns import Noun, ref
 from carelake.core.permit import Permit
-from carelake.lake.maintain import THINNED
 from carelake.lake.query import snapshot_of
+from carelake.lake.upkeep.maintain import THINNED
 from carelake.vault.workspace import Vault
 
 __all__ = ["as_of", "tag", "tags"]

@@ -19,10 +19,12 @@ import pyarrow.compute as pc
 from carelake.core.errors import Invalid, NotFound
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.lake import bounded, engine, query
-from carelake.lake.relations import find
-from carelake.lake.sight import sight_of
-from carelake.lake.statement import Relation
+from carelake.lake import query
+from carelake.lake.engines import engine
+from carelake.lake.seeing.relations import find
+from carelake.lake.seeing.sight import sight_of
+from carelake.lake.statements import bounded
+from carelake.lake.statements.statement import Relation
 from carelake.vault.workspace import Vault
 
 __all__ = [

@@ -25,10 +25,10 @@ from pyiceberg.types import PrimitiveType
 from carelake.core.errors import Gone
 from carelake.core.permit import Permit
 from carelake.core.settings import LakeSettings
-from carelake.lake.catalog import VaultCatalog
-from carelake.lake.engine import run
-from carelake.lake.files import Files
-from carelake.lake.layout import buckets, numbers
+from carelake.lake.engines.engine import run
+from carelake.lake.iceberg.catalog import VaultCatalog
+from carelake.lake.iceberg.files import Files
+from carelake.lake.iceberg.layout import buckets, numbers
 from carelake.vault.workspace import Vault
 
 __all__ = ["ERASED", "INTERNAL", "NOBODY", "Rows", "rows_of"]

@@ -18,7 +18,7 @@ import pyarrow as pa
 from carelake.core import canonical
 from carelake.core.errors import NotFound
 from carelake.core.settings import LakeSettings
-from carelake.lake.engine import run
+from carelake.lake.engines.engine import run
 from carelake.lake.moments import TIME_MACROS
 from carelake.lake.rows import conform, elements_sql, typed
 from carelake.lake.schema import Record, arrow_type, column_of, selected

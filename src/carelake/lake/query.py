@@ -17,16 +17,25 @@ from carelake.audit.nouns import Nouns
 from carelake.core.errors import Invalid, NotFound
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.lake import bounded, statement
-from carelake.lake.cells import counted
-from carelake.lake.engine import connect
+from carelake.lake.engines.engine import connect
 from carelake.lake.flat import names, view
-from carelake.lake.instead import Instead
-from carelake.lake.relations import DEIDENTIFIED, DELETIONS, Asked, check_rows, deletions_of, find, flat, in_sight
-from carelake.lake.seen import Whose, within
-from carelake.lake.sight import sight_of
-from carelake.lake.statement import Relation, not_there
-from carelake.lake.sync import position
+from carelake.lake.following.sync import position
+from carelake.lake.seeing.cells import counted
+from carelake.lake.seeing.relations import (
+    DEIDENTIFIED,
+    DELETIONS,
+    Asked,
+    check_rows,
+    deletions_of,
+    find,
+    flat,
+    in_sight,
+)
+from carelake.lake.seeing.seen import Whose, within
+from carelake.lake.seeing.sight import sight_of
+from carelake.lake.statements import bounded, statement
+from carelake.lake.statements.instead import Instead
+from carelake.lake.statements.statement import Relation, not_there
 from carelake.vault.workspace import Vault
 
 __all__ = ["DELETIONS", "current", "deletions", "prepared", "snapshot_of", "sql", "versions", "views"]
@@ -219,7 +228,7 @@ def _of(table: Asked, needed: frozenset[str] | None) -> frozenset[str] | None:
 
 def _saved(permit: Permit, vault: Vault, snapshot: Noun, wanted: Relation) -> Asked | None:
     """A saved view of that name: what is kept of it where that may be read, else computed."""
-    from carelake.lake import materialised  # which reads by this module
+    from carelake.lake.materialisation import materialised  # which reads by this module
     from carelake.lake.views.saved import all_of
 
     if wanted.schema == DEIDENTIFIED or sight_of(permit).cells:

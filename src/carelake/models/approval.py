@@ -24,7 +24,7 @@ from carelake.core.settings import ApprovalSettings
 from carelake.models import signature
 from carelake.vault.keyring import Keyring
 
-__all__ = ["KIND", "altered", "decisions", "latest", "may_decide", "opened", "record", "started_by"]
+__all__ = ["KIND", "altered", "decisions", "latest", "may_decide", "opened", "record", "shown", "started_by"]
 
 KIND = "application/vnd.carelake.approval+json"
 _PURPOSE = "models"
@@ -104,7 +104,7 @@ def record(permit: Permit, keyring: Keyring, tx: Connection, kept: Nouns, said: 
         "number": number,
         "envelope": sealed.decode(),
     }
-    made_from = (subject, *(str(said[name]) for name in ("plan", "verdict") if said.get(name)))
+    made_from = (subject, *(str(said[name]) for name in ("plan", "verdict", "successor") if said.get(name)))
     noun = Noun(nouns.ref("approval", payload), permit.account, str(said["decision"]), permit.act, made_from, body)
     kept.write(tx, noun)
     permit.log.wrote(noun.ref)
@@ -140,6 +140,14 @@ def opened(keyring: Keyring, noun: Noun) -> dict[str, Any]:
     if payload is None or nouns.ref("approval", payload) != noun.ref or told != {n: noun.body.get(n) for n in told}:
         raise altered(noun.ref)
     return said
+
+
+def shown(keyring: Keyring, noun: Noun) -> dict[str, Any]:
+    """A record for people: what it says, or that it is not what was signed."""
+    try:
+        return {"ref": noun.ref, **opened(keyring, noun)}
+    except Corrupt:
+        return {"ref": noun.ref, "altered": True}
 
 
 def altered(ref: str) -> Corrupt:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,8 +41,11 @@ __all__ = [
     "ModelFiles",
     "kind_of",
     "load",
+    "object_name",
+    "own_file",
     "pack",
     "refuse_unsafe",
+    "unopened",
     "write",
 ]
 
@@ -144,8 +147,19 @@ def _signed(permit: Permit, vault: Vault, name: str, digests: Mapping[str, str])
     return signature.envelope(signature.IN_TOTO, said, mark, pem)
 
 
-def load(permit: Permit, vault: Vault, name: str, ref: str) -> ModelFiles:
+def load(
+    permit: Permit,
+    vault: Vault,
+    name: str,
+    ref: str,
+    *,
+    boxed: Callable[[Mapping[str, str]], Scorer] | None = None,
+) -> ModelFiles:
     """Read a model version; needs the grant ``models:read``.
+
+    Args:
+        boxed: makes what scores out of the SHA-256 of the model's own files, by name: they are not opened here then,
+            and whoever opens them holds them to these digests, which the signature covers.
 
     Raises:
         NotFound: ``models.no_such_version``.
@@ -154,27 +168,42 @@ def load(permit: Permit, vault: Vault, name: str, ref: str) -> ModelFiles:
     """
     if nouns.kind_of(ref) != "model" or not _NAME.fullmatch(name):
         raise Invalid("models.name", "Expected a model's name and its ref, model:DIGEST.")
-    found = _read_all(permit, vault, _folder(name, ref))
-    manifest = _checked_manifest(permit, vault, ref, found)
+    found, digests = _read_all(permit, vault, _folder(name, ref), closed=boxed is not None)
+    manifest = _checked_manifest(permit, vault, ref, found, digests)
     if manifest.name != name or manifest.account != permit.account or not _fit(manifest.files):
         raise _altered(MANIFEST)
     for file, digest in manifest.files.items():
-        if file not in found or hashlib.sha256(found[file]).hexdigest() != digest:
+        if digests.get(file) != digest:
             raise _altered(file)
-    if stranger := set(found) - {*manifest.files, MANIFEST, SIGNATURE}:
+    if stranger := set(digests) - {*manifest.files, MANIFEST, SIGNATURE}:
         raise _unexpected(min(stranger))
-    model = {file: found[file] for file in found if file.startswith("model") and file != "model.onnx"}
+    own = {file: digest for file, digest in digests.items() if own_file(file)}
     return ModelFiles(
         ref,
         manifest,
-        _scorer(model),
+        _scorer({file: found[file] for file in own}) if boxed is None else boxed(own),
         _json(found, "metrics.json"),
         _json(found, "card.json"),
         _text(found, "card.html"),
         _json(found, "baseline.json"),
-        {file: found[file] for file in manifest.files if file not in FILES},
+        {file: found[file] for file in manifest.files if file not in FILES and file in found},
         found,
     )
+
+
+def unopened(kept: dict[str, str], found: Mapping[str, str]) -> Any:
+    """For `load`: keeps the digests of what was left closed, and is no scorer."""
+    kept.update(found)
+
+
+def own_file(file: str) -> bool:
+    """Whether a file is one of those that risks are worked out of, and not about them."""
+    return file.startswith("model") and file != "model.onnx"
+
+
+def object_name(name: str, ref: str, file: str) -> str:
+    """What a file of a version is called in the zone ``models``."""
+    return _folder(name, ref) + file
 
 
 def kind_of(files: ModelFiles) -> str:
@@ -225,23 +254,35 @@ def refuse_unsafe(file: str, data: bytes) -> None:
         )
 
 
-def _read_all(permit: Permit, vault: Vault, folder: str) -> dict[str, bytes]:
+def _read_all(permit: Permit, vault: Vault, folder: str, *, closed: bool) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Files, and the digest of each.
+
+    Args:
+        closed: leave the model itself unread: of those files the digest is what the vault entered for them.
+    """
     found: dict[str, bytes] = {}
+    digests: dict[str, str] = {}
     for stored in vault.objects.list(permit, _ZONE, folder):
         file = stored.name.removeprefix(folder)
         if file not in (MANIFEST, SIGNATURE) and not _FILE.fullmatch(file):
             raise _unexpected(file)
-        if stored.size > _MAX_FILE or len(found) > _MAX_FILES + 2:
+        if stored.size > _MAX_FILE or len(digests) > _MAX_FILES + 2:
             raise _altered(file)
+        if closed and file.startswith("model"):
+            digests[file] = stored.sha256
+            continue
         found[file] = vault.objects.get(permit, _ZONE, stored.name)
+        digests[file] = hashlib.sha256(found[file]).hexdigest()
         if file != SIGNATURE:
             refuse_unsafe(file, found[file])
-    if not found:
+    if not digests:
         raise NotFound("models.no_such_version", "No model version of that name and ref is stored in this account.")
-    return found
+    return found, digests
 
 
-def _checked_manifest(permit: Permit, vault: Vault, ref: str, found: Mapping[str, bytes]) -> Manifest:
+def _checked_manifest(
+    permit: Permit, vault: Vault, ref: str, found: Mapping[str, bytes], digests: Mapping[str, str]
+) -> Manifest:
     if MANIFEST not in found or SIGNATURE not in found:
         raise Refused("models.unsigned", "The model version is not signed, so it is not read; register it again.")
     manifest, mark = found[MANIFEST], found[SIGNATURE]
@@ -250,7 +291,7 @@ def _checked_manifest(permit: Permit, vault: Vault, ref: str, found: Mapping[str
         return vault.keyring.verify(data, signed, account=permit.account, purpose=_PURPOSE)
 
     if mark.startswith(b"{"):
-        _check_statement(signature.opened(mark, signature.IN_TOTO, by_us), found)
+        _check_statement(signature.opened(mark, signature.IN_TOTO, by_us), digests)
     elif not by_us(manifest, mark):  # format 1
         raise _altered(MANIFEST)
     if nouns.ref("model", manifest) != ref:
@@ -261,12 +302,12 @@ def _checked_manifest(permit: Permit, vault: Vault, ref: str, found: Mapping[str
         raise _altered(MANIFEST) from None
 
 
-def _check_statement(payload: bytes | None, found: Mapping[str, bytes]) -> None:
+def _check_statement(payload: bytes | None, found: Mapping[str, str]) -> None:
     digests = signature.digests_of(payload) if payload is not None else None
     if digests is None:
         raise _altered(MANIFEST)
     for file, digest in digests.items():
-        if file not in found or hashlib.sha256(found[file]).hexdigest() != digest:
+        if found.get(file) != digest:
             raise _altered(file)
     if stranger := set(found) - {*digests, SIGNATURE}:
         raise _unexpected(min(stranger))

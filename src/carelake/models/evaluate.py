@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from carelake.models import bootstrap, metrics
+from carelake.models import bootstrap, cells, metrics
 from carelake.models.matrix import Floats, Mask, Rows
 from carelake.models.scorer import Scorer
 from carelake.models.train import Plan
@@ -189,12 +189,13 @@ def _baseline(test: Rows, p: Floats, risk: Floats, model: Floats, replicates: in
 
 
 def _subgroups(test: Rows, risk: Floats, threshold: float, replicates: int) -> list[Metrics]:
-    out = []
+    out, patients = [], []
     for name, labels in test.groups.items():
         for label in np.unique(labels):
             found = _subgroup(test, risk, labels == label, threshold, replicates)
             out.append({"group": name, "value": str(label), **found})
-    return out
+            patients.append(len(np.unique(test.subject[labels == label])))
+    return cells.suppressed(out, patients)
 
 
 def _subgroup(test: Rows, risk: Floats, mask: Mask, threshold: float, replicates: int) -> Metrics:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from carelake.models.cells import SMALL
 from carelake.models.logistic import logit, newton, sigmoid
 from carelake.models.matrix import Floats, Mask
 
@@ -109,10 +110,10 @@ def ici(y: Mask, p: Floats) -> float:
 
 
 def calibration_curve(y: Mask, p: Floats, bins: int = 10) -> list[dict[str, float | int]]:
-    """Equal-count bins by risk: mean predicted, observed rate, its 95 % Wilson interval, n."""
+    """Equal-count bins by risk, of 20 rows or more: mean predicted, observed rate, its 95 % Wilson interval, n."""
     order = np.argsort(p, kind="stable")
     out: list[dict[str, float | int]] = []
-    for part in np.array_split(order, min(bins, len(order))):
+    for part in np.array_split(order, max(1, min(bins, len(order) // SMALL))):
         n, rate = len(part), float(y[part].mean())
         low, high = wilson(rate, n)
         out.append({"predicted": float(p[part].mean()), "observed": rate, "low": low, "high": high, "n": n})

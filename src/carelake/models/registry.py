@@ -8,7 +8,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-approve.html
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -118,9 +118,8 @@ class Registry:
             Unauthenticated: ``models.reauthenticate``.
         """
         package = self._package(permit, ref)
-        made_by = (package.created_by, package.started_by)
         now = self._vault.clock.now()
-        shown = approval.may_decide(permit, self._vault.settings.approval, made_by, proof, now)
+        shown = approval.may_decide(permit, self._vault.settings.approval, package.makers, proof, now)
         return self._approve(permit, package, {"by": "person", **shown, "description": description[:1024]})
 
     def approve_in_plan(self, permit: Permit, ref: str) -> Noun | None:
@@ -160,20 +159,33 @@ class Registry:
             equal = {"name": name} if name else {}
             return [one for one in self._nouns.find(tx, "model", permit.account, **equal) if one.state != DELETED]
 
-    def files(self, permit: Permit, ref: str) -> artifact.ModelFiles:
-        """A version's files, checked. Needs the grants ``models:read``, ``rows:read``."""
+    def has_files(self, permit: Permit, ref: str) -> bool:
+        """Whether a version was trained here: one that was only described has no source, and no files."""
+        return bool(self.get(permit, ref).made_from)
+
+    def files(
+        self, permit: Permit, ref: str, *, boxed: Callable[[Mapping[str, str]], Any] | None = None
+    ) -> artifact.ModelFiles:
+        """A version's files, checked. Needs the grants ``models:read``, ``rows:read``.
+
+        Args:
+            boxed: as `artifact.load`.
+        """
         noun = self.get(permit, ref)
         permit.log.read(ref)
-        return artifact.load(permit, self._vault, str(noun.body["name"]), ref)
+        return artifact.load(permit, self._vault, str(noun.body["name"]), ref, boxed=boxed)
 
-    def released(self, permit: Permit, ref: str) -> artifact.ModelFiles:
+    def released(self, permit: Permit, ref: str, *, closed: bool = False) -> artifact.ModelFiles:
         """A version's files, when they are what was approved; for whoever deploys. Needs the grants of `files`.
+
+        Args:
+            closed: leave the model itself unread: it is for a sandbox, which holds it to its digests.
 
         Raises:
             Conflict: ``models.not_approved``: it is not Approved, or no record says that it was.
             Corrupt: ``models.approval_altered``: the record, or a file since.
         """
-        files = self.files(permit, ref)
+        files = self.files(permit, ref, boxed=(lambda found: artifact.unopened({}, found)) if closed else None)
         with self._vault.database.reading(permit) as tx:
             noun = self._get(tx, permit, ref)
             decided = approval.latest(tx, self._nouns, permit.account, ref)
@@ -197,6 +209,8 @@ class Registry:
 
     def evidence(self, permit: Permit, ref: str) -> list[Evidence]:
         """What approval asks for, and what of it is there. Needs the grants of `files`."""
+        if not self.has_files(permit, ref):
+            return [Evidence("files", False, "none: it was described by CreateModelPackage, and not trained here")]
         files = self.files(permit, ref)
         with self._vault.database.reading(permit) as tx:
             noun = self._get(tx, permit, ref)
@@ -209,11 +223,13 @@ class Registry:
         return gather(files, source, verdict, plan is not None)
 
     def _again(self, tx: Connection, permit: Permit, known: rows.Package) -> Noun:
-        """The version of files that were entered before; one that was deleted since waits for approval again."""
+        """The version of files that were entered before; one that was deleted since waits for approval again, and
+        whoever registers it is one of those who made it."""
         noun = self._nouns.get(tx, known.ref)
         if not known.deleted:
             return noun
-        rows.change(tx, known, at=iso(self._vault.clock.now()), by=permit.principal)
+        who = (permit.principal, approval.started_by(permit))
+        rows.change(tx, known, at=iso(self._vault.clock.now()), by=permit.principal, again=who)
         self._nouns.set_state(tx, known.ref, PENDING)
         self._announce(tx, permit, noun, PENDING, DELETED)
         return self._nouns.get(tx, known.ref)
@@ -222,7 +238,6 @@ class Registry:
 
     def _approve(self, permit: Permit, package: rows.Package, said: Mapping[str, Any]) -> Noun:
         ref = package.ref
-        files = self.files(permit, ref)
         found = self.evidence(permit, ref)
         lacking = [one for one in found if not one.ok]
         if any(one.name == "change plan" for one in lacking):
@@ -238,6 +253,7 @@ class Registry:
                 f"The version cannot be approved: {'; '.join(f'{one.name}: {one.found}' for one in lacking)}.",
                 lacking=[one.name for one in lacking],
             )
+        files = self.files(permit, ref)
         told = {"decision": APPROVED, "subject": ref, "name": package.name, "version": package.version, **said}
         evidence = {"files": files.manifest.files, "evidence": [one.body() for one in found]}
         with self._vault.database.reading(permit) as tx:

@@ -20,7 +20,7 @@ from carelake.core.errors import Invalid
 from carelake.core.shapes import decodable
 from carelake.models.matrix import Floats, Rows
 from carelake.models.scorer import Scorer
-from carelake.monitor import attribution, bias, performance
+from carelake.monitor import attribution, bias, performance, quality
 from carelake.monitor.spread import Column, Counts, Words, count, count_words, measure, measure_words
 from carelake.monitor.statistics import constraints, statistics
 
@@ -34,6 +34,7 @@ __all__ = [
     "of_shards",
     "of_table",
     "profile",
+    "with_errors",
 ]
 
 PREDICTION = "prediction"
@@ -105,6 +106,12 @@ def profile(x: Floats, p: Floats, names: Sequence[str], source: str) -> Baseline
     spread = {name: measure(values) for name, values in columns.items()}
     seen = {name: count(spread[name], values) for name, values in columns.items()}
     return _baseline(spread, seen, len(x), source)
+
+
+def with_errors(made: Baseline, real: Floats, told: Floats) -> Baseline:
+    """A baseline of a forecast, with how far its backtest's (n,) amounts lay from what came."""
+    figures = quality.regression(real, told)["regression_metrics"]
+    return msgspec.structs.replace(made, quality={"rows": len(real), "figures": figures})
 
 
 def of_table(table: pa.Table, source: str) -> Baseline:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from carelake.models import bootstrap
+from carelake.models.cells import SMALL
 from carelake.models.matrix import Floats, Mask
 from carelake.monitor.performance import Labelled, beyond, replicates_for
 
@@ -176,13 +177,15 @@ def figures(
 
 
 def _facets(seen: Labelled, groups: Mapping[str, np.ndarray]) -> list[tuple[str, str, Mask, np.ndarray | None]]:
-    """Facet, value, its rows, and the attribute to condition on; values with too few rows either way are left out."""
+    """Facet, value, its rows, and the attribute to condition on; values with too few rows or patients either way are
+    left out."""
     found = []
     for name, labels in groups.items():
         given = next((other for key, other in groups.items() if key != name), None)
         for value in np.unique(labels):
             d = labels == value
-            if min(int(d.sum()), int((~d).sum())) >= _SMALL and value != "unknown":
+            enough = min(int(d.sum()), int((~d).sum())) >= _SMALL and value != "unknown"
+            if enough and min(len(np.unique(seen.owner[side])) for side in (d, ~d)) >= SMALL:
                 found.append((name, str(value), d, given))
     return found
 

@@ -26,6 +26,7 @@ from carelake.monitor.drift import Bounds, Check, judge
 from carelake.monitor.kinds import COMPLETED, TOO_FEW, VIOLATIONS, Found
 from carelake.monitor.profiles import Window, window
 from carelake.monitor.statistics import statistics
+from carelake.monitor.withheld import least_of, without_small_cells
 from carelake.serving import capture, feedback
 from carelake.serving.endpoint import Endpoint
 from carelake.serving.feedback import Rate
@@ -170,7 +171,7 @@ class Monitor:
         if kind == "ModelExplainability":
             found = kinds.explained(endpoint, captured, baseline)
         elif kind == "ModelQuality" and len(captured.p) and captured.p.max() > 1.0:
-            found = kinds.forecast(captured)
+            found = kinds.forecast(captured, baseline)
         else:
             threshold = endpoint.files.scorer.threshold
             joined = outcomes.join(captured, labels, threshold)
@@ -211,6 +212,7 @@ class Monitor:
     def _write(
         self, permit: Permit, endpoint: Endpoint, kind: str, found: Found, since: datetime, end: datetime
     ) -> Noun:
+        told = without_small_cells(found.told, least_of(self._vault.settings.lake.k))
         body: dict[str, Any] = {
             "endpoint": endpoint.ref,
             "model": endpoint.files.ref,
@@ -221,7 +223,7 @@ class Monitor:
             "status": found.status,
             "reason": found.reason or None,
             "violations": list(found.violations),
-            **found.told,
+            **told,
         }
         ref = nouns.ref("finding", canonical.dump({"account": permit.account, **body}))
         noun = Noun(ref, permit.account, STATES[found.status], permit.act, (endpoint.ref, endpoint.files.ref), body)
@@ -231,7 +233,7 @@ class Monitor:
             "model": endpoint.files.ref,
             "kind": kind,
             "state": noun.state,
-            "rows": int(found.told.get("rows", 0)),
+            "rows": told.get("rows", 0),
             "violations": len(found.violations),
         }
         with self._vault.database.transaction(permit) as tx:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from carelake.models.cells import SMALL
 from carelake.models.matrix import Floats
 from carelake.monitor.baseline import PREDICTION, Baseline, counted
 from carelake.monitor.spread import Column, Counts
@@ -167,10 +168,8 @@ def judge(
 def _too_few(rows: int, patients: int, limits: Bounds) -> str:
     if min(rows, patients) >= limits.enough:
         return ""
-    return (
-        f"{rows} predictions of {patients} patients are too few to compare; at least {limits.enough} of "
-        "each are needed, so drift is not known."
-    )
+    said = f"{rows} predictions of {patients} patients are" if min(rows, patients) >= SMALL else "The predictions are"
+    return f"{said} too few to compare; at least {limits.enough} of each are needed, so drift is not known."
 
 
 def _unmatched(spread: Mapping[str, Column], seen: Mapping[str, Counts], columns: Sequence[str]) -> list[Distance]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from carelake.core.permit import Permit
 from carelake.monitor import cron, outcomes
 from carelake.monitor.check import Monitor, Ran
 from carelake.monitor.kinds import TOO_FEW
+from carelake.monitor.listing import LONGEST
 from carelake.monitor.schedules import window_of
 from carelake.monitor.tables import execution, schedule
 from carelake.serving.endpoint import Endpoint, Endpoints
@@ -28,7 +29,6 @@ Enter = Callable[[str], AbstractContextManager[Permit]]
 """Opens a permit for ``monitor:check`` of an endpoint, by name."""
 
 _S = schedule.c
-_LONGEST = timedelta(hours=1)
 _FEATURELESS = ("ModelQuality", "ModelBias")
 
 
@@ -118,9 +118,13 @@ class Executions:
 
     def _give_up(self, permit: Permit) -> None:
         """Executions whose process ended in the middle have failed."""
-        before = iso(self._vault.clock.now() - _LONGEST)
+        before = iso(self._vault.clock.now() - LONGEST)
         left = (execution.c.account == permit.account) & (execution.c.status == "InProgress")
         left &= execution.c.created < before
         why = "monitor.interrupted: The process that ran it ended; the next due time runs it again."
         with self._vault.database.transaction(permit) as tx:
+            ended = tx.execute(select(execution.c.schedule).where(left)).scalars().all()
             tx.execute(update(execution).where(left).values(status="Failed", failure=why))
+            # A schedule of NOW has no next due time; it was to run once, and has not.
+            again = (_S.account == permit.account) & _S.name.in_(ended) & (_S.due == "") & (_S.status == "Scheduled")
+            tx.execute(update(schedule).where(again).values(due=iso(self._vault.clock.now())))

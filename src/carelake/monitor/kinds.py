@@ -42,7 +42,7 @@ def explained(endpoint: Endpoint, captured: capture.Seen, baseline: Baseline) ->
     now = attribution.of_rows(endpoint.files.scorer, captured.x)
     told = {"rows": rows}
     if rows < enough or not baseline.attributions:
-        reason = f"{rows} predictions are too few to compare explanations; at least {enough} are needed."
+        reason = f"The predictions are too few to compare explanations; at least {enough} are needed."
         why = reason if baseline.attributions else "The model's baseline has no explanations; train it again."
         return _unknown(why, told)
     score = attribution.ndcg(baseline.attributions, now)
@@ -81,7 +81,7 @@ def qualified(joined: outcomes.Joined, baseline: Baseline, threshold: float) -> 
 def _too_few(joined: outcomes.Joined) -> str:
     reason = performance.too_few(joined.seen)
     if reason and joined.late:
-        reason += f" {joined.late} were asked for too late after the discharge, when who came back was known in part."
+        reason += " Some were asked for too late after the discharge, when who came back was known in part."
     return reason
 
 
@@ -124,12 +124,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def forecast(captured: capture.Seen) -> Found:
+def forecast(captured: capture.Seen, baseline: Baseline) -> Found:
     """Model quality of forecast amounts, where what came is known."""
     known = np.isfinite(captured.y)
     told: dict[str, Any] = {"rows": int(known.sum()), "waiting": int((~known).sum())}
     if known.sum() < performance.ENOUGH:
-        return _unknown(f"What came is known of {known.sum()} forecasts, which are too few.", told)
+        return _unknown("What came is known of too few forecasts.", told)
     found = quality.regression(captured.y[known], captured.p[known])
     files = {"statistics.json": {"version": 0.0, "dataset": {"item_count": int(known.sum())}, **found}}
-    return _unknown("The model's baseline has no figures of its errors.", {**told, **found}, files)
+    base = baseline.quality.get("figures", {})
+    if "mae" not in base:
+        return _unknown("The model's baseline has no figures of its errors.", {**told, **found}, files)
+    violations = quality.worse(found["regression_metrics"], base)
+    files["constraints.json"] = quality.constraints({"regression_metrics": base})
+    files["constraint_violations.json"] = {"violations": violations}
+    status = VIOLATIONS if violations else COMPLETED
+    return Found(status, "", violations, files, _plain({**told, **found}))

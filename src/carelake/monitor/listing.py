@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from carelake.core.clock import instant
+from carelake.core.clock import instant, iso
 from carelake.core.errors import Invalid
+from carelake.core.permit import Permit
 from carelake.monitor.tables import execution, schedule
+from carelake.vault.keyring import Keyring
+from carelake.vault.paging import paged
 
-__all__ = ["EXECUTIONS", "SCHEDULES", "last_execution", "page", "ran", "summary", "waits"]
+__all__ = ["EXECUTIONS", "LONGEST", "SCHEDULES", "last_execution", "page", "ran", "summary", "waits"]
+
+LONGEST = timedelta(hours=1)
+"""How long an execution may take: one that is under way for longer was left by a process that ended."""
 
 _SAME = ("EndpointName", "MonitoringScheduleName", "MonitoringJobDefinitionName")
 SCHEDULES = {"Name": "MonitoringScheduleName", "CreationTime": "CreationTime", "Status": "MonitoringScheduleStatus"}
@@ -53,11 +59,15 @@ def ran(row: Any) -> dict[str, Any]:
 
 
 def waits(tx: Connection, account: str, moment: str) -> bool:
-    """Whether a schedule of the account is due at an instant."""
+    """Whether at an instant a schedule of the account is due, or an execution was left by a process that ended."""
     due = (schedule.c.account == account) & (schedule.c.due != "") & (schedule.c.due <= moment)
-    return (
-        tx.execute(select(schedule.c.name).where(due, schedule.c.status == "Scheduled").limit(1)).first() is not None
+    left = (execution.c.account == account) & (execution.c.status == "InProgress")
+    left &= execution.c.created < iso(instant(moment) - LONGEST)
+    asked = (
+        select(schedule.c.name).where(due, schedule.c.status == "Scheduled"),
+        select(execution.c.schedule).where(left),
     )
+    return any(tx.execute(one.limit(1)).first() is not None for one in asked)
 
 
 def last_execution(tx: Connection, account: str, name: str) -> dict[str, Any] | None:
@@ -68,7 +78,12 @@ def last_execution(tx: Connection, account: str, name: str) -> dict[str, Any] | 
 
 
 def page(
-    found: Sequence[Mapping[str, Any]], request: Mapping[str, Any], answer: str, by: Mapping[str, str]
+    permit: Permit,
+    keyring: Keyring,
+    found: Sequence[Mapping[str, Any]],
+    request: Mapping[str, Any],
+    answer: str,
+    by: Mapping[str, str],
 ) -> dict[str, Any]:
     """One page of what a request asks for; the newest first where it says nothing else.
 
@@ -77,16 +92,22 @@ def page(
     """
     status = by["Status"]
     key = by.get(str(request.get("SortBy", "CreationTime")))
-    most, start = request.get("MaxResults", 100), str(request.get("NextToken") or "0")
-    if key is None or not isinstance(most, int) or not 1 <= most <= 100 or not start.isdecimal() or len(start) > 9:
-        raise Invalid("monitor.listing", "SortBy, MaxResults (1 to 100) or NextToken is not as this list takes it.")
+    most = request.get("MaxResults", 100)
+    if key is None or not isinstance(most, int) or not 1 <= most <= 100:
+        raise _wrong()
     rows = [one for one in found if _asked(one, request, status)]
     rows.sort(key=lambda one: (one[key], one["MonitoringScheduleName"]))
     if request.get("SortOrder", "Descending") == "Descending":
         rows.reverse()
-    at = int(start)
-    told: dict[str, Any] = {answer: rows[at : at + most]}
-    return {**told, "NextToken": str(at + most)} if at + most < len(rows) else told
+    try:
+        shown, more = paged(permit, keyring, answer, request, rows, most)
+    except Invalid:
+        raise _wrong() from None
+    return {answer: shown, **more}
+
+
+def _wrong() -> Invalid:
+    return Invalid("monitor.listing", "SortBy, MaxResults (1 to 100) or NextToken is not as this list takes it.")
 
 
 def _asked(one: Mapping[str, Any], request: Mapping[str, Any], status: str) -> bool:

@@ -85,8 +85,8 @@ def too_few(seen: Labelled, enough: int = ENOUGH) -> str:
     if min(seen.events, len(seen) - seen.events) >= enough:
         return ""
     return (
-        f"{len(seen)} rows with complete follow-up, {seen.events} of them with the outcome, are too few; at least "
-        f"{enough} with and without it are needed, so performance is not known."
+        f"The rows with complete follow-up are too few: at least {enough} with the outcome and {enough} without it "
+        "are needed, so performance is not known."
     )
 
 
@@ -215,7 +215,7 @@ def subgroups(seen: Labelled, groups: Mapping[str, np.ndarray]) -> list[dict[str
 
 
 def _subgroup(part: Labelled) -> dict[str, Any]:
-    found: dict[str, Any] = {"n": len(part), "events": part.events}
+    found: dict[str, Any] = {"n": len(part), "events": part.events, "patients": len(np.unique(part.owner))}
     if reason := too_few(part):
         return {**found, **dict.fromkeys(bootstrap.METRICS), "intervals": {}, "reason": reason}
     slope, intercept = metrics.calibration_line(part.y, part.p)

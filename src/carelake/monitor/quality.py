@@ -14,9 +14,13 @@ import numpy as np
 
 from carelake.models import metrics
 from carelake.models.matrix import Floats, Mask
+from carelake.monitor.performance import beyond
 
-__all__ = ["binary", "constraints", "regression"]
+__all__ = ["binary", "constraints", "regression", "worse"]
 
+_FALSE_ALARMS = 0.001
+_MORE, _LESS = 0.1, 0.05
+"""By what part of itself an error must have grown; by what r2 must have fallen."""
 _ENOUGH, _SAMPLES, _SHARE, _SEED = 200, 5, 0.8, 20260102
 _POINTS = 100
 
@@ -62,6 +66,27 @@ def constraints(found: Mapping[str, Any]) -> dict[str, Any]:
         if name in words
     }
     return {"version": 0.0, kind.replace("_metrics", "_constraints"): said}
+
+
+def worse(now: Mapping[str, Any], base: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Entries of ``constraint_violations.json`` of ``regression_metrics``: errors that grew by a tenth, an r2 that
+    fell by 0.05, each by more than chance.
+    """
+    named = [name for name in ("mae", "mse", "rmse", "r2") if name in now and name in base]
+    out = []
+    for name in named:
+        value, then = now[name]["value"], base[name]["value"]
+        spreads = [one[name]["standard_deviation"] for one in (now, base)]
+        if not all(isinstance(each, float) for each in (value, then, *spreads)):
+            continue
+        grown, margin = (then - value, _LESS) if name == "r2" else (value - then, _MORE * then)
+        # Samples of 80 % without replacement are half as spread as the figure itself.
+        if grown <= margin or not beyond(grown, *(2.0 * one for one in spreads), alpha=_FALSE_ALARMS / len(named)):
+            continue
+        kind = "LessThanThreshold" if name == "r2" else "GreaterThanThreshold"
+        said = f"Metric {name} with {value:.4f} was {kind} '{then:.4f}', by more than a margin and more than chance."
+        out.append({"constraint_check_type": kind, "description": said, "metric_name": name})
+    return out
 
 
 def _with_spread(n: int, figures: Callable[[Any], dict[str, float]]) -> dict[str, dict[str, Any]]:

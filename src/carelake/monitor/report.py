@@ -1,6 +1,7 @@
 """The monitors' report: one HTML page that needs nothing but itself, out of checks and a window of time.
 
-It shows distances, shares and figures of groups, and no row: days with fewer than ten predictions are blank.
+It shows distances, shares and figures of groups, and no row: days with fewer than ten predictions are blank, and
+counts of fewer than 20 patients are not there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import jinja2
 from carelake.core.clock import iso
 from carelake.core.nouns import Noun
 from carelake.models import plots
+from carelake.models.cells import SMALL, count
 from carelake.monitor import drawn
 from carelake.monitor.baseline import Baseline
 from carelake.monitor.check import Ran
@@ -40,15 +42,16 @@ def gather(
     baseline = Baseline.from_json(endpoint.files.baseline)
     distances = _ranked(baseline, seen)
     by_kind = {ran.kind: ran for ran in runs}
-    quality = by_kind["ModelQuality"].told if "ModelQuality" in by_kind else {}
+    # As the findings have it, without small cells: the page is handed on.
+    quality = by_kind["ModelQuality"].finding.body if "ModelQuality" in by_kind else {}
     data = by_kind["DataQuality"].finding.body if "DataQuality" in by_kind else {}
     words = getattr(endpoint.files.scorer.description, "words", {})
     return {
         "endpoint": endpoint.name,
         "model": endpoint.files.ref,
         "until": iso(end),
-        "rows": seen.rows,
-        "patients": seen.patients,
+        "rows": count(seen.rows),
+        "patients": count(seen.patients),
         "days": len(seen.days),
         "merged": seen.merged,
         "runs": [_run(ran) for ran in runs],
@@ -59,7 +62,7 @@ def gather(
             "heat": _heat(baseline, seen, distances, words),
             "overlays": [
                 drawn.distribution(words.get(name, name), baseline.spread[name], seen.seen[name])
-                for name, _ in distances[:_OVERLAYS]
+                for name, _ in (distances[:_OVERLAYS] if seen.patients >= SMALL else ())
             ],
             "timeline": drawn.timeline(_timed(findings)),
             **_performance(quality),

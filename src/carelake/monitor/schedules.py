@@ -109,14 +109,16 @@ class Schedules:
         with self._vault.database.reading(permit) as tx:
             rows = tx.execute(select(schedule).where(_S.account == permit.account)).all()
         found = [listing.summary(row, _arn(permit.account, row.name)) for row in rows]
-        return listing.page(found, request or {}, "MonitoringScheduleSummaries", listing.SCHEDULES)
+        asked, key = request or {}, self._vault.keyring
+        return listing.page(permit, key, found, asked, "MonitoringScheduleSummaries", listing.SCHEDULES)
 
     def executions(self, permit: Permit, request: Request | None = None) -> dict[str, Any]:
         """ListMonitoringExecutions. Needs ``rows:read``. Raises Invalid ``monitor.listing``."""
         with self._vault.database.reading(permit) as tx:
             rows = tx.execute(select(execution).where(execution.c.account == permit.account)).all()
         found = [listing.ran(row) for row in rows]
-        return listing.page(found, request or {}, "MonitoringExecutionSummaries", listing.EXECUTIONS)
+        asked, key = request or {}, self._vault.keyring
+        return listing.page(permit, key, found, asked, "MonitoringExecutionSummaries", listing.EXECUTIONS)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,11 @@ from sqlalchemy import Row
 
 from carelake.core.clock import instant
 from carelake.core.errors import Invalid
+from carelake.core.permit import Permit
 from carelake.pipelines.execution.rows import Execution, StepRow
 from carelake.pipelines.names import execution_arn, job_arn, pipeline_arn
+from carelake.vault.keyring import Keyring
+from carelake.vault.paging import paged
 
 __all__ = ["described", "execution_described", "execution_summary", "page", "step_told", "summary"]
 
@@ -127,17 +130,17 @@ def _without_nothing(said: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value not in (None, "")}
 
 
-def page(found: Sequence[Any], request: Mapping[str, Any], key: str, *, most: int = 100) -> dict[str, Any]:
+def page(
+    permit: Permit, keyring: Keyring, found: Sequence[Any], request: Mapping[str, Any], key: str, *, most: int = 100
+) -> dict[str, Any]:
     """One page of a list, and where the next one begins.
 
     Raises:
-        Invalid: ``pipelines.token``: NextToken is none of ours.
+        Invalid: ``pipelines.token``: NextToken is none of ours, or of another list or question.
     """
-    token = str(request.get("NextToken") or "0")
-    if not token.isascii() or not token.isdigit() or len(token) > 9:
-        raise Invalid("pipelines.token", "NextToken is not one that an earlier answer gave.")
-    first, size = int(token), min(int(request.get("MaxResults") or most), most)
-    said: dict[str, Any] = {key: list(found[first : first + size])}
-    if first + size < len(found):
-        said["NextToken"] = str(first + size)
-    return said
+    size = min(int(request.get("MaxResults") or most), most)
+    try:
+        shown, more = paged(permit, keyring, f"pipelines:{key}", request, found, size)
+    except Invalid:
+        raise Invalid("pipelines.token", "NextToken is not one that an earlier answer gave.") from None
+    return {key: shown, **more}

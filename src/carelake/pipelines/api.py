@@ -19,6 +19,7 @@ from carelake.pipelines import answers
 from carelake.pipelines.definition.document import Definition, parse
 from carelake.pipelines.definition.parameters import as_text, values
 from carelake.pipelines.execution import callbacks
+from carelake.pipelines.execution.bounds import bounds_of
 from carelake.pipelines.execution.rows import ACTIVE, ENDED, Execution, Rows, check_active
 from carelake.pipelines.jobs.catalogue import check_jobs
 from carelake.pipelines.names import execution_arn, execution_of, pipeline_arn, pipeline_of
@@ -110,7 +111,7 @@ class Pipelines:
         key = "PipelineName" if request.get("SortBy") == "Name" else "CreationTime"
         told = _between(told, request, "CreationTime")
         told.sort(key=lambda one: (one[key], one["PipelineName"]), reverse=_descending(request))
-        return answers.page(told, request, "PipelineSummaries")
+        return self._page(permit, told, request, "PipelineSummaries")
 
     # -- executions -----------------------------------------------------------------------------------------------
 
@@ -195,7 +196,7 @@ class Pipelines:
         told = _between([answers.execution_summary(one) for one in found], request, "StartTime")
         key = "PipelineExecutionArn" if request.get("SortBy") == "PipelineExecutionArn" else "StartTime"
         told.sort(key=lambda one: (one[key], one["PipelineExecutionArn"]), reverse=_descending(request))
-        return answers.page(told, request, "PipelineExecutionSummaries")
+        return self._page(permit, told, request, "PipelineExecutionSummaries")
 
     def list_pipeline_execution_steps(self, permit: Permit, request: Mapping[str, Any]) -> dict[str, Any]:
         """ListPipelineExecutionSteps: those that were begun, the last begun first where nothing else is asked for."""
@@ -203,7 +204,7 @@ class Pipelines:
         with self._vault.database.reading(permit) as tx:
             found = list(Rows(tx, permit.account).steps(one.id).values())
         found.sort(key=lambda step: (step.started, step.position), reverse=_descending(request))
-        return answers.page([answers.step_told(one, step) for step in found], request, "PipelineExecutionSteps")
+        return self._page(permit, [answers.step_told(one, step) for step in found], request, "PipelineExecutionSteps")
 
     def list_pipeline_parameters_for_execution(self, permit: Permit, request: Mapping[str, Any]) -> dict[str, Any]:
         """ListPipelineParametersForExecution: every parameter with its value in that execution."""
@@ -212,7 +213,7 @@ class Pipelines:
             text = Rows(tx, permit.account).definition(one.pipeline, one.version).definition
         found = values(parse(text).parameters, one.parameters)
         told = [{"Name": name, "Value": as_text(value)} for name, value in found.items()]
-        return answers.page(told, request, "PipelineParameters")
+        return self._page(permit, told, request, "PipelineParameters")
 
     def stop_pipeline_execution(self, permit: Permit, request: Mapping[str, Any]) -> dict[str, Any]:
         """StopPipelineExecution: who carries it out ends its steps; without anybody, who looks next does."""
@@ -266,6 +267,9 @@ class Pipelines:
             permit.log.note(change="callback", state=status)
         return {"PipelineExecutionArn": execution_arn(permit.account, one.pipeline, one.id)}
 
+    def _page(self, permit: Permit, found: list[Any], request: Mapping[str, Any], key: str) -> dict[str, Any]:
+        return answers.page(permit, self._vault.keyring, found, request, key)
+
     def _execution(self, permit: Permit, request: Mapping[str, Any]) -> Execution:
         name = execution_of(str(request["PipelineExecutionArn"]), permit.account)
         with self._vault.database.reading(permit) as tx:
@@ -296,6 +300,7 @@ class Pipelines:
             cause="",
             created=now,
             modified=now,
+            bounds=bounds_of(permit),
         )
 
     def _selective(

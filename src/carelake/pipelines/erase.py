@@ -31,9 +31,9 @@ from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
 from carelake.features import erase as features
 from carelake.ingest.erase import LandingEraser
-from carelake.lake import erase as lake
-from carelake.lake import questions
-from carelake.lake.sync import position, sync
+from carelake.lake.following.sync import position, sync
+from carelake.lake.statements import questions
+from carelake.lake.upkeep import erase as lake
 from carelake.monitor import erase as days
 from carelake.pipelines.erase_holding import holder, mine, over
 from carelake.pipelines.erase_proof import Prover, leaving

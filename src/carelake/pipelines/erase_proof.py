@@ -21,7 +21,7 @@ from carelake.core.nouns import Noun, ref
 from carelake.core.permit import Permit
 from carelake.features import erase as features
 from carelake.ingest.erase import LandingEraser
-from carelake.lake import erase as lake
+from carelake.lake.upkeep import erase as lake
 from carelake.pipelines.erase_targets import Target
 from carelake.store import Resources
 from carelake.vault.tables import patient_key

@@ -17,13 +17,14 @@ import msgspec
 from sqlalchemy import Connection
 
 from carelake.access.gate import Gate
-from carelake.core.errors import CarelakeError, Conflict, Invalid, Unavailable
+from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
 from carelake.core.shapes import decodable
 from carelake.fhir.compartment import compartment_types
 from carelake.fhir.definitions import resource_types
 from carelake.fhir.query import Query, parse
 from carelake.fhir.query.settings import SETTINGS
+from carelake.pipelines.job_parts import commit_part, part_by_part, stopped
 from carelake.store import Resources
 from carelake.store.export import Chosen, Wanted
 from carelake.store.export_lines import Liner
@@ -43,7 +44,6 @@ __all__ = [
     "begin",
     "carry_out",
     "drop_copies",
-    "give_back",
     "liner_of",
     "manifest",
 ]
@@ -53,7 +53,6 @@ ZONE = "clinical"
 _NOT_FILTERS = SETTINGS | {"_include", "_revinclude", "_type", "_page"}
 _MOST_FIELDS = 100
 _MOST_FILTERS = 100
-_AGAIN = ("pipelines.stopped", "permit.expired")
 _PREFIXES = {"output": "", "deleted": "deleted-"}
 
 Enter = Callable[[str], AbstractContextManager[Permit]]
@@ -272,25 +271,13 @@ class _Run:
     progress: Progress
 
     def all(self, job_id: str) -> Job:
-        self.jobs = Jobs(self.vault)
-        with self.enter("record") as permit, self.vault.database.transaction(permit) as tx:
-            self.job = self.jobs.claim(permit, tx, job_id)
-            permit.log.note(job=job_id, change="begun")
-            parts = self.jobs.parts(tx, job_id)
-        self.asked = msgspec.convert(self.job.asked, decodable(Asked))
+        return part_by_part(self.vault, lambda: self.enter("record"), job_id, self._begun, self._part)
+
+    def _begun(self, job: Job, parts: Sequence[Part]) -> None:
+        self.job, self.jobs = job, Jobs(self.vault)
+        self.asked = msgspec.convert(job.asked, decodable(Asked))
         self.of, self.done = sum(part.goal for part in parts), sum(part.goal for part in parts if part.done)
         self.progress(self.done, self.of)
-        try:
-            for part in parts:
-                if not part.done:
-                    self._part(part)
-        except Exception as error:
-            self._give_back(error)
-            raise
-        with self.enter("record") as permit, self.vault.database.transaction(permit) as tx:
-            self.jobs.end(tx, job_id, seconds=self.vault.settings.bulk.keep_seconds)
-            permit.log.note(job=job_id, change="done")
-            return self.jobs.get(permit, tx, job_id)
 
     def _part(self, part: Part) -> None:
         job = self.job.id
@@ -299,13 +286,7 @@ class _Run:
             with self.vault.database.reading(permit) as tx:
                 blocks = counting.pass_on(self._blocks(permit, tx, part))
                 draft = self.sink.write(permit, job, part.object, blocks)
-            try:
-                with self.vault.database.transaction(permit) as tx:
-                    size = self.sink.commit(draft)
-                    values = {"lines": counting.lines, "position": part.goal, "size": size, "done": True}
-                    self.jobs.advance(tx, job, part.number, object=self.sink.name(job, part.object), **values)
-            finally:
-                self.sink.discard(draft)
+            commit_part(self.vault, permit, self.sink, draft, job, part, counting.lines)
         self.done += part.goal
         self.progress(self.done, self.of)
 
@@ -317,24 +298,6 @@ class _Run:
         if part.role == "deleted":
             return exports.deletions(permit, tx, seqs)
         return exports.lines(permit, tx, seqs, liner_of(self.asked), within=self.asked.within)
-
-    def _give_back(self, error: Exception) -> None:
-        with self.enter("record") as permit:
-            give_back(self.vault, permit, self.job.id, error)
-
-
-def give_back(vault: Vault, permit: Permit, job: str, error: Exception) -> None:
-    """A job that was cancelled stays so; one whose process ends is for the next one; any other has failed."""
-    code = error.code if isinstance(error, CarelakeError) else "fault"
-    if code == "store.job_cancelled":
-        return
-    jobs = Jobs(vault)
-    with vault.database.transaction(permit) as tx:
-        if code in _AGAIN or isinstance(error, Unavailable):
-            jobs.release(tx, job)
-        else:
-            jobs.end(tx, job, seconds=vault.settings.bulk.keep_seconds, error=code)
-        permit.log.note(job=job, change=code)
 
 
 @dataclass
@@ -348,7 +311,7 @@ class _Counting:
     def pass_on(self, blocks: Iterator[tuple[int, bytes]]) -> Iterator[bytes]:
         for count, block in blocks:
             if self.stop():
-                raise Conflict("pipelines.stopped", "The process is ending; the job goes on with the next one.")
+                raise stopped()
             self.lines += count
             self.told(self.lines)
             yield block

@@ -30,8 +30,8 @@ from carelake.ingest import Page, Part, Reader
 from carelake.ingest.lines import lines
 from carelake.ingest.parse import without_gc
 from carelake.ingest.sources import Source
-from carelake.pipelines.export import give_back
 from carelake.pipelines.imports_manifest import Inputs
+from carelake.pipelines.job_parts import give_back
 from carelake.store import Resources
 from carelake.store.import_order import age_of
 from carelake.store.jobs import Entry, Job, Jobs

@@ -86,7 +86,7 @@ def from_file(platform: Platform, permit: Permit, name: str, lines: Iterator[byt
     platform.endpoints.find(permit, name)
     truths = list(outcomes.ground_truth(lines))
     with platform.vault.database.reading(permit) as tx:
-        labels = outcomes.named(tx, permit.account, name, truths)
+        labels = outcomes.named(permit, tx, platform.vault, name, truths)
     return {**_joined(platform, permit, labels), "unmatched": len(truths) - len(labels)}
 
 

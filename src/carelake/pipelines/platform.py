@@ -26,7 +26,7 @@ from carelake.store.write import parsed
 from carelake.vault.workspace import Vault
 
 if TYPE_CHECKING:
-    from carelake.lake.sync import SyncReport
+    from carelake.lake.following.sync import SyncReport
     from carelake.models.packages.groups import ModelPackageGroups
     from carelake.models.packages.packages import ModelPackages
     from carelake.models.papers import Papers
@@ -128,7 +128,7 @@ class Platform:
 
     def sync(self, permit: Permit) -> SyncReport:
         """Bring the lake up to the record's newest change; the snapshot tells which landings are new in it."""
-        from carelake.lake.sync import sync
+        from carelake.lake.following.sync import sync
 
         return sync(permit, self.vault, self.resources, self.nouns)
 

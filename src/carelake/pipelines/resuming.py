@@ -15,6 +15,9 @@ from carelake.vault.workspace import Vault
 
 __all__ = ["begin_or_resume", "enter"]
 
+_OURS = "run-"
+"""Tokens of what `begin_or_resume` began start so."""
+
 
 def enter(permit: Permit, vault: Vault, name: str, definition: str, *, replace: bool = True) -> None:
     """See that the account has a pipeline of that name with this definition; who it is of stays as it was.
@@ -51,26 +54,31 @@ def begin_or_resume(
 ) -> tuple[str, dict[str, StepRow]]:
     """The id of an execution that was broken off with these parameters, or of a new one; and the steps it has.
 
-    Others of this pipeline that were broken off are Stopped.
+    Others that this began, and that were broken off, are Stopped. What a trigger or a client started is left to
+    whoever carries those out.
 
     Args:
         new: begin afresh, whatever was broken off.
         local: see `Pipelines.start_pipeline_execution`.
 
     Raises:
-        Conflict: ``pipelines.running``, when another process carries this pipeline out at the moment;
+        Conflict: ``pipelines.running``, when another process carries one of these out at the moment;
             ``pipelines.running_elsewhere``, when one on another machine does, or was killed there.
     """
     with executor.vault.database.transaction(permit) as tx:
         rows = Rows(tx, permit.account)
         version = rows.pipeline(name).version
         for one in rows.executions(name, status=("Executing",)):
+            same = dict(one.parameters) == dict(parameters) and one.version == version
+            if one.cause or not (one.token.startswith(_OURS) or (same and not new)):
+                continue
             executor.check_free(tx, one)
-            if not new and dict(one.parameters) == dict(parameters) and one.version == version and not one.cause:
+            if same and not new:
                 return one.id, rows.steps(one.id)
             now = iso(executor.vault.clock.now())
             rows.change_execution(one.id, status="Stopped", reason="It was begun anew.", process="", modified=now)
     given = [{"Name": key, "Value": value} for key, value in parameters.items()]
     said = {**request, "PipelineName": name, "PipelineParameters": given}
+    said.setdefault("ClientRequestToken", _OURS + executor.vault.ids.new())
     answer = pipelines.start_pipeline_execution(permit, said, local=local)
     return execution_of(answer["PipelineExecutionArn"], permit.account), {}

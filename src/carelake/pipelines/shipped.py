@@ -10,7 +10,7 @@ from carelake.pipelines.definition.document import Definition, parse
 
 __all__ = ["TARGETS", "definition", "shipped"]
 
-TARGETS = frozenset({"deterioration", "pipelines", "readmission", "uci-readmission", "utilisation"})
+TARGETS = frozenset({"deterioration", "mortality", "pipelines", "readmission", "uci-readmission", "utilisation"})
 """Words by which the trail may tell of pipelines; names that people gave are not shown there."""
 
 

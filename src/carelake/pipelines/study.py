@@ -29,7 +29,10 @@ from carelake.models.train import Plan, planned, train
 from carelake.monitor.baseline import of_model
 from carelake.pipelines.platform import Platform
 
-__all__ = ["SCORES", "Study"]
+__all__ = ["KINDS", "SCORES", "Study"]
+
+KINDS = ("risk", "logistic", "boosting", "event_time")
+"""Kinds of models that a study makes."""
 
 SCORES = ("news2", "lace", "hospital")
 """Ends of the names of columns that hold a clinical score."""
@@ -85,20 +88,32 @@ class Study:
 
     def train(self, made: TrainingSet) -> dict[str, Any]:
         """Train, calibrate, evaluate and register; with too few cases it says so and makes no model."""
-        ref, plan = made.noun.ref, self.plan(made.features)
+        if lacking := self.lacking(made):
+            return _stopped(lacking["reason"], lacking)
         with self.platform.acting(_TRAINER, self.caller, "model:train", self.recipe.name) as permit:
-            rows = matrix.rows(made.table, made.features, points=plan.scores, groups=plan.groups)
-            reason = insufficient(rows, plan)
-            if reason is not None:
-                return _stopped(reason, nothing(rows, reason))
-            scorer, metrics = self._timed(made) if self.kind == "event_time" else self._risk(rows, plan, ref)
-            steps = tuple(made.noun.body["attrition"].items())
-            about = About(ref, permit.principal, steps, description=f"{self.recipe.title}.", uses=_USES)
-            said = card(scorer, metrics, plan, about)
-            page = html(said, scorer.description.words)
-            files = artifact.pack(scorer, metrics, said, page, of_model(rows, scorer).to_bytes())
-            version = self.platform.registry.register(permit, plan.name, ref, files)
+            files, metrics = self.fitted(made, permit.principal)
+            version = self.platform.registry.register(permit, self.recipe.name, made.noun.ref, files)
         return {"model_version": version.ref, "state": version.state, "metrics": metrics, "stopped": None}
+
+    def lacking(self, made: TrainingSet) -> dict[str, Any]:
+        """Figures of a model that there cannot be, with the ``reason``: too few cases. Empty with enough."""
+        rows, plan = self._rows(made)
+        reason = insufficient(rows, plan)
+        return {} if reason is None else dict(nothing(rows, reason))
+
+    def fitted(self, made: TrainingSet, author: str) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """The files of the model, and how it did."""
+        ref, (rows, plan) = made.noun.ref, self._rows(made)
+        scorer, metrics = self._timed(made) if self.kind == "event_time" else self._risk(rows, plan, ref)
+        steps = tuple(made.noun.body["attrition"].items())
+        about = About(ref, author, steps, description=f"{self.recipe.title}.", uses=_USES)
+        said = card(scorer, metrics, plan, about)
+        page = html(said, scorer.description.words)
+        return artifact.pack(scorer, metrics, said, page, of_model(rows, scorer).to_bytes()), metrics
+
+    def _rows(self, made: TrainingSet) -> tuple[matrix.Rows, Plan]:
+        plan = self.plan(made.features)
+        return matrix.rows(made.table, made.features, points=plan.scores, groups=plan.groups), plan
 
     def _risk(self, rows: matrix.Rows, plan: Plan, ref: str) -> tuple[Any, dict[str, Any]]:
         scorer = train(rows, plan, training_set=ref)

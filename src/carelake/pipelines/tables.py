@@ -97,6 +97,7 @@ execution = Table(
     Column("cause", String(64), nullable=False, comment="the trigger that started it"),
     Column("created", String(24), nullable=False),
     Column("modified", String(24), nullable=False),
+    Column("bounds", Text, comment="JSON: roles and grants that its starter came with; null before schema 0007"),
 )
 Index("pipeline_execution_name", execution.c.account, execution.c.pipeline, execution.c.created)
 Index("pipeline_execution_token", execution.c.account, execution.c.pipeline, execution.c.token, unique=True)
@@ -156,6 +157,7 @@ trigger = Table(
     Column("created", String(24), nullable=False),
     Column("due", String(24), nullable=False, comment='of a schedule, "" for none'),
     Column("last", String(24), nullable=False),
+    Column("bounds", Text, comment="JSON: roles and grants that whoever added it came with"),
 )
 
 erasure = Table(

@@ -24,10 +24,10 @@ from carelake.models.forecast.card import card, html
 from carelake.models.forecast.evaluate import backtest, evaluate, insufficient
 from carelake.models.forecast.fit import ForecastPlan, fit
 from carelake.models.forecast.scorer import ForecastScorer
-from carelake.monitor.baseline import profile
+from carelake.monitor.baseline import profile, with_errors
 from carelake.pipelines.platform import Platform
 
-__all__ = ["NAME", "PLAN", "Utilisation"]
+__all__ = ["NAME", "PLAN", "Utilisation", "empty"]
 
 NAME = "utilisation"
 PLAN = ForecastPlan(name=NAME)
@@ -62,7 +62,7 @@ class Utilisation:
         with self.platform.acting(_TRAINER, self.caller, "lake:sync", "lake", job=True) as permit:
             snapshot = self.platform.sync(permit).snapshot_ref
         if not snapshot:
-            return _stopped(dict(_NO_SERIES), _EMPTY)
+            return empty()
         tell("Counting by day and unit")
         dataset = self.daily(snapshot)
         tell("Fitting, judging by backtest and foretelling")
@@ -97,7 +97,8 @@ class Utilisation:
             if rows is None or reason is not None:
                 said = reason or "No unit has an event a day or more, so there is nothing to foretell."
                 return _stopped({}, said)
-            metrics = evaluate(backtest(rows, FEATURES, self.plan), self.plan, [one.name for one in series])
+            held = backtest(rows, FEATURES, self.plan)
+            metrics = evaluate(held, self.plan, [one.name for one in series])
             last = len(series[0].counts) - 1
             scorer = fit(rows, FEATURES, self.plan, last, training_set=ref, words=WORDS)
             foretold = _foretold(scorer, series)
@@ -105,7 +106,8 @@ class Utilisation:
             said_card = card(scorer, metrics, self.plan, author=permit.principal, days=days)
             page = html(said_card, [_drawn(one, foretold) for one in series[:_DRAWN]])
             seen = rows.x[rows.target > last - self.plan.calibration_days]
-            baseline = profile(seen, scorer.risk(seen), FEATURES, "last days").to_bytes()
+            spread = profile(seen, scorer.risk(seen), FEATURES, "last days")
+            baseline = with_errors(spread, held["y"], held["middle"]).to_bytes()
             files = artifact.pack(scorer, metrics, said_card, page, baseline)  # type: ignore[arg-type]
             version = self.platform.registry.register(permit, self.plan.name, ref, files)
         made = {"model_version": version.ref, "state": version.state, "metrics": metrics}
@@ -122,6 +124,11 @@ class Utilisation:
             return []
         first = date.fromisoformat(str(noun.body["first"]))
         return [Series(unit, measure, first, np.asarray(counts)) for (unit, measure), counts in found.items()]
+
+
+def empty() -> dict[str, Any]:
+    """What `Utilisation.run` gives where there is no record."""
+    return _stopped(dict(_NO_SERIES), _EMPTY)
 
 
 def _stopped(told: Mapping[str, Any], reason: str) -> dict[str, Any]:

@@ -6,20 +6,20 @@ asked, each file by the rights that they have then. What is run was resolved whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from carelake.audit.nouns import Nouns
 from carelake.core.clock import instant
-from carelake.core.errors import Conflict
 from carelake.core.permit import Permit
 from carelake.core.shapes import decodable
 from carelake.lake.query import snapshot_of
 from carelake.lake.views.formats import blocks
 from carelake.lake.views.queries import Among, evaluate
-from carelake.pipelines.export import Enter, Progress, Sink, give_back
+from carelake.pipelines.export import Enter, Progress, Sink
+from carelake.pipelines.job_parts import commit_part, part_by_part, stopped
 from carelake.store.jobs import Entry, Job, Jobs, Part
 from carelake.vault.workspace import Vault
 
@@ -90,44 +90,28 @@ def carry_out(
         Conflict: ``store.job_running``, ``store.job_cancelled``, ``pipelines.stopped``: the next one goes on.
         Refused: the right to it was withdrawn. The job fails then, as on other errors of ours.
     """
-    jobs = Jobs(vault)
-    with enter("lake") as permit, vault.database.transaction(permit) as tx:
-        claimed = jobs.claim(permit, tx, job)
-        permit.log.note(job=job, change="begun")
-        parts = jobs.parts(tx, job)
-    asked = msgspec.convert(claimed.asked, decodable(AskedViews))
-    try:
-        for part in parts:
-            progress(part.number - 1, len(parts))
-            if not part.done:
-                if stop():
-                    raise Conflict("pipelines.stopped", "The process is ending; the job goes on with the next one.")
-                with enter("lake") as permit:
-                    _one(vault, nouns, permit, jobs, asked, job, part, sink)
-    except Exception as error:
+    said: list[tuple[AskedViews, int]] = []
+
+    def begun(claimed: Job, parts: Sequence[Part]) -> None:
+        said.append((msgspec.convert(claimed.asked, decodable(AskedViews)), len(parts)))
+
+    def make(part: Part) -> None:
+        asked, of = said[0]
+        progress(part.number - 1, of)
+        if stop():
+            raise stopped()
         with enter("lake") as permit:
-            give_back(vault, permit, job, error)
-        raise
-    with enter("lake") as permit, vault.database.transaction(permit) as tx:
-        jobs.end(tx, job, seconds=vault.settings.bulk.keep_seconds)
-        permit.log.note(job=job, change="done")
-        return jobs.get(permit, tx, job)
+            _one(vault, nouns, permit, asked, job, part, sink)
+
+    return part_by_part(vault, lambda: enter("lake"), job, begun, make)
 
 
-def _one(
-    vault: Vault, nouns: Nouns, permit: Permit, jobs: Jobs, asked: AskedViews, job: str, part: Part, sink: Sink
-) -> None:
-    """One file, there with what is noted of it or not at all."""
+def _one(vault: Vault, nouns: Nouns, permit: Permit, asked: AskedViews, job: str, part: Part, sink: Sink) -> None:
+    """One file."""
     snapshot = snapshot_of(permit, vault, nouns, asked.snapshot)
     patients = None if asked.patients is None else frozenset(asked.patients)
     among = Among(patients, instant(asked.since) if asked.since else None)
     found = evaluate(permit, vault, snapshot, asked.nodes[part.number - 1], among)
     draft = sink.write(permit, job, part.object, blocks(found.rows, asked.form, header=asked.header))
-    try:
-        with vault.database.transaction(permit) as tx:
-            size = sink.commit(draft)
-            values = {"lines": len(found.rows), "position": 1, "size": size, "done": True}
-            jobs.advance(tx, job, part.number, object=sink.name(job, part.object), **values)
-            permit.log.count(rows=len(found.rows))
-    finally:
-        sink.discard(draft)
+    permit.log.count(rows=len(found.rows))
+    commit_part(vault, permit, sink, draft, job, part, len(found.rows))

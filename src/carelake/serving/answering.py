@@ -19,7 +19,7 @@ from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.models.matrix import Floats
 from carelake.models.registry import APPROVED
-from carelake.serving import capture, ledger, rollout, windows
+from carelake.serving import capture, fit, ledger, rollout, windows
 from carelake.serving.config import Variant
 from carelake.serving.loaded import Loaded
 from carelake.serving.predictions import Prediction, risk_assessment
@@ -33,7 +33,7 @@ __all__ = ["Answering", "Prepared", "Source"]
 Source = Callable[[Endpoint], Asked]
 """The rows of a request, as a model takes them: variants may have other features than each other."""
 
-_STATES = "SELECT ref, account, state FROM noun WHERE ref IN (?, ?)"
+_STATES = "SELECT account, state FROM noun WHERE ref = ?"
 _DUE = "INSERT INTO prediction_due (ref, account) VALUES (?, ?) ON CONFLICT (ref) DO NOTHING"
 _Along = Callable[[Connection, Sequence[Prediction]], None]
 
@@ -104,9 +104,23 @@ class Answering:
 
     def endpoint(self, permit: Permit, name: str, variant: Variant) -> Endpoint:
         """A variant, loaded. Needs ``models:read``, ``rows:read``."""
-        files = self._loaded.files(permit, variant.model)
+        files = self._loaded.of(permit, variant)
         body = {"name": name, "model": variant.model, "model_name": files.manifest.name, "variant": variant.name}
         return Endpoint(Noun(variant.endpoint, permit.account, "", "", (variant.model,), body), files)
+
+    def asleep(self, permit: Permit, name: str) -> list[Variant]:
+        """Variants whose sandbox would have to be begun. Needs ``rows:read``."""
+        routing = self.routing(permit, name)
+        if rollout.is_out(routing):
+            return []
+        every = (*(variant for variant, _ in routing.shares()), *routing.shadows)
+        boxes = self._loaded.boxes
+        return [one for one in every if one.sandbox and boxes.sleeps(permit.account, one.endpoint, one.model)]
+
+    def wake(self, permit: Permit, name: str) -> None:
+        """Begin them, so that no request has to wait for it. Needs ``models:read``, ``rows:read``."""
+        for one in self.asleep(permit, name):
+            self._loaded.of(permit, one)
 
     def prepare(
         self,
@@ -219,7 +233,11 @@ class Answering:
         counts: windows.Counts,
     ) -> list[tuple[Endpoint, Sequence[Answered]]]:
         found: list[tuple[Endpoint, Sequence[Answered]]] = []
-        for variant in routing.shadows:
+        if not routing.shadows:
+            return found
+        with self._vault.database.reading(permit) as tx:
+            shadows = fit.approved(tx, routing.shadows)
+        for variant in shadows:
             try:
                 one = self.endpoint(permit, name, variant)
                 told = answers(self._vault, permit, one, source(one).where(numbers), capture.SHADOW)
@@ -249,7 +267,9 @@ class Answering:
             rows = [(a.prediction, a.said, self._sources(prepared, a)) for a in part.answered]
             self._record(permit, tx, prepared, part.endpoint, [row[0] for row in rows])
             capture.capture(permit, tx, self._vault, self._nouns, rows)
-            for _, said in part.shadowed:
+            for shadow, said in part.shadowed:
+                if not self._approved(tx, permit, shadow):
+                    continue  # it was turned down a moment ago
                 told = [(one.prediction, one.said, ()) for one in said]
                 capture.capture(permit, tx, self._vault, self._nouns, told, capture.SHADOW)
         refs = [one.ref for one in prepared.answers]
@@ -285,12 +305,18 @@ class Answering:
         scope_of(tx).undo.append(lambda: self.late.back(account, late))
         return counts + late
 
+    @staticmethod
+    def _state(tx: Connection, permit: Permit, endpoint: Endpoint) -> str:
+        """The state of an endpoint's version, "" for one of another account."""
+        found = rows_of(tx, _STATES, endpoint.files.ref)
+        return str(found[0][1]) if found and found[0][0] == permit.account else ""
+
+    def _approved(self, tx: Connection, permit: Permit, endpoint: Endpoint) -> bool:
+        return self._state(tx, permit, endpoint) == APPROVED
+
     def _serving(self, tx: Connection, permit: Permit, routing: Routing | None, endpoint: Endpoint) -> None:
-        states = {
-            ref: (account, state) for ref, account, state in rows_of(tx, _STATES, endpoint.ref, endpoint.files.ref)
-        }
-        account, state = states.get(endpoint.files.ref, ("", ""))
-        if state != APPROVED or account != permit.account:
+        state = self._state(tx, permit, endpoint)
+        if state != APPROVED:
             raise Conflict(
                 "serving.not_approved",
                 f"The model version is {state}; only an Approved one is deployed and answers.",

@@ -63,12 +63,14 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         endpoint: ref of the endpoint noun: this model under this name.
         weight: its part of the traffic, among the weights of all.
+        sandbox: it is scored in a process of its own that can reach nothing (`sandbox`).
     """
 
     name: str
     endpoint: str
     model: str
     weight: float = 1.0
+    sandbox: bool = False
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,12 +10,12 @@ from sqlalchemy import Connection, delete
 
 from carelake.audit.nouns import Nouns
 from carelake.core import canonical, nouns
-from carelake.core.errors import Conflict, Invalid
+from carelake.core.errors import Conflict, Invalid, Refused
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
 from carelake.models.registry import APPROVED, Registry
-from carelake.serving import config, rollout
+from carelake.serving import config, fit, rollout
 from carelake.serving.answering import no_endpoint
 from carelake.serving.config import Revised, Variant
 from carelake.serving.loaded import Loaded
@@ -27,6 +27,7 @@ __all__ = ["IN_SERVICE", "OUT_OF_SERVICE", "UPDATING", "Deploying"]
 
 IN_SERVICE, OUT_OF_SERVICE, UPDATING = "InService", "OutOfService", "Updating"
 _ALL_TRAFFIC = "AllTraffic"
+_REJECTED = "rejected"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 
 
@@ -48,6 +49,7 @@ class Deploying:
         policy: Mapping[str, Any] | None = None,
         variants: Sequence[Mapping[str, Any]] = (),
         shadows: Sequence[Mapping[str, Any]] = (),
+        sandbox: bool | None = None,
     ) -> Noun:
         """As `Endpoints.deploy`."""
         if not _NAME.fullmatch(name):
@@ -55,20 +57,56 @@ class Deploying:
         moving = config.policy_of(policy)
         wanted = config.variants_of(variants, "variant") if variants else [(_ALL_TRAFFIC, model, 1.0)]
         beside = config.variants_of(shadows, "shadow")
-        for _, one, _ in (*wanted, *beside):
-            self._loaded.files(permit, one)  # read and verified before anything is changed
+        models = list(dict.fromkeys(one for _, one, _ in wanted + beside))
+        boxed = self._boxed(permit, name, sandbox)
+        self._read(permit, name, models, boxed=boxed)
         with self._vault.database.transaction(permit) as tx:
-            for _, one, _ in (*wanted, *beside):
+            for one in models:
                 self.approved(tx, permit, one)
-                self._registry.released(permit, one)  # as it was approved, to the byte
-            made = {one: self._noun(tx, permit, name, one) for one in dict.fromkeys(m for _, m, _ in wanted + beside)}
-            told = Revised(_variants(wanted, made), _variants(beside, made), moving)
+                self._registry.released(permit, one, closed=boxed)  # as it was approved, to the byte
+            made = {one: self._noun(tx, permit, name, one) for one in models}
+            told = Revised(_variants(wanted, made, boxed), _variants(beside, made, boxed), moving)
             self._begin(tx, permit, name, told, made)
+            goes_on = _still_boxed(rollout.routing(tx, permit.account, name, self._vault.clock.now()))
+            for one in models if not boxed else ():
+                if made[one].ref not in goes_on:
+                    self._loaded.boxes.withdraw(permit, tx, made[one].ref, one)
         return made[wanted[0][1]]
 
+    def _boxed(self, permit: Permit, name: str, sandbox: bool | None) -> bool:
+        """Whether it is scored in a sandbox: as is asked, as settings want, or as what serves under the name is."""
+        always = self._vault.settings.serving.sandbox == "always"
+        if always and sandbox is False:
+            raise Refused(
+                "serving.sandbox_always",
+                "The settings want every endpoint in a sandbox: leave --no-sandbox out, or change serving.sandbox.",
+            )
+        if always or sandbox is not None:
+            return True if always else bool(sandbox)
+        with self._vault.database.reading(permit) as tx:
+            routing = rollout.routing(tx, permit.account, name, self._vault.clock.now())
+        return routing is not None and any(one.sandbox for one in routing.main.told.variants)
+
+    def _read(self, permit: Permit, name: str, models: Sequence[str], *, boxed: bool) -> None:
+        """Read and verify versions before anything is changed: here, or in sandboxes whose measurements count now."""
+        if not boxed:
+            for one in models:
+                self._loaded.files(permit, one)
+            return
+        with self._vault.database.reading(permit) as tx:
+            for one in models:
+                self.approved(tx, permit, one)
+        for one in models:
+            self._registry.released(permit, one, closed=True)
+            self._loaded.boxes.admit(permit, _ref(permit, name, one), one)
+
+    @staticmethod
+    def ref(permit: Permit, name: str, model: str) -> str:
+        """The ref that a version has under a name, deployed or not."""
+        return _ref(permit, name, model)
+
     def _noun(self, tx: Connection, permit: Permit, name: str, model: str) -> Noun:
-        version = self.approved(tx, permit, model)
-        ref = nouns.ref("endpoint", canonical.dump({"name": name, "account": permit.account, "model": model}))
+        version, ref = self.approved(tx, permit, model), _ref(permit, name, model)
         said = {"model_name": version.body["name"], "model_version": version.body["version"]}
         body = {"name": name, "model": model, **said}
         return Noun(ref, permit.account, IN_SERVICE, permit.act, (model,), body)
@@ -105,6 +143,8 @@ class Deploying:
         one = rollout.begin(permit, tx, name, told, before.number if before else 0, now, at_once=at_once)
         tx.execute(delete(alarms).where(alarms.c.account == permit.account, alarms.c.name == name))
         said = {"share": _percent(1.0 if at_once else told.policy.share(0))}
+        if told.variants[0].sandbox or (before is not None and before.told.variants[0].sandbox):
+            said["sandbox"] = "on" if told.variants[0].sandbox else "off"
         self._tell(tx, permit, one, "deploy", **said)
         if at_once:
             self._complete(tx, permit, one)
@@ -122,7 +162,7 @@ class Deploying:
         for noun in self._nouns.find(tx, "endpoint", permit.account, name=one.name):
             if noun.state in (IN_SERVICE, UPDATING):
                 self._nouns.set_state(tx, noun.ref, OUT_OF_SERVICE)
-        self._states(tx, permit, (*one.told.variants, *one.told.shadows), IN_SERVICE)
+        self._states(tx, permit, (*one.told.variants, *fit.approved(tx, one.told.shadows)), IN_SERVICE)
         self._announce(tx, permit, one, IN_SERVICE)
 
     def shift(self, tx: Connection, permit: Permit, one: Revision, step: int) -> None:
@@ -132,7 +172,11 @@ class Deploying:
             self._tell(tx, permit, one, "shift", share=_percent(share))
 
     def roll_back(self, tx: Connection, permit: Permit, one: Revision, old: Revision | None, reason: str) -> None:
-        """All traffic back to what served before, in one transaction with what tells of it."""
+        """All traffic back to what served before, in one transaction with what tells of it.
+
+        Where that was turned down since, or its approval does not hold, it goes to the version before that one, or
+        nothing serves.
+        """
         if not rollout.end(tx, one, ROLLED_BACK, reason, self._vault.clock.now()):
             return
         self._announce(tx, permit, one, "RollingBack")
@@ -141,7 +185,12 @@ class Deploying:
         if old is None:
             self._announce(tx, permit, one, OUT_OF_SERVICE)
             return
-        self._states(tx, permit, (*old.told.variants, *old.told.shadows), IN_SERVICE)
+        if not fit.on_record(permit, self._registry, old.told.variants):
+            routing = rollout.routing(tx, permit.account, one.name, self._vault.clock.now())
+            assert routing is not None  # its newest revision was ended just now
+            self._earlier_or_out(tx, permit, routing, reason)
+            return
+        self._states(tx, permit, (*old.told.variants, *fit.approved(tx, old.told.shadows)), IN_SERVICE)
         self._announce(tx, permit, old, IN_SERVICE)
 
     def rollback(self, permit: Permit, name: str, reason: str = "asked") -> Routing:
@@ -160,17 +209,15 @@ class Deploying:
         return found
 
     def back_to(self, tx: Connection, permit: Permit, name: str, earlier: Revision, reason: str) -> None:
-        """Serve at once what an earlier revision served, as a new one."""
-        told = Revised(earlier.told.variants, earlier.told.shadows)
-        for variant in told.variants:
-            self.approved(tx, permit, variant.model)
+        """Serve at once what an earlier revision served, as a new one: of models that `_earlier` found good."""
+        told = Revised(earlier.told.variants, fit.approved(tx, earlier.told.shadows))
         now = self._vault.clock.now()
         one = rollout.begin(permit, tx, name, told, earlier.number, now, at_once=True, reason=reason)
         self._tell(tx, permit, one, "rollback", share=_percent(1.0), reason=reason)
         self._complete(tx, permit, one)
 
-    def _earlier(self, tx: Connection, permit: Permit, routing: Routing, besides: str = "") -> Revision:
-        """The newest revision that served before, of models that are Approved now.
+    def _earlier(self, tx: Connection, permit: Permit, routing: Routing) -> Revision:
+        """The newest revision that served before, of models that are Approved now and whose signed record holds.
 
         Raises:
             Conflict: ``serving.no_previous``.
@@ -182,43 +229,54 @@ class Deploying:
             if one is None:
                 break
             models = {variant.model for variant in one.told.variants}
-            served = one.outcome == COMPLETED and models != now_serving and besides not in models
-            if served and all(self._nouns.get(tx, model).state == APPROVED for model in models):
+            served = one.outcome == COMPLETED and models != now_serving
+            if served and fit.on_record(permit, self._registry, one.told.variants):
                 return one
             number = number - 1
         raise Conflict("serving.no_previous", "No version that served before is Approved; deploy one.")
 
     def redeploy_previous(self, permit: Permit, model_name: str) -> list[str]:
         """As `Endpoints.redeploy_previous`."""
-        changed = []
         with self._vault.database.transaction(permit) as tx:
-            now = self._vault.clock.now()
-            for _, name in rollout.every(tx, permit.account):
-                routing = rollout.routing(tx, permit.account, name, now)
-                if routing is None or not self._bad(tx, routing, model_name):
-                    continue
-                newest = routing.newest
-                if newest.under_way:
-                    self.roll_back(tx, permit, newest, routing.old, "rejected")
-                    again = rollout.routing(tx, permit.account, name, now)
-                    if again is not None and not self._bad(tx, again, model_name):
-                        changed.append(name)
-                        continue
-                    routing = again or routing
-                try:
-                    self.back_to(tx, permit, name, self._earlier(tx, permit, routing), "rejected")
-                except Conflict:
-                    self._out(tx, permit, routing.main, "rejected")
-                changed.append(name)
-        return changed
+            names = [name for _, name in rollout.every(tx, permit.account)]
+            return [name for name in names if self.put_right(tx, permit, name, model_name)]
 
-    def _bad(self, tx: Connection, routing: Routing, model_name: str) -> bool:
-        """Whether an endpoint has a model of that name in it that is not Approved any more."""
-        for variant, _ in routing.shares():
-            version = self._nouns.get(tx, variant.model)
-            if version.body["name"] == model_name and version.state != APPROVED:
-                return True
-        return False
+    def put_right(self, tx: Connection, permit: Permit, name: str, model_name: str = "") -> bool:
+        """Take what is not Approved any more out of an endpoint: shadows go, what answers yields to the one before.
+
+        Answers whether that changed anything; what is out of service already stays so.
+
+        Args:
+            model_name: only versions of this model.
+        """
+        now = self._vault.clock.now()
+        routing = rollout.routing(tx, permit.account, name, now)
+        if routing is None or not (bad := fit.unfit(tx, self._nouns, routing, model_name)):
+            return False
+        for one in dict.fromkeys([routing.newest.number, routing.main.number]) if bad.shadows else ():
+            revision = routing.newest if one == routing.newest.number else routing.main
+            kept = tuple(shadow for shadow in revision.told.shadows if shadow not in bad.shadows)
+            rollout.reshadow(tx, revision, kept)
+        for shadow in bad.shadows:
+            self._states(tx, permit, [shadow], OUT_OF_SERVICE)
+            self._tell(tx, permit, routing.newest, "out", shadow=shadow.endpoint, reason=_REJECTED)
+        if bad.answering and routing.newest.under_way:
+            self.roll_back(tx, permit, routing.newest, routing.old, _REJECTED)
+            return True
+        out = all(self._nouns.get(tx, one.endpoint).state == OUT_OF_SERVICE for one in routing.main.told.variants)
+        if bad.answering and not out:
+            self._earlier_or_out(tx, permit, routing, _REJECTED)
+        return bool(bad.shadows) or (bad.answering and not out)
+
+    def unfit(self, tx: Connection, routing: Routing) -> bool:
+        """Whether there is something that `put_right` would look at."""
+        return bool(fit.unfit(tx, self._nouns, routing))
+
+    def _earlier_or_out(self, tx: Connection, permit: Permit, routing: Routing, reason: str) -> None:
+        try:
+            self.back_to(tx, permit, routing.newest.name, self._earlier(tx, permit, routing), reason)
+        except Conflict:
+            self._out(tx, permit, routing.main, reason)
 
     def _out(self, tx: Connection, permit: Permit, one: Revision, reason: str) -> None:
         self._states(tx, permit, one.told.variants, OUT_OF_SERVICE)
@@ -262,8 +320,18 @@ def _serves(routing: Routing) -> bool:
     return routing.newest.outcome != ROLLED_BACK or routing.old is not None
 
 
-def _variants(wanted: Sequence[tuple[str, str, float]], made: Mapping[str, Noun]) -> tuple[Variant, ...]:
-    return tuple(Variant(name, made[model].ref, model, weight) for name, model, weight in wanted)
+def _still_boxed(routing: Routing | None) -> set[str]:
+    """What answers from a sandbox while a rollout is under way that takes the same version out of it."""
+    old = routing.old if routing is not None and routing.newest.under_way else None
+    return {one.endpoint for one in old.told.variants if one.sandbox} if old is not None else set()
+
+
+def _ref(permit: Permit, name: str, model: str) -> str:
+    return nouns.ref("endpoint", canonical.dump({"name": name, "account": permit.account, "model": model}))
+
+
+def _variants(wanted: Sequence[tuple[str, str, float]], made: Mapping[str, Noun], boxed: bool) -> tuple[Variant, ...]:
+    return tuple(Variant(name, made[model].ref, model, weight, boxed) for name, model, weight in wanted)
 
 
 def _percent(share: float) -> str:

@@ -14,11 +14,11 @@ import pyarrow as pa
 from sqlalchemy import Connection
 
 from carelake.audit.nouns import Nouns
-from carelake.core.errors import Conflict, Invalid
+from carelake.core.errors import CarelakeError, Conflict, Invalid
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
-from carelake.models.registry import APPROVED, Registry
+from carelake.models.registry import Registry
 from carelake.serving import capture, feedback, formats, ledger, rollout, writeback
 from carelake.serving.answering import Answering, Prepared, no_endpoint
 from carelake.serving.deploying import IN_SERVICE, OUT_OF_SERVICE, UPDATING, Deploying
@@ -31,9 +31,8 @@ from carelake.vault.workspace import Vault
 
 __all__ = ["IN_SERVICE", "OUT_OF_SERVICE", "UPDATING", "Endpoint", "Endpoints"]
 
+_GIVES_WAY = ("serving.out_of_service", "serving.not_approved")
 _MOST_ROWS = 100_000
-_LITTLE, _MORE, _MUCH = 4, 50, 100
-_BEHIND = 5_000
 _QUIET = timedelta(seconds=0.1)
 
 
@@ -76,6 +75,7 @@ class Endpoints:
         *,
         variants: Sequence[Mapping[str, Any]] = (),
         shadows: Sequence[Mapping[str, Any]] = (),
+        sandbox: bool | None = None,
     ) -> Noun:
         """Put an approved model version behind a name; traffic moves to it as the policy says.
 
@@ -84,6 +84,7 @@ class Endpoints:
                 and one that changes shadows alone, is at once whatever the policy says.
             variants: ``ProductionVariants`` (VariantName, ModelName: a model's ref, InitialVariantWeight) instead of
                 one model. shadows: ``ShadowProductionVariants``, which score along and are never answered.
+            sandbox: whether they are scored in attested sandboxes (docs/sandbox.md); None: as what serves now.
 
         Needs the grants ``models:read``, ``rows:read``, ``rows:write``.
 
@@ -91,13 +92,16 @@ class Endpoints:
             Conflict: ``serving.not_approved``, ``serving.updating`` while a rollout is under way.
             NotFound: ``models.no_such_version``, in another account, too.
             Invalid: ``serving.deployment_config``, ``serving.variants``.
+            Unavailable: ``serving.sandbox_unavailable``. Refused: ``serving.sandbox_always``.
         """
-        return self._deploying.deploy(permit, name, model, policy, variants, shadows)
+        return self._deploying.deploy(permit, name, model, policy, variants, shadows, sandbox)
 
     def rollback(self, permit: Permit, name: str) -> dict[str, Any]:
         """All traffic back: to what served before the rollout that is under way, or to the version before.
 
-        Needs ``rows:read``, ``rows:write``. Answers as `status`.
+        A version is come back to when it is Approved, its record of that is signed, and its files are those.
+
+        Needs ``models:read``, ``rows:read``, ``rows:write``. Answers as `status`.
 
         Raises:
             Conflict: ``serving.no_previous``.
@@ -106,15 +110,13 @@ class Endpoints:
         return self.status(permit, name, alarms=False)
 
     def redeploy_previous(self, permit: Permit, model_name: str) -> list[str]:
-        """After a version of that model was rejected: what serves it serves the version before, or nothing.
+        """After a version of that model was rejected: what serves it serves the version before, or nothing, and where
+        it was a shadow it is one no more.
 
-        Answers the names of the endpoints that changed. Needs ``rows:read``, ``rows:write``.
+        Answers the names of the endpoints that changed. Needs ``models:read``, ``rows:read``, ``rows:write``. Where
+        this is not done after a rejection, the guard does it when it looks next.
         """
         return self._deploying.redeploy_previous(permit, model_name)
-
-    def versions(self, permit: Permit, name: str) -> list[Noun]:
-        """Versions of a model that may be deployed, newest first. Needs ``rows:read``."""
-        return [one for one in self._registry.versions(permit, name) if one.state == APPROVED]
 
     def delete(self, permit: Permit, name: str) -> None:
         """Take an endpoint out; what it captured stays. Needs ``rows:read``, ``rows:write``."""
@@ -154,7 +156,7 @@ class Endpoints:
             if variant.endpoint != noun.ref:
                 with self._vault.database.reading(permit) as tx:
                     noun = self._nouns.get(tx, variant.endpoint)
-        return Endpoint(noun, self._loaded.files(permit, str(noun.body["model"])))
+        return Endpoint(noun, self._loaded.named(permit, noun.ref, str(noun.body["model"])))
 
     def split(self, permit: Permit, name: str, subjects: Sequence[str]) -> list[tuple[Endpoint, list[int]]]:
         """Who answers for which of these subjects, by their numbers. Needs ``models:read``, ``rows:read``."""
@@ -241,9 +243,8 @@ class Endpoints:
                 self._vault.database.grouped(permit, self.keeping(permit, prepared))
                 break
             except Conflict as error:
-                if last or error.code != "serving.out_of_service":
+                if last or not self.again(permit.account, name, error):
                     raise
-                # The rollout went on between the two: whoever answers now is asked.
                 prepared = self.prepared(permit, name, body, content_type, target_variant, inference_id)
                 said = formats.answer(prepared.answers, accept)
         self.answered(permit.account, prepared)
@@ -277,7 +278,7 @@ class Endpoints:
         """The first half of `invoke`: scored, and kept by nobody yet."""
         asked = formats.parse(body, content_type, self._vault.clock.now())
         _refuse_outside(permit, asked.keys)
-        event = inference_id or permit.act
+        event = ledger.event_of(permit, self._vault.keyring, name, inference_id) if inference_id else permit.act
         keys = [subject or f"{event}:{number}" for number, subject in enumerate(asked.keys)]
         return self._answering.prepare(
             permit, name, asked.asked, keys, target=target_variant, event=event, later=True
@@ -299,6 +300,13 @@ class Endpoints:
         self._answering.late.answered(account, prepared.variant, max(0.0, seconds))
         if prepared.moving:
             self._guard.asked(account, prepared.name)
+
+    def again(self, account: str, name: str, error: CarelakeError) -> bool:
+        """Whether a request that met this error is to be asked of whoever answers now: the rollout went on, or the
+        version was turned down, and gives way at the latest now."""
+        if error.code == "serving.not_approved":
+            self._guard.asked(account, name)
+        return error.code in _GIVES_WAY
 
     def failed(self, permit: Permit, name: str, status: int) -> None:
         """Count a request that failed, for the alarm: during a rollout as that of the new version."""
@@ -328,7 +336,18 @@ class Endpoints:
         """
         seen = self._guard.watch(permit, name) if alarms else Watch(self._answering.routing(permit, name), ())
         with self._vault.database.reading(permit) as tx:
-            return described(tx, self._nouns, seen, self._vault.clock.now())
+            said = described(tx, self._nouns, seen, self._vault.clock.now())
+        every = (*(variant for variant, _ in seen.routing.shares()), *seen.routing.shadows)
+        boxes = self._loaded.boxes
+        told = {one.endpoint: boxes.told(permit, one.endpoint, one.model) for one in every if one.sandbox}
+        return {**said, "sandbox": told or None}
+
+    def attest(self, permit: Permit, name: str, model: str, nonce: bytes) -> tuple[dict[str, str], bytes]:
+        """What a sandbox of a version would be measured as here, and the document of it; nothing is released.
+
+        Needs ``models:read``, ``rows:read``.
+        """
+        return self._loaded.boxes.attest(permit, self._deploying.ref(permit, name, model), model, nonce)
 
     def listed(self, permit: Permit) -> list[dict[str, Any]]:
         """Every endpoint of the account, as `status` without alarms."""
@@ -368,19 +387,11 @@ class Endpoints:
         return flushed + self._guard.tick()
 
     def catch_up(self) -> int:
-        """Write some of the RiskAssessments that are due; answers how many are left.
-
-        A few at a time while requests come, since they wait for what is written; many when none come, or when more
-        than `_BEHIND` are due.
-        """
+        """Write some of the RiskAssessments that are due, a few while requests come; answers how many are left."""
         if self._watcher is None:
             return 0
-        due = writeback.waiting(self._vault, self._watcher)
         quiet = self._last is None or self._vault.clock.now() - self._last > _QUIET
-        for account, many in due.items():
-            with self._watcher.guarding(account) as permit:
-                due[account] -= self.write_back(permit, _MUCH if quiet else _LITTLE if many < _BEHIND else _MORE)
-        return sum(due.values())
+        return writeback.catch_up(self._vault, self._watcher, self.write_back, quiet=quiet)
 
 
 def _refuse_outside(permit: Permit, subjects: Sequence[str]) -> None:

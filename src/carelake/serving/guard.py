@@ -16,7 +16,7 @@ from typing import Protocol
 from sqlalchemy import Connection, insert, select, update
 
 from carelake.core.clock import iso
-from carelake.core.errors import CarelakeError, Conflict, Corrupt, NotFound, Refused
+from carelake.core.errors import CarelakeError, Conflict, Corrupt, NotFound, Refused, Unavailable
 from carelake.core.permit import Permit
 from carelake.serving import rollout, windows
 from carelake.serving.alarms import ALARM, OK, Alarm, Profile, evaluate
@@ -95,7 +95,7 @@ class Guard:
             try:
                 files = self._answering.endpoint(permit, name, one).files
                 names, profile = files.scorer.names, Profile.of(files.baseline)
-            except (Corrupt, NotFound, Refused):
+            except (Corrupt, NotFound, Refused, Unavailable):
                 if not lenient:
                     raise
             rung = evaluate(metrics, names, profile, bounds, which, paired=under_way)
@@ -117,7 +117,7 @@ class Guard:
         if self._goes_back(seen):
             return True
         with self._vault.database.reading(permit) as tx:
-            return bool(self._changed(tx, seen))
+            return bool(self._changed(tx, seen)) or self._deploying.unfit(tx, seen.routing)
 
     def _goes_back(self, seen: Watch) -> bool:
         """Whether an alarm after the bake takes traffic back.
@@ -143,6 +143,10 @@ class Guard:
     def _act(self, permit: Permit, seen: Watch) -> Watch:
         database, deploying = self._vault.database, self._deploying
         newest, old = seen.routing.newest, seen.routing.old
+        # Whoever was killed between a rejection and what follows from it left that to be done.
+        with database.transaction(permit) as tx:
+            if deploying.put_right(tx, permit, newest.name):
+                return Watch(self._answering.routing(permit, newest.name), seen.alarms)
         # The alarm and what it leads to are two acts, in this order.
         with database.reading(permit) as tx:
             changed = self._changed(tx, seen)
@@ -216,6 +220,9 @@ class Guard:
         return done
 
     def _look(self, watcher: Watcher, account: str, name: str) -> None:
+        if self._answering.asleep(watcher.watching(account), name):
+            with suppress(CarelakeError), watcher.guarding(account) as permit:  # what it was refused, its act tells
+                self._answering.wake(permit, name)
         seen = self.watch(watcher.watching(account), name, lenient=True)
         if self._todo(watcher.watching(account), seen):
             with watcher.guarding(account) as permit:

@@ -21,8 +21,11 @@ from carelake.serving.capture import ERASED
 from carelake.serving.tables import invocation as table
 from carelake.serving.tables import prediction
 from carelake.vault.database import bulk, rows_of
+from carelake.vault.keyring import Keyring
 
-__all__ = ["Verified", "enter", "verify"]
+__all__ = ["Verified", "enter", "event_of", "verify"]
+
+_MARK, _HEX = "i-", 62
 
 _NEWEST = "SELECT number FROM endpoint_invocation WHERE account = ? AND name = ? ORDER BY number DESC LIMIT 1"
 _INSERT = (
@@ -61,12 +64,22 @@ class Verified:
         return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "whole": self.whole}
 
 
+def event_of(permit: Permit, keyring: Keyring, name: str, inference_id: str) -> str:
+    """What is kept of a caller's InferenceId: an HMAC under the account's reference key, by which it is found again.
+
+    Callers have put record numbers of patients there; nothing of it lies anywhere in the clear.
+    """
+    said = keyring.reference(permit, "inference", f"{name}\x1f{inference_id}".encode())
+    return _MARK + said.partition(":")[2][:_HEX]
+
+
 def enter(
     permit: Permit, tx: Connection, name: str, endpoint: str, event: str, refs: Sequence[str], now: datetime
 ) -> int:
     """Number a request in the transaction of its captures; writers are served one after another.
 
     Args:
+        event: the act's id, or `event_of` the caller's InferenceId.
         refs: of the predictions that it is answered with.
     """
     found = rows_of(tx, _NEWEST, permit.account, name)

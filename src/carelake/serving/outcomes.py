@@ -18,7 +18,7 @@ from carelake.core.clock import iso
 from carelake.core.errors import Invalid
 from carelake.core.permit import Permit
 from carelake.core.shapes import decodable
-from carelake.serving import capture, windows
+from carelake.serving import capture, ledger, windows
 from carelake.serving.capture import Captured
 from carelake.serving.tables import invocation, outcome, prediction
 from carelake.vault.workspace import Vault
@@ -106,15 +106,20 @@ def waiting(permit: Permit, tx: Connection, vault: Vault, endpoints: Sequence[st
         yield [Waiting(row.ref, row.owner, captured) for row, captured, _ in found if captured is not None]
 
 
-def named(tx: Connection, account: str, name: str, truths: Sequence[Truth]) -> dict[str, bool]:
-    """Labels by the ref of a prediction; an event is looked up, and must have answered with one prediction."""
+def named(permit: Permit, tx: Connection, vault: Vault, name: str, truths: Sequence[Truth]) -> dict[str, bool]:
+    """Labels by the ref of a prediction; an event is looked up, and must have answered with one prediction.
+
+    An InferenceId of before it was kept as an HMAC is looked up as it lies.
+    """
+    account = permit.account
     found = {}
     for one in truths:
         if one.event.startswith("prediction:"):
             found[one.event] = one.label
             continue
         acts = select(invocation.c.act).where(invocation.c.account == account, invocation.c.name == name)
-        own = prediction.c.act.in_(acts.where(invocation.c.event == one.event, invocation.c.rows == 1))
+        events = (one.event, ledger.event_of(permit, vault.keyring, name, one.event))
+        own = prediction.c.act.in_(acts.where(invocation.c.event.in_(events), invocation.c.rows == 1))
         refs = (
             tx.execute(select(prediction.c.ref).where(own, prediction.c.role == capture.PRODUCTION)).scalars().all()
         )

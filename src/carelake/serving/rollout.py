@@ -35,6 +35,7 @@ __all__ = [
     "forget",
     "is_out",
     "numbered",
+    "reshadow",
     "routing",
     "rows",
     "told",
@@ -221,6 +222,12 @@ def told(tx: Connection, one: Revision, step: int) -> bool:
     """Note that a step was told; False where it was already."""
     changed = update(table).where(*_of(one), table.c.ended == "", table.c.step < step).values(step=step)
     return tx.execute(changed).rowcount == 1
+
+
+def reshadow(tx: Connection, one: Revision, shadows: tuple[Variant, ...]) -> None:
+    """Leave a revision with these shadows; what else it was told stays."""
+    config = msgspec.json.encode(msgspec.structs.replace(one.told, shadows=shadows)).decode()
+    tx.execute(update(table).where(*_of(one)).values(config=config))
 
 
 def _of(one: Revision) -> tuple[Any, ...]:

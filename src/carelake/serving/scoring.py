@@ -17,6 +17,7 @@ from carelake.models.artifact import ModelFiles
 from carelake.models.matrix import Floats
 from carelake.serving import capture
 from carelake.serving.predictions import Prediction, resource_id
+from carelake.serving.sandbox.scorer import BoxedScorer
 from carelake.serving.words import reasons
 from carelake.vault.workspace import Vault
 
@@ -113,9 +114,7 @@ def answers(vault: Vault, permit: Permit, endpoint: Endpoint, asked: Asked, role
     if not len(asked):
         return []
     scorer = endpoint.files.scorer
-    risk = scorer.risk(asked.x)
-    parts, _ = scorer.contributions(asked.x)
-    scores = _scores(scorer, asked.scores)
+    risk, parts, scores = _scored(scorer, asked)
     words = _words(scorer)
     risks_are_told = np.isfinite(scorer.threshold)  # a forecast tells an amount, which is no risk of a patient's
     out = []
@@ -141,6 +140,14 @@ def answers(vault: Vault, permit: Permit, endpoint: Endpoint, asked: Asked, role
         )
         out.append(Answered(prediction, said))
     return out
+
+
+def _scored(scorer: Any, asked: Asked) -> tuple[Floats, Floats, dict[str, tuple[Floats, Floats]]]:
+    """Risks, what each feature adds, and clinical scores with their risks."""
+    if isinstance(scorer, BoxedScorer):
+        said = scorer.scored(asked.x, asked.scores)  # one question, not three
+        return said.risk, said.parts, {name: (asked.scores[name], one) for name, one in said.scores.items()}
+    return scorer.risk(asked.x), scorer.contributions(asked.x)[0], _scores(scorer, asked.scores)
 
 
 def _words(scorer: Any) -> Mapping[str, str]:

@@ -290,6 +290,12 @@ class Jobs:
         tx.execute(update(bulk_job).where(_J.id == job).values(state=state, asked=b"", process=""))
         permit.log.note(job=job, change=state)
 
+    def forget(self, permit: Permit, tx: Connection, job: str) -> None:
+        """A job that is over and left nothing for anybody to ask after: the trail alone tells of it."""
+        tx.execute(delete(bulk_part).where(_P.job == job))
+        tx.execute(delete(bulk_job).where(_J.id == job, *_own(permit)))
+        permit.log.note(job=job, change="forgotten")
+
     def sweep(self, permit: Permit, tx: Connection) -> None:
         """Drop the principal's jobs whose files have had their time."""
         now = iso(self._vault.clock.now())

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from carelake.vault.blobs import Sink, Source
     from carelake.vault.keyring import Key
 
-__all__ = ["CHUNK_BYTES", "HEADER_BYTES", "ChunkReader", "ChunkWriter", "Place", "stored_size"]
+__all__ = ["CHUNK_BYTES", "HEADER_BYTES", "ChunkReader", "ChunkWriter", "Place", "released", "stored_size"]
 
 CHUNK_BYTES = 1 << 20
 _MAX_CHUNK_BYTES = 16 << 20
@@ -73,6 +73,28 @@ def _chunk_count(size: int, chunk: int) -> int:
 def stored_size(size: int, chunk: int = CHUNK_BYTES) -> int:
     """Bytes on disk of an object of ``size`` bytes."""
     return HEADER_BYTES + size + TAG_BYTES * _chunk_count(size, chunk)
+
+
+def _read_head(header: bytes) -> tuple[int, int, int, bytes]:
+    """Key version, chunk size, plaintext length and nonce prefix of a header."""
+    magic, number, _, version, chunk, size, prefix = _HEAD.unpack(header[: _HEAD.size])
+    if magic != _MAGIC or number != _FORMAT or not 0 < chunk <= _MAX_CHUNK_BYTES:
+        raise _altered("its header is not one of this format")
+    return version, chunk, size, prefix
+
+
+def released(header: bytes, place: Place, key_of: Callable[[int], Key]) -> bytes:
+    """The data key of one blob, which opens this blob and no other.
+
+    Raises:
+        Corrupt: ``vault.altered``.
+    """
+    version, *_ = _read_head(header)
+    head, wrapped = header[: _HEAD.size], header[_HEAD.size :]
+    try:
+        return unwrap(key_of(version).secret, wrapped, place.bound + head)
+    except Corrupt:
+        raise _altered("its header does not belong to this place") from None
 
 
 class _Cipher:
@@ -227,7 +249,12 @@ class ChunkReader(io.RawIOBase):
     anything that is not exactly what was written.
     """
 
-    def __init__(self, source: Source | int, place: Place, key_of: Callable[[int], Key]) -> None:
+    def __init__(self, source: Source | int, place: Place, key_of: Callable[[int], Key] | bytes) -> None:
+        """Open a blob.
+
+        Args:
+            key_of: the zone's key by its version; or the data key of this one blob (`released`).
+        """
         super().__init__()
         self._source: Source = FileSource(source) if isinstance(source, int) else source
         self._at = 0
@@ -237,18 +264,12 @@ class ChunkReader(io.RawIOBase):
             self.close()
             raise
 
-    def _open(self, place: Place, key_of: Callable[[int], Key]) -> None:
+    def _open(self, place: Place, key_of: Callable[[int], Key] | bytes) -> None:
         header = bytearray(HEADER_BYTES)
         if self._source.read_at(0, memoryview(header)) < HEADER_BYTES:
             raise _altered("its header is cut")
-        head, wrapped = bytes(header[: _HEAD.size]), bytes(header[_HEAD.size :])
-        magic, number, _, version, chunk, size, prefix = _HEAD.unpack(head)
-        if magic != _MAGIC or number != _FORMAT or not 0 < chunk <= _MAX_CHUNK_BYTES:
-            raise _altered("its header is not one of this format")
-        try:
-            data_key = unwrap(key_of(version).secret, wrapped, place.bound + head)
-        except Corrupt:
-            raise _altered("its header does not belong to this place") from None
+        _, chunk, size, prefix = _read_head(bytes(header))
+        data_key = key_of if isinstance(key_of, bytes) else released(bytes(header), place, key_of)
         self.size: int = size
         self._chunk: int = chunk
         self._last = _chunk_count(size, chunk) - 1

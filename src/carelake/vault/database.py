@@ -27,6 +27,7 @@ from carelake.core.errors import CarelakeError, Conflict, Corrupt, Invalid, Unav
 from carelake.core.permit import Permit, check
 from carelake.vault.formats import FORMAT, SCHEMA, check_format, check_not_newer, check_schema
 from carelake.vault.groups import Groups, Page, Work
+from carelake.vault.making import make_tables
 from carelake.vault.sql.driver import FIRST, READ_ONLY, WRITE, Asked, Driver
 
 __all__ = [
@@ -88,6 +89,7 @@ class Scope:
         generation: changes when keys that were given out are void: a savepoint undone, a key erased, the end.
         shared: every reading of its thread takes part in it: it began after all of them were asked for (`together`).
         memo: small things that were read in a snapshot, for who asks again in it; never in a write transaction.
+        ending: nothing is read in it any more.
         expected: types and ids of resources that those who share a snapshot will read, so that the first of them can
             look up all of them.
         after: called after a successful commit, in order. One that fails is logged by its type: committed is
@@ -106,6 +108,7 @@ class Scope:
     generation: int = 0
     closed: bool = False
     shared: bool = False
+    ending: bool = False
     memo: dict[Any, Any] = field(default_factory=dict)
     expected: frozenset[Any] = frozenset()
     after: list[Callable[[], None]] = field(default_factory=list)
@@ -289,12 +292,41 @@ class Database:
         with self._scope(writing=True, epoch=keys) as scope:
             yield scope.connection
 
+    def ledger_at_once(self, sql: str, *parameters: Any) -> Sequence[tuple[Any, ...]]:
+        """As `ledger`, for one statement that writes and is a transaction of its own: one answer is waited for.
+
+        It does not wait for its turn among writers, but for rows that one of them holds: so it must be right
+        wherever it falls between their transactions.
+
+        Args:
+            sql: as of `rows_of`.
+        """
+        if self._mine(writing=True):
+            raise _nested()
+        outer = self._mine(writing=False)
+        if outer is not None and outer.ending:
+            outer.closed = True
+            return self._driver.alone(outer.connection, sql, parameters, ends=True)
+        with self._engine.connect() as connection:
+            return self._driver.alone(connection, sql, parameters)
+
     def ledger_reading(self) -> AbstractContextManager[sqlalchemy.Connection]:
         """One consistent snapshot without a permit, for audit, events and access alone; no writer waits for it."""
         return self.snapshot()
 
+    def ledger_rows(self, sql: str, *parameters: Any) -> Sequence[tuple[Any, ...]]:
+        """As `ledger_reading`, for one statement alone: the server is asked once, and not for beginning and end, too.
+
+        Args:
+            sql: as of `rows_of`.
+        """
+        with self._readers.connect() as connection:
+            return self._driver.rows(connection, sql, parameters)
+
     @contextmanager
-    def together(self, expected: Iterable[Any] = (), first: Sequence[str] = ()) -> Iterator[None]:
+    def together(
+        self, expected: Iterable[Any] = (), first: Sequence[str] = (), then: Callable[[], None] | None = None
+    ) -> Iterator[None]:
         """All readings of this thread inside the block, whoever's they are, see one snapshot that begins now.
 
         For requests that were waiting already: each still shows its own permit to read anything. Inside of another
@@ -303,14 +335,23 @@ class Database:
         Args:
             expected: what they will ask for; see `Scope`.
             first: statements that every one of them would make; what they give is in the snapshot's memo.
+            then: called when the block has ended well. The first `ledger_at_once` in it ends the snapshot, too, where
+                that is one answer less to wait for.
         """
         outer = self._mine(writing=False)
-        if outer is not None and outer.shared:
+        within: AbstractContextManager[Scope | None] = nullcontext()
+        if outer is None or not outer.shared:
+            within = self._scope(writing=False, first=first)
+        with within as scope:
+            if scope is not None:
+                scope.shared, scope.expected = True, frozenset(expected)
             yield
-            return
-        with self._scope(writing=False, first=first) as scope:
-            scope.shared, scope.expected = True, frozenset(expected)
-            yield
+            if scope is not None and then is not None and self._driver.ends_with:
+                scope.ending = True
+                then()
+                return
+        if then is not None:
+            then()
 
     def damage(self, permit: Permit) -> str:
         """What is wrong with the stored pages, in a sentence, or "": a query itself looks at those that it needs.
@@ -331,7 +372,7 @@ class Database:
             tx = scope.connection
             if sqlalchemy.inspect(tx).has_table(_epoch.name):
                 raise Conflict("vault.exists", "The database holds a workspace already; name an empty one.")
-            metadata.create_all(tx)
+            make_tables(tx, metadata)
             tx.execute(sqlalchemy.insert(_epoch).values(id=1, epoch=0))
             tx.execute(sqlalchemy.insert(schema_version).values(version_num=SCHEMA))
             said = {"workspace": workspace, "format": FORMAT, "version": __version__}

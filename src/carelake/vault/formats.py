@@ -12,7 +12,7 @@ from carelake.core.settings import FORMAT
 
 __all__ = ["FORMAT", "OLDEST", "SCHEMA", "check_format", "check_not_newer", "check_schema"]
 
-SCHEMA = "0006"
+SCHEMA = "0007"
 """The newest migration of `carelake.vault.migrations`."""
 
 OLDEST = 1

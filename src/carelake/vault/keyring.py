@@ -67,6 +67,9 @@ _SIGNERS = {"models": "models:write", "approvals": "models:approve"}
 APPROVAL = b"DSSEv1 38 application/vnd.carelake.approval+json "
 """How the signed text of an approval begins: DSSE's encoding of its type."""
 
+_ATTESTED = b"\x84\x6aSignature1"
+"""How the signed text of an attestation begins: COSE's structure for one signature (RFC 9052)."""
+
 
 def read_root_settings(path: Path) -> RootSettings:
     """How the workspace's root key is had, read before it is."""
@@ -416,6 +419,35 @@ class Keyring:
         ring, name = self.current(), "security/sign-tokens"
         fit = [entry for entry in ring.versions(name) if ring.why_not(name, entry.version) is None]
         return [as_pem(entry.public) for entry in reversed(fit)]
+
+    def attester(self, permit: Permit) -> tuple[str, Callable[[bytes], bytes]]:
+        """The label of the key that attests sandboxes, and what signs by it; for `vault.attested` alone.
+
+        The key is made when it is first asked for: who has no sandbox has no such key.
+        """
+        name = "security/sign-attestation"
+        if not self.current().versions(name):
+            self.change(lambda draft: None if name in draft.names() else draft.add(name, "security"))
+        ring = self.current()
+        ring.allow(permit, name)
+        signer, label = ring.signer(name)
+        self._note(permit, label)
+
+        def sign(data: bytes) -> bytes:
+            if not data.startswith(_ATTESTED):
+                raise Invalid("vault.signing_purpose", "This key signs attestation documents and nothing else.")
+            return signer.sign(data, ec.ECDSA(hashes.SHA256()))
+
+        return label, sign
+
+    def attests(self, label: str, data: bytes, signature: bytes) -> bool | None:
+        """Did that version of the key sign this? None of a key that there is not, or that is held back."""
+        name, _, version = label.rpartition("/v")
+        ring = self.current()
+        for entry in ring.versions(name) if name == "security/sign-attestation" else ():
+            if str(entry.version) == version and ring.why_not(name, entry.version) is None:
+                return signed_by(entry.public, data, signature)
+        return None
 
     def _signing(self, account: str, purpose: str) -> list[Entry]:
         return self.current().versions(_signing_name(account, purpose))

@@ -21,6 +21,7 @@ from carelake.core.errors import Corrupt
 from carelake.core.ids import Ids
 from carelake.core.permit import Permit
 from carelake.core.settings import Settings
+from carelake.vault.attested.releases import Releases
 from carelake.vault.catalogue import ANY, Catalogue, Condition
 from carelake.vault.database import Database
 from carelake.vault.depot import Depot
@@ -59,6 +60,7 @@ class Objects:
         keeping: retention, legal hold, purge.
         lifecycle: what happens with age.
         report: usage and inventory.
+        releases: of their data keys, to sandboxes that prove what they are.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Objects:
         self.keeping = Keeping(self._depot, self._catalogue)
         self.lifecycle = Lifecycle(self._depot, self._catalogue, self.uploads)
         self.report = Report(self._depot)
+        self.releases = Releases(self._depot, self._catalogue)
 
     # -- write ----------------------------------------------------------------------------------------------------
 

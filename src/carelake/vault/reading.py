@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from carelake.core.errors import Corrupt
+from carelake.core.errors import Corrupt, Unsupported
 from carelake.vault.blobs import Blob, InlineSource, Source
 from carelake.vault.chunks import ChunkReader, Place
 from carelake.vault.depot import Depot
@@ -16,7 +16,7 @@ from carelake.vault.keyring import Key
 from carelake.vault.parts import PartsReader, Piece, read_manifest
 from carelake.vault.tables import object_inline, object_part
 
-__all__ = ["Reader", "open_piece", "open_version", "readall"]
+__all__ = ["Reader", "open_piece", "open_version", "readall", "sealed_version"]
 
 Reader = ChunkReader | PartsReader
 _P = object_part.c
@@ -43,6 +43,25 @@ def open_version(depot: Depot, row: Row[Any], sealed: bytes | None = None) -> Re
         reader.close()
         raise Corrupt("vault.altered", "A stored object has another length than was entered for it.")
     return reader
+
+
+def sealed_version(depot: Depot, row: Row[Any], sealed: bytes | None = None) -> tuple[bytes, Place]:
+    """A version's bytes as they lie, still sealed, and the place that they are bound to; args as `open_version`.
+
+    Raises:
+        Corrupt: ``vault.missing``. Unsupported: ``vault.release_parts``.
+    """
+    if row.form == "parts":
+        raise Unsupported(
+            "vault.release_parts", "An object that was uploaded in parts is not released; put it whole."
+        )
+    source = _source(depot, Blob(row.account, row.zone, row.object, row.storage), row.form, sealed)
+    try:
+        found = bytearray(source.size)
+        read = source.read_at(0, memoryview(found))
+    finally:
+        source.close()
+    return bytes(found[:read]), Place(depot.workspace, row.account, row.zone, row.object, row.version)
 
 
 def open_piece(depot: Depot, place: Place, pieces: Sequence[Piece], index: int) -> ChunkReader:

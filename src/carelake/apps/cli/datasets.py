@@ -43,18 +43,24 @@ def build(
     data_end: str | None,
     meds: Path | None,
     labels: Path | None,
+    engine: str | None = None,
 ) -> None:
     """Build a training set, or find it, and write it where that is asked for."""
     wanted = _recipe(recipe)
     end, outside = _instant(data_end), meds_sets.given(meds, labels)
     with progress() as bars, session.workspace.enter(session.caller(), _ACTION, wanted.name, job=True) as permit:
-        bars.add_task(wanted.title, total=None)
+        task = bars.add_task(wanted.title, total=None)
+
+        def tell(done: int, of: int) -> None:
+            bars.update(task, completed=done, total=of)
+
         lake = Lake(permit, session.workspace.vault, session.workspace.nouns)
         if outside is not None:
             made = meds_sets.build(lake, wanted, outside)
         else:
             snapshot = asof.as_of(permit, lake.vault, lake.nouns, as_of)
-            made = building.build(lake, wanted, snapshot, data_end=end)
+            made = building.build(lake, wanted, snapshot, data_end=end, engine=engine, tell=tell)
+            bars.update(task, total=1, completed=1)
     if out is not None:
         _write(session, made.noun.ref, made.table, out)
     said = {**_told(made.noun), "recipe": wanted.name, "out": str(out) if out else None}

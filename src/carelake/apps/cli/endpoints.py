@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from carelake.core.errors import CarelakeError, Invalid, NotFound
 
 __all__ = [
     "captures_verify",
+    "endpoint_attest",
     "endpoint_delete",
     "endpoint_deploy",
     "endpoint_invoke",
@@ -44,7 +46,14 @@ def endpoint_list(session: Session, *, json_out: bool) -> None:
 
 
 def endpoint_deploy(
-    session: Session, *, json_out: bool, name: str, model: str | None, told: dict[str, Any], config: Path | None
+    session: Session,
+    *,
+    json_out: bool,
+    name: str,
+    model: str | None,
+    told: dict[str, Any],
+    config: Path | None,
+    sandbox: bool | None = None,
 ) -> None:
     """Deploy a model version."""
     workspace, caller = session.workspace, session.caller()
@@ -55,7 +64,8 @@ def endpoint_deploy(
         endpoints = workspace.endpoints
         variants = said.get("ProductionVariants", ())
         ref = "" if variants else model or _newest(session, permit, name)
-        noun = endpoints.deploy(permit, name, ref, policy, variants=variants, shadows=shadows)
+        boxed = said.get("EnableNetworkIsolation", sandbox) if sandbox is None else sandbox
+        noun = endpoints.deploy(permit, name, ref, policy, variants=variants, shadows=shadows, sandbox=boxed)
         found = endpoints.status(permit, name, alarms=False)
     found["EndpointRef"] = noun.ref
     if json_out:
@@ -63,13 +73,46 @@ def endpoint_deploy(
     else:
         note(f"Endpoint {name}: {found['EndpointStatus']}, model {found['model_name']} v{found['model_version']}")
         _traffic(found)
+        _sandbox(found)
+
+
+def _sandbox(found: dict[str, Any]) -> None:
+    """How it is scored, in words that say no more than is so."""
+    for ref, one in (found["sandbox"] or {}).items():
+        outer = f", {one['outer']} around it" if one.get("outer") else ""
+        note(f"Scored in a sandbox: {ref}, trust {one['trust']}{outer}; it protects from what docs/sandbox.md lists.")
+
+
+def endpoint_attest(session: Session, *, json_out: bool, name: str, model: str | None, nonce: str | None) -> None:
+    """Measure a sandbox."""
+    try:
+        asked = bytes.fromhex(nonce) if nonce is not None else secrets.token_bytes(32)
+    except ValueError:
+        asked = b""
+    if not 8 <= len(asked) <= 512:
+        raise Invalid("apps.nonce", "--nonce is 16 to 1024 hexadecimal digits, two a byte.")
+    workspace = session.workspace
+    with workspace.enter(session.caller(), "model:read", "endpoints") as permit:
+        ref = model or _newest(session, permit, name)
+        found, document = workspace.endpoints.attest(permit, name, ref, asked)
+    if json_out:
+        answer({"model": ref, "trust": "process", "measurements": found, "document": document.hex()})
+    else:
+        for register, value in found.items():
+            note(f"{register} {value}")
+        note("Trust: process. The host that this ran on measured itself; no hardware vouches for it.")
 
 
 def _newest(session: Session, permit: Any, name: str) -> str:
-    approved = session.workspace.endpoints.versions(permit, name)
+    from carelake.models.registry import APPROVED
+
+    workspace = session.workspace
+    with workspace.vault.database.reading(permit) as tx:
+        found = workspace.nouns.find(tx, "model", permit.account, name=name)
+    approved = [one for one in found if one.state == APPROVED]
     if not approved:
         raise NotFound("apps.no_approved", "No version of a model of that name is Approved; give one by --model REF.")
-    return max(approved, key=lambda one: int(one.body["version"])).ref
+    return str(max(approved, key=lambda one: int(one.body["version"])).ref)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -77,7 +120,8 @@ def _config(path: Path) -> dict[str, Any]:
         said = json.loads(path.read_bytes())
     except (OSError, ValueError):
         said = None
-    kinds = {"DeploymentConfig": dict, "ProductionVariants": list, "ShadowProductionVariants": list}
+    kinds: dict[str, Any] = {"DeploymentConfig": dict, "ProductionVariants": list, "ShadowProductionVariants": list}
+    kinds["EnableNetworkIsolation"] = bool
     if not isinstance(said, dict) or any(not isinstance(said.get(name, of()), of) for name, of in kinds.items()):
         raise Invalid("apps.endpoint_config", "The configuration is not a file with a JSON object.")
     if unknown := said.keys() - kinds.keys():
@@ -119,6 +163,7 @@ def endpoint_status(session: Session, *, json_out: bool, name: str) -> None:
     if found.get("FailureReason"):
         note(found["FailureReason"])
     _traffic(found)
+    _sandbox(found)
     show(
         ["VariantName", "AlarmName", "StateValue", "StateReason"],
         found["alarms"],

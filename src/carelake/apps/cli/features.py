@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +11,13 @@ from threading import Event
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from carelake.apps.cli.object_files import clear_file
 from carelake.apps.cli.session import Session, answer, existing, note
 from carelake.apps.cli.tables import progress, show
+from carelake.core.canonical import dump_pretty
 from carelake.core.clock import instant, iso
 from carelake.core.errors import Conflict, Invalid
 from carelake.features.groups import FeatureGroups, Records, offline
@@ -103,18 +104,23 @@ def _plain(told: dict[str, Any]) -> dict[str, Any]:
 
 def create_group(session: Session, *, json_out: bool, source: str) -> None:
     """Create one."""
-    from carelake.features.groups.declaration import load, request_of, shipped
+    from carelake.features.groups.declaration import load, shipped
 
     workspace = session.workspace
     groups = _groups(session)
     if "." not in source and source not in shipped():
         raise Invalid("features.value", f"Give a .toml or .json file, or one of {', '.join(shipped())}.")
     with workspace.enter(session.caller(), "features:define", "features") as permit:
+        if source.endswith(".py"):  # what somebody wrote is never run here
+            raise Invalid(
+                "features.declaration",
+                "A declaration in Python writes itself: run `python FILE.py > FILE.toml` and give that.",
+            )
         if source.endswith(".json"):
             made = groups.create(permit, _request(existing(Path(source))))
         else:
             declared = load(shipped().get(source) or _text(existing(Path(source))))
-            made = groups.create(permit, request_of(declared), **declared.extras())
+            made = groups.declare(permit, declared)
     if json_out:
         answer(made)
     else:
@@ -342,7 +348,9 @@ def _following(session: Session, name: str | None) -> dict[str, int]:
 
 
 def write_offline(session: Session, *, json_out: bool, name: str, out: Path, as_of: str | None) -> None:
-    """Write the offline store as a file."""
+    """Write the offline store as a file, in the clear."""
+    if json_out and str(out) == "-":
+        raise Invalid("features.value", "--out - and --json both write to standard output; give one of them.")
     workspace = session.workspace
     moment = None
     if as_of is not None:
@@ -350,32 +358,28 @@ def write_offline(session: Session, *, json_out: bool, name: str, out: Path, as_
             moment = instant(as_of)
         if moment is None:
             raise Invalid("features.value", "A moment is given as 2026-01-02T03:04:05Z.")
-    with workspace.enter(session.caller(), "features:read", "features") as permit:
+    with workspace.enter(session.caller(), "features:export", "features") as permit:
         found = offline.table(permit, workspace.vault, name, moment)
         permit.log.count(features_rows=len(found))
-    with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        pq.write_table(found, file)
+    made = pa.BufferOutputStream()
+    pq.write_table(found, made)
+    with clear_file(str(out), "wb") as file:
+        file.write(made.getvalue())
     _done(json_out, {"rows": len(found), "out": str(out)}, f"{len(found)} rows written.")
 
 
 def docs(session: Session, *, json_out: bool, name: str | None, out: Path | None) -> None:
-    """Document features."""
+    """Document features, as Markdown or JSON, in a file or on standard output."""
     workspace = session.workspace
     with (
         workspace.enter(session.caller(), "features:list", "features") as permit,
         workspace.vault.database.reading(permit) as tx,
     ):
         chosen = every(tx, permit.account) if name is None else [_groups(session).get(permit, name)]
-    if json_out:
-        answer({one.name: as_json(one) for one in chosen})
+    told = {one.name: as_json(one) for one in chosen}
+    if json_out and out is None:
+        answer(told)
         return
     text = "\n\n".join(markdown(one) for one in chosen) + "\n"
-    write: Callable[[str], Any] = print_out if out is None else lambda said: out.write_text(said, encoding="utf-8")
-    write(text)
-
-
-def print_out(text: str) -> None:
-    """To stdout."""
-    import sys
-
-    sys.stdout.write(text)
+    with clear_file("-" if out is None else str(out), "wb") as file:
+        file.write((dump_pretty(told) + "\n" if json_out else text).encode())

@@ -8,11 +8,12 @@ from typing import Any
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import progress, show
 from carelake.core.errors import Invalid
-from carelake.lake import asof, maintain, query
+from carelake.lake import asof, query
 from carelake.lake.drivers.spark import compact, reaches
-from carelake.lake.fresh import freshness
-from carelake.lake.relations import listed
-from carelake.lake.sync import SyncReport, sync
+from carelake.lake.following.fresh import freshness
+from carelake.lake.following.sync import SyncReport, sync
+from carelake.lake.seeing.relations import listed
+from carelake.lake.upkeep import maintain
 
 __all__ = ["ask", "bring_up", "name_it", "status", "tag_list", "upkeep"]
 

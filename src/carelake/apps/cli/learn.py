@@ -11,7 +11,7 @@ from carelake.apps.cli.tables import progress, show
 from carelake.apps.pipelining import executor_of, launching, pipelines_of
 from carelake.pipelines.execution.rows import Execution, Rows, StepRow
 
-__all__ = ["Done", "carry_out", "run_recipe", "told"]
+__all__ = ["Done", "carry_out", "output_of", "run_recipe", "through", "told"]
 
 _PAST = "A run as of then ends with its training set: what is released is made of the newest data."
 _WAITING = "The model version waits for approval: `carelake model approve REF --as REVIEWER`, then run again."
@@ -34,10 +34,18 @@ class Done:
 
 
 def run_recipe(
-    session: Session, *, json_out: bool, recipe: str, approve_as: str, new: bool, as_of: str | None
+    session: Session,
+    *,
+    json_out: bool,
+    recipe: str,
+    approve_as: str,
+    new: bool,
+    as_of: str | None,
+    engine: str | None,
 ) -> None:
     """Carry out a recipe."""
-    made = carry_out(session, session.caller(), recipe, approve_as=approve_as, new=new, as_of=as_of or "")
+    caller, asked = session.caller(), {"as_of": as_of or "", "engine": engine or ""}
+    made = carry_out(session, caller, recipe, approve_as=approve_as, new=new, **asked)
     said = told(made)
     if json_out:
         answer(said)
@@ -60,16 +68,28 @@ def run_recipe(
 
 
 def carry_out(
-    session: Session, caller: Any, recipe: str, *, approve_as: str, new: bool = False, as_of: str = ""
+    session: Session,
+    caller: Any,
+    recipe: str,
+    *,
+    approve_as: str,
+    new: bool = False,
+    as_of: str = "",
+    engine: str = "",
 ) -> Done:
-    """Carry out a recipe with progress; resumes an interrupted one with the same parameters."""
+    """Carry out a recipe that releases a model, see `through`."""
+    approves = "true" if session.workspace.settings.approval.in_run else "false"
+    given = {"ApproveAs": approve_as, "Approves": approves, "AsOf": as_of, "Engine": engine}
+    return through(session, caller, recipe, given, new=new)
+
+
+def through(session: Session, caller: Any, recipe: str, given: Mapping[str, str], *, new: bool = False) -> Done:
+    """Carry out a shipped recipe with progress; resumes an interrupted one with the same parameters."""
     from carelake.pipelines import shipped
     from carelake.pipelines.resuming import begin_or_resume, enter
 
     workspace, pipelines = session.workspace, pipelines_of(session.workspace)
     plan = shipped.definition(recipe)
-    approves = "true" if workspace.settings.approval.in_run else "false"
-    given = {"ApproveAs": approve_as, "Approves": approves, "AsOf": as_of}
     with workspace.enter(caller, "pipeline:define", recipe) as permit:
         enter(permit, workspace.vault, recipe, shipped.shipped()[recipe])
     with (
@@ -85,7 +105,7 @@ def carry_out(
             bars.update(task, completed=done, description=(under_way or [recipe])[-1])
 
         executor = executor_of(workspace, launcher)
-        name, before = begin_or_resume(permit, pipelines, executor, recipe, given, new=new)
+        name, before = begin_or_resume(permit, pipelines, executor, recipe, given, new=new, local=True)
         one = executor.carry_out(permit, name, told=tell)
         bars.update(task, total=1, completed=1, description=recipe)
         with workspace.vault.database.reading(permit) as tx:
@@ -133,23 +153,24 @@ def told(made: Done) -> dict[str, Any]:
     dataset = made.reports.get("dataset", {})
     as_of = made.execution.parameters.get("AsOf", "")
     metrics = made.reports.get("train") or data.get("metrics") or ({} if as_of else dataset.get("metrics")) or {}
-    state = _property(made, "approve", "OutputParameters['state']")
+    state = output_of(made, "approve", "OutputParameters['state']")
     stopped = metrics.get("reason") or (_PAST if as_of else None)
     if stopped is None and state != "Approved":
         stopped = _WAITING
     return {
         "run": made.execution.id,
         "training_set": dataset.get("training_set"),
-        "model_version": _property(made, "register", "ModelPackageName"),
+        "model_version": output_of(made, "register", "ModelPackageName"),
         "metrics": metrics,
         "attrition": dataset.get("attrition", {}),
         "state": state,
-        "endpoint": _property(made, "deploy", "OutputParameters['endpoint']"),
+        "endpoint": output_of(made, "deploy", "OutputParameters['endpoint']"),
         "resumed_at": made.resumed_at or None,
         "stopped": stopped,
     }
 
 
-def _property(made: Done, step: str, path: str) -> Any:
+def output_of(made: Done, step: str, path: str) -> Any:
+    """A property of a step, None where it was not reached."""
     row = made.steps.get(step)
     return None if row is None else row.output.get("properties", {}).get(path)

@@ -14,7 +14,7 @@ from carelake.core.settings import LakeSettings
 from carelake.lake import asof
 from carelake.lake.measures import catalogue, run, summary, tell
 from carelake.lake.measures.report import measure_report
-from carelake.lake.sight import sight_of
+from carelake.lake.seeing.sight import sight_of
 
 __all__ = ["listed", "run_measure"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,28 @@ def plan_show(session: Session, *, json_out: bool, group: str) -> None:
     """Show the plans of a group."""
     workspace = session.workspace
     with workspace.enter(session.caller(), "model:read", "models") as permit:
-        found = workspace.platform.registry.plans.versions(permit, group)
+        plans = workspace.platform.registry.plans
+        found = plans.versions(permit, group)
+        decided = {one.ref: plans.decisions(permit, one.ref) for one in found}
     if not found:
         raise NotFound("models.no_such_plan", "The group has no change plan; `carelake model plan set` writes one.")
     if json_out:
-        answer([noun_json(one) for one in found])
+        answer([{**noun_json(one), "decisions": decided[one.ref]} for one in found])
         return
     show(["version", "state", "author", "ref"], [{"state": one.state, "ref": one.ref, **one.body} for one in found])
+    for one in found:
+        for each in decided[one.ref]:
+            note(f"v{one.body['version']}: {_decision(each)}")
     plan = found[0].body["plan"]
     rows = [{**one, "changes": ", ".join(one["changes"])} for one in plan["description_of_modifications"]]
     show(["id", "title", "changes", "automatic"], rows)
+
+
+def _decision(said: Mapping[str, Any]) -> str:
+    if said.get("altered"):
+        return f"a record that is not what was signed: {said['ref']}"
+    successor = f", for {said['successor']}" if said.get("successor") else ""
+    return f"{said['decision']} by {said['approver']} at {said['at']}{successor}"
 
 
 def plan_decide(

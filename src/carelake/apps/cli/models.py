@@ -79,7 +79,7 @@ def model_show(session: Session, *, json_out: bool, ref: str) -> None:
     registry = workspace.platform.registry
     with workspace.enter(session.caller(), "model:read", ref) as permit:
         noun = registry.get(permit, ref)
-        files = registry.files(permit, ref)
+        metrics = registry.files(permit, ref).metrics if registry.has_files(permit, ref) else {}
         package = _plain(workspace.platform.model_packages.describe(permit, {"ModelPackageName": ref}))
         decided = registry.decided(permit, ref)
         verdicts = registry.plans.verdicts(permit, ref)
@@ -87,7 +87,7 @@ def model_show(session: Session, *, json_out: bool, ref: str) -> None:
     package.pop("ModelCard", None)
     said = {
         **noun_json(noun),
-        "metrics": files.metrics,
+        "metrics": metrics,
         "package": package,
         "evidence": evidence,
         "approval": decided,
@@ -96,7 +96,7 @@ def model_show(session: Session, *, json_out: bool, ref: str) -> None:
     if json_out:
         answer(said)
         return
-    figures = {k: v for k, v in files.metrics.items() if isinstance(v, float | int)}
+    figures = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
     show(["figure", "value"], [{"figure": k, "value": v} for k, v in figures.items()])
     show(["name", "ok", "found"], evidence)
     stage = package.get("ModelLifeCycle", {})

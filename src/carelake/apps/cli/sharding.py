@@ -11,7 +11,8 @@ from carelake.apps.cli.parts_folder import PartsFolder
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import progress, show
 from carelake.core import canonical
-from carelake.lake import asof, sharded
+from carelake.lake import asof
+from carelake.lake.engines import sharded
 from carelake.lake.ready.parts import Export, part_name
 
 __all__ = ["export_sharded"]

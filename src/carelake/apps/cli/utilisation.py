@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from carelake.apps.cli.learn import through
 from carelake.apps.cli.session import Session, answer, note
-from carelake.apps.cli.tables import progress, show
+from carelake.apps.cli.tables import show
 
 __all__ = ["run_utilisation"]
 
 
-def run_utilisation(session: Session, *, json_out: bool) -> None:
+def run_utilisation(session: Session, *, json_out: bool, new: bool = False) -> None:
     """Count, fit, judge by backtest, register, and tell the next 14 days."""
-    from carelake.pipelines.utilisation import NAME, Utilisation
+    from carelake.pipelines.utilisation import NAME, empty
 
-    workspace, caller = session.workspace, session.caller()
-    with progress() as bars, workspace.enter(caller, "pipeline:run", NAME, job=True) as permit:
-        task = bars.add_task(NAME, total=None)
-        made = Utilisation(workspace.platform, caller).run(lambda words: bars.update(task, description=words))
-        bars.update(task, total=1, completed=1, description=NAME)
-        said: dict[str, Any] = {"run": permit.act, **made}
+    made = through(session, session.caller(), NAME, {}, new=new)
+    told = {**made.reports["dataset"], **made.reports["train"]} if "train" in made.reports else empty()
+    said: dict[str, Any] = {"run": made.execution.id, **told}
     if json_out:
         answer(said)
         return

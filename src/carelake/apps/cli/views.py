@@ -18,8 +18,9 @@ from carelake.core import canonical
 from carelake.core.errors import Invalid, NotFound
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.lake import asof, materialising
-from carelake.lake.materialised import Found, freshness, of_saved, of_view
+from carelake.lake import asof
+from carelake.lake.materialisation import materialising
+from carelake.lake.materialisation.materialised import Found, freshness, of_saved, of_view
 from carelake.lake.ready.shelf import find, is_ready
 from carelake.lake.views import saved
 from carelake.lake.views.build import build

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from carelake.apps.http import answers
 from carelake.apps.http.aws import door as aws
 from carelake.apps.http.bulk.running import keep_working
-from carelake.apps.http.calls import Call, has_credential
+from carelake.apps.http.calls import Call
 from carelake.apps.http.cors import Cors
 from carelake.apps.http.delivering import Round, keep_delivering
 from carelake.apps.http.fhir.asking import is_id, of_r4
@@ -176,10 +177,16 @@ class _Edges:
         async def edge(request: Request) -> Response:
             request.scope["state"]["route"] = operation.path
             with self.bodies.share() if operation.body is not None else nullcontext(_nothing) as take:
-                call = await self._call(operation, request, take)
-                # A credential that is new here may be wrong, and is counted then: that is a write, and not quick.
-                known = call.known
+                call = self._call(operation, request)
                 try:
+                    if operation.first is not None:
+                        answer = await self.workers.run(partial(operation.first, call))
+                        if answer is not None:
+                            return answer
+                    if operation.body is not None:
+                        await self._read(operation, call, request, take)
+                    # A credential that is new here may be wrong, and is counted then: that is a write, and not quick.
+                    known = call.known
                     if operation.steps is not None and known and operation.small(call):
                         return await self.small.run(_stepped(operation.steps(call), call, gzip))
                     work = partial(_answered, operation.handler, call, gzip)
@@ -197,25 +204,16 @@ class _Edges:
             self.metrics.limited("principal")
             raise too_many(seconds, "of this principal")
 
-    async def _call(self, operation: Operation, request: Request, take: Callable[[int], None]) -> Call:
+    def _call(self, operation: Operation, request: Request) -> Call:
+        """The request, before its body is read."""
         scope = request.scope
         raw, headers = _headers(scope)
         if operation.body is None and _has_body(headers):
             raise Invalid("http.body_not_taken", "This address takes no body; see /openapi.json.")
         query = scope["query_string"]
-        sent = body = b""
         pairs = _pairs(query) if query else []
         if any(name == "X-Amz-Signature" for name, _ in pairs):
             pairs = [(name, value) for name, value in pairs if not name.startswith("X-Amz-")]  # for `access.sigv4`
-        # Of somebody unnamed nothing is read: the handler is about to refuse. What is open has its credential inside.
-        if operation.body is not None and (named := operation.open or has_credential(headers, query)):
-            sent = await _body(request, take)
-            body = await self._unpacked(sent, headers.get("content-encoding", ""), take)
-            said = bool(sent) or "content-type" in headers  # an operation without parameters has no body
-            if operation.body_type not in (_FORM, ANY_TYPE) and named and said and not _is_json(headers):
-                raise Unsupported("http.media_type", f"The body must be sent as {operation.body_type}.")
-        if operation.body_type == _FORM:
-            pairs += _form(headers, body)
         client = scope.get("client")
         return Call(
             self.workspace,
@@ -225,20 +223,34 @@ class _Edges:
             scope["path_params"],
             pairs,
             headers,
-            body,
+            b"",
             client[0] if client else "",
             _raw_path(scope),
-            scope["query_string"].decode("latin-1"),
+            query.decode("latin-1"),
             raw,
-            sent=sent,
             scheme=scope["scheme"],
             count=self._count,
         )
 
-    async def _unpacked(self, sent: bytes, encoding: str, take: Callable[[int], None]) -> bytes:
+    async def _read(self, operation: Operation, call: Call, request: Request, take: Callable[[int], None]) -> None:
+        """The body. Of somebody unnamed nothing is read: the handler is about to refuse.
+
+        What is open has its credential inside, or looked at it `first`.
+        """
+        headers = call.headers
+        if operation.open or call.named:
+            call.sent = await _body(request, take, operation.most)
+            most = operation.most or self.workspace.settings.serve.max_body_bytes
+            call.body = await self._unpacked(call.sent, headers.get("content-encoding", ""), take, most)
+            said = bool(call.sent) or "content-type" in headers  # an operation without parameters has no body
+            if operation.body_type not in (_FORM, ANY_TYPE) and said and not _is_json(headers):
+                raise Unsupported("http.media_type", f"The body must be sent as {operation.body_type}.")
+        if operation.body_type == _FORM:
+            call.pairs = [*call.pairs, *_form(headers, call.body)]
+
+    async def _unpacked(self, sent: bytes, encoding: str, take: Callable[[int], None], most: int) -> bytes:
         if not encoding:
             return sent
-        most = self.workspace.settings.serve.max_body_bytes
         body = await anyio.to_thread.run_sync(unpacked, sent, encoding, most)
         take(len(body))
         return body
@@ -279,16 +291,25 @@ def _has_body(headers: Mapping[str, str]) -> bool:
     return headers.get("content-length", "0").strip("0") != "" or "transfer-encoding" in headers
 
 
-async def _body(request: Request, take: Callable[[int], None]) -> bytes:
+async def _body(request: Request, take: Callable[[int], None], most: int) -> bytes:
     body = bytearray()
+    most = most or sys.maxsize
+    if int(request.headers.get("content-length", "0")) > most:
+        raise _too_large(most)
     try:
         with anyio.fail_after(_BODY_SECONDS):
             async for piece in request.stream():
                 take(len(piece))
                 body += piece
+                if len(body) > most:
+                    raise _too_large(most)
         return bytes(body)
     except (TimeoutError, ClientDisconnect):
         raise Invalid("http.body_incomplete", f"The body did not arrive within {_BODY_SECONDS:g} s.") from None
+
+
+def _too_large(most: int) -> Invalid:
+    return Invalid("http.body_too_large", f"The body is larger than {most} bytes; send less.")
 
 
 def _pairs(raw: bytes) -> list[tuple[str, str]]:

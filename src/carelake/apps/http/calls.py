@@ -118,10 +118,10 @@ class Call:
 
     @property
     def known(self) -> bool:
-        """Whether its credential was good not long ago: one that is new here may be wrong."""
+        """Whether its credential was good not long ago: one that is new here, or from there, may be wrong."""
         if self.token:
             return self.door.identity.remembers(self.token)
-        return self.door.identity.remembers_key(key_named(self.headers.get("authorization", "")))
+        return self.door.identity.remembers_key(key_named(self.headers.get("authorization", "")), self.client)
 
     def _found(self) -> Caller:
         if self.token:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from carelake.apps.http.calls import Call
 from carelake.apps.http.routes import ANY_TYPE, Operation
 from carelake.apps.http.writers import Steps, alone
-from carelake.core.errors import CarelakeError, Conflict, Invalid, NotFound
+from carelake.core.errors import CarelakeError, Invalid, NotFound
 from carelake.core.permit import Permit
 
 if TYPE_CHECKING:
@@ -72,10 +72,9 @@ def invoking(call: Call) -> Steps:
         try:
             yield call.door.vault.database.work(permit, endpoints.keeping(permit, prepared))
         except CarelakeError as error:
-            if not isinstance(error, Conflict) or error.code != "serving.out_of_service":
+            if not endpoints.again(permit.account, name, error):
                 endpoints.failed(permit, name, 500)
                 raise
-            # The rollout went on between the two: whoever answers now is asked.
             prepared = _prepared(endpoints, permit, name, call)
             call.door.vault.database.grouped(permit, endpoints.keeping(permit, prepared))
         account = permit.account

@@ -8,7 +8,7 @@ from carelake.apps.http import answers
 from carelake.apps.http.calls import Call
 from carelake.apps.http.metrics import Metrics
 from carelake.core.errors import CarelakeError
-from carelake.lake.fresh import of_accounts
+from carelake.lake.following.fresh import of_accounts
 
 __all__ = ["alive", "metrics_page", "ready"]
 

@@ -31,8 +31,11 @@ class Operation:
             Where one address is many operations, the call tells.
         steps: the same handler in steps, whose write is done together with those of others; where ``small`` allows.
         open: whether it is answered without a token.
+        first: done before the body is read, in a thread; what it answers is the answer, and nothing is read then. For
+            what is open, but for those alone whose credential stands elsewhere than in its header.
         body: JSON Schema of the request's body, None where it takes none.
         body_type: media type of the body.
+        most: bytes that the body may have; 0 for as many as ``serve.max_body_bytes``.
         parameters: descriptions of the parameters in the path.
         query: description of the query, "" where it takes none.
         answers: status -> what it means; media type of the good answer in ``media_type``.
@@ -48,8 +51,10 @@ class Operation:
     steps: Callable[[Call], Steps] | None = None
     small: Callable[[Call], bool] = lambda _call: False
     open: bool = False
+    first: Callable[[Call], Response | None] | None = None
     body: Mapping[str, Any] | None = None
     body_type: str = "application/json"
+    most: int = 0
     parameters: Mapping[str, str] = field(default_factory=dict)
     query: str = ""
     media_type: str = "application/json"

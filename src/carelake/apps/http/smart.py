@@ -65,6 +65,7 @@ def operations() -> list[Operation]:
             open=True,
             body={"type": "object", "properties": fields, "required": ["grant_type", "client_assertion", "scope"]},
             body_type="application/x-www-form-urlencoded",
+            most=2 * _LONGEST,
             answers={
                 "400": "RFC 6749 section 5.2",
                 "401": "invalid_client",

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,6 +18,7 @@ from carelake.core.errors import Unavailable
 __all__ = ["Bodies", "Lane", "Outcome", "Patience", "Reading", "Workers", "readings"]
 
 Job = TypeVar("Job")
+Answer = TypeVar("Answer")
 Outcome = Response | BaseException
 
 _THREADS = 16
@@ -36,9 +37,9 @@ class Workers:
     def __init__(self, most: int = _THREADS, seconds: float = _ANSWER_SECONDS) -> None:
         self._pool = ThreadPoolExecutor(most, "http")
         self._seconds = seconds
-        self._running: set[Future[Response]] = set()
+        self._running: set[Future[Any]] = set()
 
-    async def run(self, work: Callable[[], Response]) -> Response:
+    async def run(self, work: Callable[[], Answer]) -> Answer:
         """The answer of plain synchronous code.
 
         Raises:
@@ -217,21 +218,18 @@ class Lane(Generic[Job]):
 
 
 def readings(
-    together: Callable[[Iterable[Hashable]], AbstractContextManager[Callable[[], None]]],
+    together: Callable[[Iterable[Hashable]], AbstractContextManager[object]],
 ) -> Callable[[Sequence[Reading]], Sequence[Outcome]]:
     """What a lane does with plain synchronous code.
 
     Args:
-        together: surrounds what is done together, of which it is told what that expects, and gives what is to be
-            called after it; nothing is answered before that has returned, and nothing at all but the error when it
-            raises.
+        together: surrounds what is done together, of which it is told what that expects; nothing is answered before
+            it has ended, and nothing at all but the error when it raises.
     """
 
     def do(asked: Sequence[Reading]) -> Sequence[Outcome]:
-        with together(one.expected for one in asked if one.expected is not None) as settle:
-            found = [_done(one.work) for one in asked]
-        settle()
-        return found
+        with together(one.expected for one in asked if one.expected is not None):
+            return [_done(one.work) for one in asked]
 
     return do
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import pyarrow as pa
 
 from carelake.audit.nouns import Nouns
 from carelake.core.clock import instant, iso
-from carelake.core.errors import Invalid, NotFound
+from carelake.core.errors import Invalid, NotFound, Unsupported
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
+from carelake.core.settings import LakeSettings
 from carelake.features import cohort, featureset, trainingset
 from carelake.features.datasets import make, sources
 from carelake.features.datasets.design import Group, Recipe
@@ -27,14 +29,31 @@ from carelake.features.trainingset import TrainingSet
 from carelake.lake import results
 from carelake.lake.flat import names
 from carelake.lake.ready.shards import people
-from carelake.lake.seen import Whose
+from carelake.lake.seeing.seen import Whose
+from carelake.lake.views.execute import engine_of
 from carelake.vault.workspace import Vault
 
-__all__ = ["SHARD", "Lake", "build", "feature_set", "kinds_of", "noun_of", "offline_of", "rows", "views_of"]
+__all__ = [
+    "SHARD",
+    "Lake",
+    "build",
+    "engine_for",
+    "feature_set",
+    "kinds_of",
+    "noun_of",
+    "offline_of",
+    "rows",
+    "views_of",
+]
 
 
-SHARD = 20_000
+SHARD = 10_000
 """Patients whose rows are in memory at a time."""
+Tell = Callable[[int, int], None]
+
+
+def _quiet(done: int, of: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -50,7 +69,14 @@ class Lake:
 
 
 def build(
-    lake: Lake, recipe: Recipe, snapshot: Noun, *, data_end: datetime | None = None, shard: int = SHARD
+    lake: Lake,
+    recipe: Recipe,
+    snapshot: Noun,
+    *,
+    data_end: datetime | None = None,
+    shard: int = SHARD,
+    engine: str | None = None,
+    tell: Tell = _quiet,
 ) -> TrainingSet:
     """Build the training set of a recipe, or find it.
 
@@ -58,24 +84,61 @@ def build(
         data_end: the end of the data, UTC; by default `cohort.data_end_of`.
         shard: patients whose rows are made at a time. The rows are the same whatever it is, since a SELECT of a
             recipe is about one patient at a time.
+        engine: see `engine_for`; the rows are the same.
+        tell: how many parts of how many are done.
     """
     share = recipe.share
-    features = feature_set(lake, recipe, snapshot, data_end=data_end, shard=shard)
+    features = feature_set(lake, recipe, snapshot, data_end=data_end, shard=shard, engine=engine, tell=tell)
     fractions = Fractions(share.test_patients, share.calibration_patients, share.time)
     return trainingset.create(lake.permit, lake.vault, lake.nouns, features, seed=share.seed, fractions=fractions)
 
 
+def engine_for(recipe: Recipe, name: str | None, settings: LakeSettings) -> Literal["duckdb", "spark"]:
+    """The engine that makes a recipe's rows: the one that is asked for; else the setting's where it can, or DuckDB.
+
+    Raises:
+        Unsupported: ``lake.view_engine``; ``datasets.engine``, for Spark with a recipe that has SELECTs of its own.
+    """
+    on = engine_of(name or None, settings)
+    if on == "spark" and recipe.rows != "readmission":
+        if name:
+            raise Unsupported(
+                "datasets.engine",
+                "The SELECTs of a recipe are DuckDB's dialect and run there; Spark makes the rows of readmission.",
+            )
+        return "duckdb"
+    return on
+
+
 def feature_set(
-    lake: Lake, recipe: Recipe, snapshot: Noun, *, data_end: datetime | None = None, shard: int = SHARD
+    lake: Lake,
+    recipe: Recipe,
+    snapshot: Noun,
+    *,
+    data_end: datetime | None = None,
+    shard: int = SHARD,
+    engine: str | None = None,
+    tell: Tell = _quiet,
 ) -> FeatureSet:
-    """The rows of a recipe before they are shared out; of ``readmission``, what `featureset.create` makes."""
+    """The rows of a recipe before they are shared out; of ``readmission``, what `featureset.create` makes.
+
+    Arguments and errors as those of `build`.
+    """
     if recipe.rows == "meds":
         raise Invalid("datasets.recipe", "The rows of this recipe are of a MEDS data set; give one with --meds.")
     permit, vault, nouns = lake.permit, lake.vault, lake.nouns
-    taken = iso(vault.clock.now())
+    now = vault.clock.now()
+    taken = iso(now)
     read = sources.reader(permit, vault, snapshot)
-    patients = people(permit, vault, snapshot, kinds_of(recipe), shard)
-    made, counts = rows(lake, recipe, read, patients, taken=taken, data_end=data_end)
+    if engine_for(recipe, engine, vault.settings.lake) == "spark":
+        from carelake.features.datasets import on_spark
+
+        made, counts = on_spark.rows(
+            permit, vault, snapshot, data_end=data_end, ending=lambda: _data_end(read, now), shard=shard, tell=tell
+        )
+    else:
+        patients = people(permit, vault, snapshot, kinds_of(recipe), shard)
+        made, counts = rows(lake, recipe, read, patients, taken=taken, data_end=data_end, tell=tell)
     empty = {name: view(name).empty for name in counts}
     refs = [one.ref for one in results.note(permit, vault, nouns, snapshot, empty, counts, view)] or [snapshot.ref]
     proved = made.prove(vault.keyring.referrer(permit, "proof"))
@@ -100,6 +163,7 @@ def rows(
     *,
     taken: str,
     data_end: datetime | None,
+    tell: Tell = _quiet,
 ) -> tuple[make.Made, dict[str, int]]:
     """A recipe's rows, some patients at a time, with feature groups as of ``taken``; and how many each view has."""
     now = lake.vault.clock.now()
@@ -107,7 +171,8 @@ def rows(
         data_end = _data_end(read, now)
     groups = {one.name: offline_of(lake, one, taken) for one in recipe.groups if one.group}
     parts, counts = [], Counter[str]()
-    for some in patients:
+    for n, some in enumerate(patients):
+        tell(n, len(patients))
         tables = read(views_of(recipe), some)
         counts.update({name: len(table) for name, table in tables.items()})
         parts.append(_rows(lake, recipe, tables, groups, data_end))

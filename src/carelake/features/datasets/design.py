@@ -2,7 +2,7 @@
 
 The design is that of a prediction study, as PatientLevelPrediction declares it and TRIPOD+AI asks for: a target
 cohort (T), an outcome (O) and a time at risk (TAR), with washout, exclusions, a competing event and censoring. Events
-are SELECTs over the lake's flat views, checked and run as a user's (`lake.statement`); numbers are data.
+are SELECTs over the lake's flat views, checked and run as a user's (`lake.statements.statement`); numbers are data.
 """
 
 from __future__ import annotations

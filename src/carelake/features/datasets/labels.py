@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from carelake.core.errors import Invalid
 from carelake.core.settings import LakeSettings
 from carelake.features.datasets.design import Design
-from carelake.lake.engine import run
+from carelake.lake.engines.engine import run
 
 __all__ = ["FACTS", "REASONS", "Labelled", "build"]
 

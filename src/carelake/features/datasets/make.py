@@ -15,6 +15,8 @@ from carelake.core.settings import LakeSettings
 from carelake.features import asof, cohort, featureset, proof, readmission
 from carelake.features.datasets import labels, scores, sources
 from carelake.features.datasets.design import Group, Recipe
+from carelake.features.engines import Run
+from carelake.lake.engines.engine import run
 
 __all__ = ["Made", "groups_of", "joined", "of_design", "of_readmission", "together"]
 
@@ -50,18 +52,29 @@ class Made:
 
 
 def of_readmission(
-    tables: Mapping[str, pa.Table], *, data_end: datetime | None, now: datetime | None, limits: LakeSettings
+    tables: Mapping[str, Any],
+    *,
+    data_end: datetime | None,
+    now: datetime | None,
+    limits: LakeSettings,
+    on: Run = run,
+    marks: Callable[[pa.Table, Mapping[str, Any]], Mapping[str, proof.Marks]] = featureset.marks_of,
 ) -> Made:
-    """The rows of the readmission recipe."""
-    built = readmission.build(tables, data_end=data_end, now=now, limits=limits)
+    """The rows of the readmission recipe.
+
+    Args:
+        on: the engine that knows the tables. marks: of its rows, on that engine.
+    """
+    built = readmission.build(tables, data_end=data_end, now=now, limits=limits, on=on)
     said = readmission.attrition(built)
+    told = marks(built, tables)  # now: a proof that waits for them would keep the views of every shard in memory
     return Made(
         built,
         tuple(one.name for one in readmission.features()),
         said["attrition"],
         datetime.fromisoformat(said["data_end"]),
         ("readmitted", "died_first"),
-        lambda mac: featureset.proof_of(built, tables, mac),
+        lambda mac: featureset.proof_of(built, told, mac),
     )
 
 

@@ -1,8 +1,8 @@
 """What a recipe's SELECTs read: the flat views of a snapshot, and nothing else.
 
-A statement is checked as a user's is (`lake.statement`) and runs in a database that has those views alone. It runs on
-one thread, and a group's rows are put in one order before they are joined: so sums of doubles, ties and with them the
-hashes of a replay are the same each time.
+A statement is checked as a user's is (`lake.statements`) and runs in a database that has those views alone. It runs
+on one thread, and a group's rows are put in one order before they are joined: so sums of doubles, ties and with them
+the hashes of a replay are the same each time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from carelake.core.permit import Permit
 from carelake.core.settings import LakeSettings
 from carelake.features.datasets.design import Design, Group, Recipe
 from carelake.features.datasets.shelf import names, view
-from carelake.lake import bounded, query, statement
-from carelake.lake.engine import connect
+from carelake.lake import query
+from carelake.lake.engines.engine import connect
 from carelake.lake.flat import project, run_view
-from carelake.lake.relations import check_rows, flat
 from carelake.lake.schema import column_of
-from carelake.lake.seen import Whose
+from carelake.lake.seeing.relations import check_rows, flat
+from carelake.lake.seeing.seen import Whose
+from carelake.lake.statements import bounded, statement
 from carelake.vault.workspace import Vault
 
 __all__ = ["Reader", "events_of", "group_of", "needed", "reader", "reader_again", "select", "selects"]

@@ -15,9 +15,10 @@ from sqlalchemy import Connection
 
 from carelake.audit.patients import note
 from carelake.core.permit import Permit
-from carelake.features.groups import log, online
+from carelake.features.groups import log, online, turns
 from carelake.features.groups.definition import Feature, Group, owner_of
 from carelake.features.groups.iceberg import FeatureCatalog, Staged, column_of, concurrent, schema_of, stage
+from carelake.features.groups.stores import settle
 from carelake.features.groups.values import Values, expiry, micros
 from carelake.vault.database import bulk, scope_of
 from carelake.vault.workspace import Vault
@@ -95,14 +96,15 @@ def write(
         if staged is not None:
             staged.take_back()
         raise concurrent() from None
+    settle(permit, vault, [group])
     return changed
 
 
 def _owners(group: Group, rows: pa.Table) -> list[str]:
     if not group.said.subject:
         return [""] * len(rows)
-    told = rows.column(group.said.subject).cast(pa.string()).to_pylist()
-    return [owner_of(one) for one in told]
+    subject = group.features[group.index[group.said.subject]]
+    return [owner_of(one) for one in _text_column(subject, rows.column(subject.name))]
 
 
 def _offline(permit: Permit, vault: Vault, group: Group, batch: Batch, owners: list[str], now: int) -> pa.Table:
@@ -127,7 +129,7 @@ def _online(
     permit: Permit, tx: Connection, vault: Vault, group: Group, batch: Batch, owners: list[str], now: int
 ) -> int:
     events = batch.time.cast(pa.int64()).to_pylist()
-    records = batch.rows.column(group.record).cast(pa.string()).to_pylist()
+    records = _text_column(group.features[group.index[group.record]], batch.rows.column(group.record))
     newest: dict[str, int] = {}
     for at, record in enumerate(records):  # of the same event time the first one stays
         best = newest.get(record)
@@ -145,6 +147,7 @@ def _online(
         for (at, expires), said in zip(there, values, strict=True)
     )
     online.put(tx, keys, permit.account, group.id, rows)
+    turns.changed(permit, tx, vault, group, [records[at] for at in chosen])
     return len(chosen)
 
 

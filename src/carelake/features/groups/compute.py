@@ -37,7 +37,7 @@ from carelake.features.groups.windows import Row, Steps, differences, nothing, s
 from carelake.lake import query
 from carelake.lake.current import rows_of
 from carelake.lake.flat import view
-from carelake.lake.relations import flat
+from carelake.lake.seeing.relations import flat
 from carelake.lake.tables import lake_position
 from carelake.vault.workspace import Vault
 

@@ -32,6 +32,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from carelake.core import canonical
 from carelake.core.errors import Invalid
 from carelake.core.shapes import decodable
 from carelake.features import cohort
@@ -43,6 +44,7 @@ __all__ = ["Declared", "Item", "load", "readings", "request_of", "shipped"]
 _WINDOW = re.compile(r"(\d{1,6})([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 168}
 _MICROS_OF_HOUR = 3_600_000_000
+_STORAGE = ("Standard", "Standard_V2", "InMemory")
 _WHOLE = frozenset({"any", "count", "distinct"})
 _TAKES = frozenset({*_WHOLE, "first", "last", "max", "mean", "min", "slope", "sum"})
 
@@ -128,6 +130,7 @@ class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         availability: of a patient's first computation: ``recorded``, each value counts as known from its own moment
             on, as histories that are loaded in bulk need; ``system``, from when it was computed.
+        storage: StorageType of the online store, "" for what it is by default.
         text: the TOML.
     """
 
@@ -136,6 +139,7 @@ class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str = ""
     on_breach: str = "quarantine"
     availability: str = "recorded"
+    storage: str = ""
     codes: dict[str, list[str]] = {}
     text: str = ""
 
@@ -143,6 +147,15 @@ class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def views(self) -> tuple[str, ...]:
         """The views that it reads."""
         return tuple(sorted({one.view for one in self.feature}))
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it says, however that is written: in TOML or Python, with or without comments."""
+        said = {name: value for name, value in msgspec.to_builtins(self).items() if name != "text"}
+        return canonical.digest(said)
 
     def listed(self, values: list[str]) -> list[str]:
         """Values with the codes of code groups in the place of their names."""
@@ -188,11 +201,16 @@ def load(text: str) -> Declared:
         raise Invalid("features.declaration", f"The declaration cannot be read: {error}") from None
     for one in made.feature:
         _check(one)
-    words = (made.on_breach in ("refuse", "quarantine"), made.availability in ("recorded", "system"))
+    words = (
+        made.on_breach in ("refuse", "quarantine"),
+        made.availability in ("recorded", "system"),
+        made.storage in ("", *_STORAGE),
+    )
     if not made.feature or not all(words):
         raise Invalid(
             "features.declaration",
-            "A declaration has features, on_breach refuse or quarantine, and availability recorded or system.",
+            "A declaration has features, on_breach refuse or quarantine, availability recorded or system, and "
+            f"storage {', '.join(_STORAGE)}, or none of these.",
         )
     return msgspec.structs.replace(made, text=text)
 
@@ -234,6 +252,7 @@ def _wrong_columns(one: Item) -> str:
 
 def request_of(declared: Declared) -> dict[str, Any]:
     """CreateFeatureGroup's request: a record for each patient, online and offline."""
+    kind = {"StorageType": declared.storage} if declared.storage else {}
     features = [
         {"FeatureName": "subject_id", "FeatureType": "String"},
         {"FeatureName": "event_time", "FeatureType": "String"},
@@ -244,7 +263,7 @@ def request_of(declared: Declared) -> dict[str, Any]:
         "RecordIdentifierFeatureName": "subject_id",
         "EventTimeFeatureName": "event_time",
         "FeatureDefinitions": features,
-        "OnlineStoreConfig": {"EnableOnlineStore": True},
+        "OnlineStoreConfig": {"EnableOnlineStore": True, **kind},
         "OfflineStoreConfig": {"S3StorageConfig": {"S3Uri": "s3://carelake-features"}, "TableFormat": "Iceberg"},
         "Description": declared.description[:128],
         "Tags": [{"Key": SUBJECT_TAG, "Value": "subject_id"}],

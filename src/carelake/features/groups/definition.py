@@ -136,6 +136,11 @@ class Group:
         return told if told.get("EnableOnlineStore") else None
 
     @cached_property
+    def copied(self) -> bool:
+        """Whether records of the online store may be copied to a driver of `stores`: StorageType InMemory."""
+        return (self.online or {}).get("StorageType") == "InMemory"
+
+    @cached_property
     def offline(self) -> Mapping[str, Any] | None:
         """OfflineStoreConfig, None for none."""
         return self.said.request.get("OfflineStoreConfig")

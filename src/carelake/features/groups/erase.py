@@ -20,14 +20,15 @@ from sqlalchemy import Connection, delete, func, select
 
 from carelake.core.errors import NotFound
 from carelake.core.permit import Permit
-from carelake.features.groups import log, online
+from carelake.features.groups import log, online, turns
 from carelake.features.groups.definition import Group
 from carelake.features.groups.iceberg import FeatureCatalog, FeatureZone, column_of, concurrent
 from carelake.features.groups.known import every
+from carelake.features.groups.stores import store_of
 from carelake.features.groups.tables import feature_due, feature_log, feature_refused, feature_row
-from carelake.lake.files import Files, name_of
-from carelake.lake.rewriting import rewrite
-from carelake.lake.told import SEQ, seq_of
+from carelake.lake.following.told import SEQ, seq_of
+from carelake.lake.iceberg.files import Files, name_of
+from carelake.lake.iceberg.rewriting import rewrite
 from carelake.vault.workspace import Vault
 
 __all__ = ["erase", "residue", "used"]
@@ -50,6 +51,7 @@ def erase(
 
     Raises:
         Conflict: ``features.concurrent``: another process wrote meanwhile; erase again.
+        Unavailable: ``features.redis``: copies could not be removed; erase again.
     """
     told = {"feature_rows_online": 0, "feature_rows_offline": 0, "feature_files_removed": 0}
     with vault.database.reading(permit) as tx:
@@ -65,25 +67,54 @@ def erase(
             for some in _some(patients):
                 where = (table.c.account == permit.account, table.c.owner.in_(some))
                 told["feature_rows_online"] += tx.execute(delete(table).where(*where)).rowcount
+        for group in groups:
+            turns.forget(tx, permit.account, group)
         permit.log.count(**told)
+    for group in groups:
+        store_of(vault, group).purge(permit, vault, group)
     return told
 
 
 def _group(permit: Permit, vault: Vault, group: Group, patients: Collection[str], told: dict[str, int]) -> None:
     catalog = FeatureCatalog(vault, permit)
     table = catalog.find(group.id)
+    with vault.database.reading(permit) as tx:
+        refs = _refs(tx, group, patients)
     named = _named(patients)
     if table is not None and table.current_snapshot() is not None:
         named |= _records_in_files(permit, vault, group, table, patients)
+        named |= _referred(permit, vault, group, table, refs)
     with vault.database.transaction(permit) as tx:
         named |= _records(tx, group, patients)
-        told["feature_rows_online"] += _drop_unowned(permit, tx, vault, group, named)
+        told["feature_rows_online"] += _drop_unowned(permit, tx, vault, group, named, refs)
+        turns.forget(tx, permit.account, group)
     if table is not None:
         gone = _seqs(permit, vault, group, table, patients, named) if table.current_snapshot() else set()
         if gone:
             rewrite(permit, vault, table, gone, None, {SEQ: str(seq_of(table))}, catalog.place(vault))
             told["feature_rows_offline"] += len(gone)
         told["feature_files_removed"] += _sweep(permit, vault, catalog, group)
+
+
+def _refs(tx: Connection, group: Group, patients: Collection[str]) -> set[bytes]:
+    """What the log says of the identifiers of their records: their keys are gone, so nobody can read these there."""
+    found: set[bytes] = set()
+    for some in _some(patients):
+        own = (feature_log.c.grp == group.id, feature_log.c.owner.in_(some), feature_log.c.record.is_not(None))
+        found.update(bytes(one) for one in tx.execute(select(feature_log.c.record).where(*own)).scalars())
+    return found
+
+
+def _referred(permit: Permit, vault: Vault, group: Group, table: Table, refs: set[bytes]) -> set[str]:
+    """Identifiers of rows of nobody in the files, which are markers of these records."""
+    if not refs:
+        return set()
+    column, tell = column_of(group.record), log.teller(permit, vault, group.id)
+    found: set[str] = set()
+    for part in _read(permit, vault, table, IsNull("patient"), [column, "patient"]):
+        names = (str(one) for one in pc.unique(part.column(column)).to_pylist() if one is not None)
+        found.update(one for one in names if tell(one) in refs)
+    return found
 
 
 def _named(patients: Collection[str]) -> set[str]:
@@ -149,24 +180,29 @@ def _names(column: pa.ChunkedArray, wanted: pa.Array) -> pa.Array | pa.ChunkedAr
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         told = set(wanted.to_pylist())
         return pa.array([bool(told & set(one or ())) for one in column.to_pylist()])
+    if pa.types.is_floating(column.type):  # as they are told
+        column = pa.array([None if one is None else repr(one) for one in column.to_pylist()], pa.string())
     return pc.is_in(column.cast(pa.string()), wanted)
 
 
-def _drop_unowned(permit: Permit, tx: Connection, vault: Vault, group: Group, named: Collection[str]) -> int:
-    """Rows of nobody that name somebody."""
+def _drop_unowned(
+    permit: Permit, tx: Connection, vault: Vault, group: Group, named: Collection[str], refs: set[bytes]
+) -> int:
+    """Rows of nobody that name somebody, or that are of a record of somebody's."""
     keys = vault.sealer.keys_for(permit, tx, [""], create=False)
-    told = set(named)
+    told, tell = set(named), log.teller(permit, vault, group.id)
     records: list[str] = []
     rows = select(feature_row.c.record, feature_row.c.sealed)
     for record, sealed in tx.execute(rows.where(feature_row.c.grp == group.id, feature_row.c.owner == "")):
         values = online.unpacked(keys.open("", online.row_context(group.id, record), sealed))
-        if record in told or _mentions(values, told):
+        if record in told or (refs and tell(record) in refs) or _mentions(values, told):
             records.append(record)
     online.drop(tx, group.id, records)
     seqs: list[int] = []
-    lines = select(feature_log.c.seq, feature_log.c.sealed)
-    for seq, sealed in tx.execute(lines.where(feature_log.c.grp == group.id, feature_log.c.owner == "")):
-        if _mentions(online.unpacked(keys.open("", log.log_context(group.id, seq), sealed)), told):
+    lines = select(feature_log.c.seq, feature_log.c.record, feature_log.c.sealed)
+    for seq, ref, sealed in tx.execute(lines.where(feature_log.c.grp == group.id, feature_log.c.owner == "")):
+        values = online.unpacked(keys.open("", log.log_context(group.id, seq), sealed))
+        if (ref is not None and bytes(ref) in refs) or _mentions(values, told):
             seqs.append(seq)
     for seq in seqs:
         log.drop(tx, group.id, seq, seq)
@@ -214,7 +250,7 @@ def used(table: Table) -> set[str]:
 
 
 def residue(permit: Permit, vault: Vault, patients: Collection[str]) -> int:
-    """Rows that are theirs still, by owner or by a value, and files that no table uses."""
+    """Rows that are theirs still, by owner or by a value, copies of such, and files that no table uses."""
     count = 0
     with vault.database.reading(permit) as tx:
         for table in _OWNED:
@@ -223,7 +259,7 @@ def residue(permit: Permit, vault: Vault, patients: Collection[str]) -> int:
                 count += int(tx.execute(select(func.count()).select_from(table).where(*owned)).scalar_one())
         groups = every(tx, permit.account, deleted=True)
     for group in groups:
-        count += _left(permit, vault, group, patients)
+        count += _left(permit, vault, group, patients) + store_of(vault, group).left(permit, vault, group, patients)
     return count
 
 

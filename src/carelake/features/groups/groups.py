@@ -6,23 +6,27 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateFeatureGroup
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, update
 
 from carelake.audit.nouns import Nouns
 from carelake.core import canonical
 from carelake.core.arns import arn
 from carelake.core.clock import instant, iso
-from carelake.core.errors import Conflict
+from carelake.core.errors import Conflict, Unavailable
 from carelake.core.nouns import Noun, ref
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
+from carelake.features.groups import turns
+from carelake.features.groups.declaration import Declared, request_of
 from carelake.features.groups.definition import Gate, Group, Said, checked_features, subject_of
 from carelake.features.groups.known import CREATED, DELETED, every, find
 from carelake.features.groups.listing import chosen
 from carelake.features.groups.shapes import check, invalid
+from carelake.features.groups.stores import store_of
 from carelake.features.groups.tables import feature_due, feature_position, feature_row
 from carelake.features.groups.tables import feature_group as table
 from carelake.vault.workspace import Vault
@@ -78,6 +82,14 @@ class FeatureGroups:
             self._outbox.publish(tx, permit.account, "features.group", group.ref, {"state": CREATED})
         return {"FeatureGroupArn": _arn(group)}
 
+    def declare(self, permit: Permit, declared: Declared) -> dict[str, Any]:
+        """CreateFeatureGroup of a declaration, which may be of TOML (`declaration.load`) or of `features.declare`.
+
+        Raises:
+            As `create`.
+        """
+        return self.create(permit, request_of(declared), **declared.extras())
+
     def describe(self, permit: Permit, request: Request) -> dict[str, Any]:
         """DescribeFeatureGroup; times are datetimes.
 
@@ -87,9 +99,7 @@ class FeatureGroups:
         check("DescribeFeatureGroup", request)
         with self._vault.database.reading(permit) as tx:
             group = find(tx, permit.account, request["FeatureGroupName"])
-            size = select(func.sum(func.length(feature_row.c.sealed))).where(feature_row.c.grp == group.id)
-            held = int(tx.execute(size).scalar() or 0)
-        return _described(group, held)
+        return _described(group)
 
     def get(self, permit: Permit, name: str) -> Group:
         """The group itself.
@@ -133,7 +143,10 @@ class FeatureGroups:
             self._nouns.set_state(tx, group.ref, DELETED.lower())
             permit.log.wrote(group.ref)
             permit.log.count(features_removed=gone)
+            turns.forget(tx, permit.account, group)
             self._outbox.publish(tx, permit.account, "features.group", group.ref, {"state": DELETED})
+        with suppress(Unavailable):  # nobody reads them any more, and they end by themselves
+            store_of(self._vault, group).purge(permit, self._vault, group)
         return {}
 
     def list(self, permit: Permit, request: Request | None = None) -> dict[str, Any]:
@@ -146,7 +159,7 @@ class FeatureGroups:
         check("ListFeatureGroups", asked)
         with self._vault.database.reading(permit) as tx:
             found = every(tx, permit.account)
-        groups, token = chosen(found, asked)
+        groups, token = chosen(found, asked, permit, self._vault.keyring)
         answer: dict[str, Any] = {"FeatureGroupSummaries": [_summary(one) for one in groups]}
         return {**answer, "NextToken": token} if token else answer
 
@@ -211,6 +224,8 @@ class FeatureGroups:
             "version": 1,
             "definition": msgspec.json.encode(said),
             "seq": 0,
+            "turn": 0,
+            "word": "",
             "created": now,
             "modified": now,
             "ref": own,
@@ -328,7 +343,7 @@ def _summary(group: Group) -> dict[str, Any]:
     return {**said, "OfflineStoreStatus": {"Status": "Active"}} if group.offline is not None else said
 
 
-def _described(group: Group, held: int) -> dict[str, Any]:
+def _described(group: Group) -> dict[str, Any]:
     said = group.said.request
     copied = (
         "RecordIdentifierFeatureName",
@@ -345,8 +360,6 @@ def _described(group: Group, held: int) -> dict[str, Any]:
         "NextToken": "",
         "ThroughputConfig": said.get("ThroughputConfig") or {"ThroughputMode": "OnDemand"},
     }
-    if group.online is not None:
-        told["OnlineStoreTotalSizeBytes"] = held
     if group.offline is not None:
         told["OfflineStoreConfig"] = _resolved(group, group.offline)
     return told

@@ -19,12 +19,20 @@ from carelake.core.errors import Conflict, NotFound
 from carelake.core.permit import Permit
 from carelake.features.groups.definition import Feature, Group
 from carelake.features.groups.tables import feature_table
-from carelake.lake.catalog import VaultCatalog
-from carelake.lake.changing import change
 from carelake.lake.drivers.sealed import SealedZone
-from carelake.lake.files import Files, name_of
-from carelake.lake.layout import PROPERTIES, ROWS_OF_A_BUCKET, bucketed, bucketed_spec, buckets, lay, tray_spec
-from carelake.lake.told import SEQ
+from carelake.lake.following.told import SEQ
+from carelake.lake.iceberg.catalog import VaultCatalog
+from carelake.lake.iceberg.changing import change
+from carelake.lake.iceberg.files import Files, name_of
+from carelake.lake.iceberg.layout import (
+    PROPERTIES,
+    ROWS_OF_A_BUCKET,
+    bucketed,
+    bucketed_spec,
+    buckets,
+    lay,
+    tray_spec,
+)
 from carelake.vault.workspace import Vault
 
 __all__ = [
@@ -64,7 +72,7 @@ class FeatureZone(SealedZone):
     name = "features"
 
     def remove(self, permit: Permit, name: str) -> None:
-        """See `lake.zone.Zone`."""
+        """See `lake.iceberg.zone.Zone`."""
         self._vault.objects.delete(permit, self.name, name)
 
 

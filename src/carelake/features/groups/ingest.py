@@ -83,12 +83,17 @@ def ingest(
     check_whole(permit)
     with vault.database.reading(permit) as tx:
         group = find(tx, permit.account, name)
+    state = _state(path)
     source = vault.keyring.reference(permit, "featureset", _digest(path))
     done = Ingested(group.name)
     done.before = _before(permit, vault, group, source)
     at = 0
     for part in _parts(path, group, vault.settings.features.ingest_rows, known):
         start, at = at, at + len(part)
+        if _state(path) != state:  # what was read may not be what the file is known by
+            raise Invalid(
+                "features.file", "The file changed while it was read; rows before are stored. Ingest it again."
+            )
         if at > done.before:
             _write(permit, vault, group, part.slice(max(0, done.before - start)), source, done, known)
         progress(at, _rows_in(path))
@@ -172,6 +177,19 @@ def _note(
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes with each change of a file."""
+    try:
+        told = path.stat()
+    except OSError:
+        raise _unreadable() from None
+    return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns
+
+
+def _unreadable() -> Invalid:
+    return Invalid("features.file", "The file cannot be read; give a Parquet, CSV or NDJSON file.")
+
+
 def _digest(path: Path) -> bytes:
     made = hashlib.sha256()
     try:
@@ -179,7 +197,7 @@ def _digest(path: Path) -> bytes:
             while piece := file.read(_READ):
                 made.update(piece)
     except OSError:
-        raise Invalid("features.file", "The file cannot be read; give a Parquet, CSV or NDJSON file.") from None
+        raise _unreadable() from None
     return made.digest()
 
 

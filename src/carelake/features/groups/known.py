@@ -10,13 +10,13 @@ from carelake.core.arns import resource_of
 from carelake.core.errors import NotFound
 from carelake.features.groups.definition import Group
 from carelake.features.groups.tables import feature_group as table
-from carelake.vault.database import rows_of
+from carelake.vault.database import rows_of, scope_of
 
 __all__ = ["CREATED", "DELETED", "every", "find", "name_of", "of_id"]
 
 CREATED, DELETED = "Created", "Deleted"
 _RESOURCE = "feature-group/"
-_NOW = "SELECT id, version FROM feature_group WHERE account = ? AND name = ? AND state = 'Created'"
+_NOW = "SELECT id, version, turn, word FROM feature_group WHERE account = ? AND name = ? AND state = 'Created'"
 _KNOWN = 512
 
 
@@ -42,6 +42,9 @@ def find(tx: Connection, account: str, name: str) -> Group:
     rows = rows_of(tx, _NOW, account, name_of(name, account))
     if not rows:
         raise NotFound("features.no_group", "There is no such feature group in this account; `features list` tells.")
+    scope = scope_of(tx)
+    if not scope.writing:
+        scope.memo["features.state", rows[0][0]] = (rows[0][2], rows[0][3])
     known = _read.get((rows[0][0], rows[0][1]))
     if known is None:
         if len(_read) >= _KNOWN:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from carelake.core.permit import Permit
 from carelake.features.groups.online import packed, unpacked
 from carelake.features.groups.values import Values
 from carelake.vault.database import bulk, rows_of
 from carelake.vault.sealing import PageKeys
+from carelake.vault.workspace import Vault
 
-__all__ = ["Logged", "Stored", "append", "drop", "log_context", "numbers", "take"]
+__all__ = ["Logged", "Stored", "append", "drop", "log_context", "numbers", "take", "teller"]
 
 _APPEND = (
-    "INSERT INTO feature_log (grp, seq, account, owner, called, written, deleted, sealed) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO feature_log (grp, seq, account, owner, called, written, deleted, sealed, record) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _TAKE = (
     "SELECT seq, owner, called, written, deleted, sealed FROM feature_log WHERE grp = ? AND seq > ? "
@@ -28,6 +30,7 @@ class Logged(NamedTuple):
     """One row; times in microseconds since 1970 UTC.
 
     Attributes:
+        record: what `teller` says of its identifier.
         values: of a marker of a deletion the record identifier and the event time alone.
     """
 
@@ -35,6 +38,7 @@ class Logged(NamedTuple):
     called: int
     written: int
     deleted: bool
+    record: bytes
     values: Values
 
 
@@ -80,6 +84,7 @@ def append(tx: Connection, keys: PageKeys, account: str, group: str, rows: Seque
                 row.written,
                 row.deleted,
                 keys.seal(row.owner, log_context(group, first + at), packed(row.values)),
+                row.record,
             )
             for at, row in enumerate(rows)
         ],
@@ -91,6 +96,18 @@ def take(tx: Connection, group: str, after: int = 0, limit: int = 50_000) -> lis
     return [Stored(*row) for row in rows_of(tx, _TAKE, group, after, limit)]
 
 
-def drop(tx: Connection, group: str, first: int, last: int) -> None:
-    """Remove rows that are in a file now."""
-    bulk(tx, "DELETE FROM feature_log WHERE grp = ? AND seq >= ? AND seq <= ?", [(group, first, last)])
+def drop(tx: Connection, group: str, first: int, last: int, kept: Sequence[int] = ()) -> None:
+    """Remove rows that are in a file now.
+
+    Args:
+        kept: numbers between them of rows that stay, ascending.
+    """
+    edges = zip([first, *(one + 1 for one in kept)], [*(one - 1 for one in kept), last], strict=True)
+    gaps = [(group, begin, end) for begin, end in edges if begin <= end]
+    bulk(tx, "DELETE FROM feature_log WHERE grp = ? AND seq >= ? AND seq <= ?", gaps)
+
+
+def teller(permit: Permit, vault: Vault, group: str) -> Callable[[str], bytes]:
+    """Gives the HMAC of a record identifier of a group: it tells rows of one record without saying which one."""
+    mac = vault.keyring.referrer(permit, "feature-record")
+    return lambda record: mac(f"{group}\x1f{record}".encode())

@@ -25,9 +25,10 @@ from carelake.features.groups.definition import Feature, Group
 from carelake.features.groups.iceberg import FeatureCatalog, arrow_type, column_of, concurrent, schema_of, stage
 from carelake.features.groups.known import every, find
 from carelake.features.groups.sight import shows
+from carelake.features.groups.stores import settle
 from carelake.features.groups.upkeep import tidy
 from carelake.features.groups.values import Values, event_micros, micros
-from carelake.lake.files import Files
+from carelake.lake.iceberg.files import Files
 from carelake.vault.database import scope_of
 from carelake.vault.workspace import Vault
 
@@ -194,24 +195,33 @@ def flush(
         groups = every(tx, permit.account, deleted=True) if name is None else [find(tx, permit.account, name)]
     moved: dict[str, int] = {}
     for group in groups:
-        while count := _flush(permit, vault, group):
-            moved[group.name] = moved.get(group.name, 0) + count
-            progress(group.name, moved[group.name])
+        after, count = _flush(permit, vault, group, 0)
+        while after:
+            if count:
+                moved[group.name] = moved.get(group.name, 0) + count
+                progress(group.name, moved[group.name])
+            after, count = _flush(permit, vault, group, after)
         tidy(permit, vault, group)
         with vault.database.transaction(permit) as tx:
             swept = online.sweep(tx, group.id, micros(vault.clock.now()))
             permit.log.count(features_expired=swept)
+        settle(permit, vault, [group])
     return moved
 
 
-def _flush(permit: Permit, vault: Vault, group: Group) -> int:
-    """One file's worth of the log; how many rows that were."""
+def _flush(permit: Permit, vault: Vault, group: Group, after: int) -> tuple[int, int]:
+    """One file's worth of the log beyond a number: the last number of it, 0 for none, and how many rows were moved.
+
+    Rows that cannot be opened are of somebody who is being erased: they stay for the erasure, which goes by them.
+    """
     with vault.database.reading(permit) as tx:
         catalog = FeatureCatalog(vault, permit, epoch=scope_of(tx).epoch)
-        logged = log.take(tx, group.id, limit=vault.settings.features.log_rows)
+        logged = log.take(tx, group.id, after, vault.settings.features.log_rows)
         rows = _opened(permit, tx, vault, group, logged)
     if not logged:
-        return 0
+        return 0, 0
+    there = set(rows.column("seq").to_pylist())
+    kept = [one.seq for one in logged if one.seq not in there]
     staged = None
     try:
         with catalog.together():
@@ -219,11 +229,11 @@ def _flush(permit: Permit, vault: Vault, group: Group) -> int:
                 staged = stage(permit, vault, catalog, group, rows)
             with vault.database.transaction(permit) as tx:
                 catalog.swap(tx)
-                log.drop(tx, group.id, logged[0].seq, logged[-1].seq)
+                log.drop(tx, group.id, logged[0].seq, logged[-1].seq, kept)
                 permit.log.wrote(group.ref)
                 permit.log.count(features_flushed=len(rows))
     except CommitFailedException:
         if staged is not None:
             staged.take_back()
         raise concurrent() from None
-    return len(logged)
+    return logged[-1].seq, len(rows)

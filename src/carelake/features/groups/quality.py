@@ -7,7 +7,8 @@ is not complete enough has no rows that break anything: it is refused in either 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,8 +73,11 @@ def _one(report: Report, name: str, gate: Gate, column: Any) -> None:
     if pa.types.is_floating(column.type) and (gate.low is not None or gate.high is not None):
         _mark(report, pc.is_nan(column), f"{name}: no number")
     if gate.allowed:
-        told = pa.array(sorted(gate.allowed), pa.string())
-        known = pc.is_in(column.cast(pa.string()), told)
+        texts = pa.types.is_string(column.type)
+        told = (
+            pa.array(sorted(gate.allowed), pa.string()) if texts else pa.array(_numbers(gate.allowed), pa.float64())
+        )
+        known = pc.is_in(column.cast(told.type, safe=False), told)
         _mark(report, pc.and_(pc.is_valid(column), pc.invert(known)), f"{name}: not an allowed value")
 
 
@@ -85,7 +89,19 @@ def breaks(gate: Gate, value: Any) -> str:
         return f"below {gate.low:g}"
     if gate.high is not None and not value <= gate.high:
         return f"above {gate.high:g}"
-    return "not an allowed value" if gate.allowed and str(value) not in gate.allowed else ""
+    if not gate.allowed:
+        return ""
+    known = value in gate.allowed if isinstance(value, str) else float(value) in _numbers(gate.allowed)
+    return "" if known else "not an allowed value"
+
+
+def _numbers(allowed: Collection[str]) -> list[float]:
+    """Allowed numbers, however they are written; what is none allows none."""
+    found: list[float] = []
+    for one in allowed:
+        with suppress(ValueError):
+            found.append(float(one))
+    return found
 
 
 def _mark(report: Report, wrong: Any, reason: str) -> None:

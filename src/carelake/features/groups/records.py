@@ -9,28 +9,30 @@ alone. A record that has expired, by the injected clock, is as if it had been re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
 from carelake.audit.patients import note
-from carelake.core.errors import CarelakeError, Conflict, Gone, Invalid, NotFound, Unavailable
+from carelake.core.errors import Conflict, Invalid, NotFound, Unavailable
 from carelake.core.permit import Permit
 from carelake.features.groups import online
 from carelake.features.groups.definition import Group
 from carelake.features.groups.known import find
-from carelake.features.groups.listing import after_token, token_of
+from carelake.features.groups.listing import Pages
+from carelake.features.groups.reading import Answer, code_of, online_group, read
 from carelake.features.groups.shapes import check, invalid
 from carelake.features.groups.sight import check_whole, shows
+from carelake.features.groups.stores import settle
 from carelake.features.groups.values import (
     as_record,
+    check_identifier,
     event_micros,
     expiry,
     micros,
     record_values,
     until,
-    zulu,
 )
 from carelake.features.groups.writing import ONLINE, Entry, erased_values, keep, mark, stores_of
 from carelake.vault.workspace import Vault
@@ -58,6 +60,11 @@ class Records:
     def _now(self) -> int:
         return micros(self._vault.clock.now())
 
+    def _settled(self, permit: Permit, work: Callable[[Connection], list[Group]]) -> dict[str, Any]:
+        """Done, with the writes of others that wait, and told to the copies of these groups; answers nothing."""
+        settle(permit, self._vault, self._vault.database.grouped(permit, work))
+        return {}
+
     # -- write ----------------------------------------------------------------------------------------------------
 
     def put_record(
@@ -79,12 +86,12 @@ class Records:
         check_whole(permit)
         called = self._now()
 
-        def work(tx: Connection) -> dict[str, Any]:
+        def work(tx: Connection) -> list[Group]:
             entry = _entry(tx, permit, {**told, "TargetStores": target_stores, "TtlDuration": ttl_duration}, called)
             keep(permit, tx, self._vault, [entry])
-            return {}
+            return [entry.group]
 
-        return self._vault.database.grouped(permit, work)
+        return self._settled(permit, work)
 
     def batch_write_record(
         self, permit: Permit, *, entries: Sequence[Mapping[str, Any]], ttl_duration: Ttl | None = None
@@ -96,24 +103,25 @@ class Records:
         """
         _check_entries(entries, ttl_duration)
         check_whole(permit)
-        called = self._now()
+        called, errors = self._now(), list[dict[str, Any]]()
 
-        def work(tx: Connection) -> dict[str, Any]:
-            good, errors = [], []
+        def work(tx: Connection) -> list[Group]:
+            good = []
             for one in entries:
                 try:
                     check("BatchWriteRecord", {"Entries": [one]})
                     wanted = {**one, "TtlDuration": one.get("TtlDuration") or ttl_duration}
                     good.append(_entry(tx, permit, wanted, called))
                 except (Invalid, NotFound) as error:
-                    errors.append({"Entry": one, "ErrorCode": _code(error), "ErrorMessage": error.message})
+                    errors.append({"Entry": one, "ErrorCode": code_of(error), "ErrorMessage": error.message})
             keep(permit, tx, self._vault, good)
-            return {"Errors": errors, "UnprocessedEntries": []}
+            return [one.group for one in good]
 
         try:
-            return self._vault.database.grouped(permit, work)
+            self._settled(permit, work)
         except Unavailable:
             return {"Errors": [], "UnprocessedEntries": list(entries)}
+        return {"Errors": errors, "UnprocessedEntries": []}
 
     def delete_record(
         self,
@@ -144,15 +152,15 @@ class Records:
         check_whole(permit)
         called = self._now()
 
-        def work(tx: Connection) -> dict[str, Any]:
+        def work(tx: Connection) -> list[Group]:
             group = find(tx, permit.account, feature_group_name)
             values = erased_values(group, record_identifier_value_as_string, event_time)
             event = event_micros(event_time, group.event_kind)
             entry = Entry(group, values, event, None, stores_of(group, target_stores), called)
             mark(permit, tx, self._vault, entry, hard=deletion_mode == "HardDelete")
-            return {}
+            return [group]
 
-        return self._vault.database.grouped(permit, work)
+        return self._settled(permit, work)
 
     def update_record(
         self,
@@ -181,14 +189,14 @@ class Records:
         check_whole(permit)
         called = self._now()
 
-        def work(tx: Connection) -> dict[str, Any]:
+        def work(tx: Connection) -> list[Group]:
             group = find(tx, permit.account, feature_group_name)
             stores = stores_of(group, target_stores)
             entry = self._updated(permit, tx, group, record_identifier_value_as_string, features, ttl_duration)
             keep(permit, tx, self._vault, [entry._replace(stores=stores, called=called)], same=True)
-            return {}
+            return [group]
 
-        return self._vault.database.grouped(permit, work)
+        return self._settled(permit, work)
 
     def _updated(
         self, permit: Permit, tx: Connection, group: Group, record: str, features: Record, ttl: Ttl | None
@@ -238,9 +246,10 @@ class Records:
             {**told, "FeatureNames": feature_names, "ExpirationTimeResponse": expiration_time_response},
         )
         with self._vault.database.reading(permit) as tx:
-            group = _online_group(tx, permit.account, feature_group_name)
-            found = self._read(permit, tx, group, [record], feature_names, expiration_time_response == "Enabled")
-        return found.get(record, {})
+            group = online_group(tx, permit.account, feature_group_name)
+            check_identifier(group, record)
+            found = read(permit, tx, self._vault, group, [record], feature_names)
+            return next((one.said(expiration_time_response == "Enabled") for one in found), {})
 
     def batch_get_record(
         self,
@@ -251,27 +260,19 @@ class Records:
     ) -> dict[str, Any]:
         """BatchGetRecord: records of several groups; those that are not there are left out.
 
+        An answer holds 10 MiB of values; what is beyond is in ``UnprocessedIdentifiers``, to be asked again.
+
         Raises:
             Invalid: ``features.validation``: also for more than 100 identifiers altogether.
         """
         check("BatchGetRecord", {"Identifiers": identifiers, "ExpirationTimeResponse": expiration_time_response})
         if sum(len(one["RecordIdentifiersValueAsString"]) for one in identifiers) > _AT_ONCE:
             raise invalid(f"BatchGetRecord reads at most {_AT_ONCE} records.")
-        records: list[dict[str, Any]] = []
-        errors: list[dict[str, Any]] = []
+        answer = Answer(expiration_time_response == "Enabled")
         with self._vault.database.reading(permit) as tx:
             for one in identifiers:
-                name, wanted = one["FeatureGroupName"], one["RecordIdentifiersValueAsString"]
-                try:
-                    group = _online_group(tx, permit.account, name)
-                    names = one.get("FeatureNames")
-                    found = self._read(permit, tx, group, wanted, names, expiration_time_response == "Enabled")
-                except (Invalid, NotFound) as error:
-                    errors += [_batch_error(name, each, error) for each in wanted]
-                    continue
-                told = ({"FeatureGroupName": group.name, "RecordIdentifierValueAsString": each} for each in found)
-                records += [{**who, **said} for who, said in zip(told, found.values(), strict=True)]
-        return {"Records": records, "Errors": errors, "UnprocessedIdentifiers": []}
+                answer.add(permit, tx, self._vault, one)
+        return answer.said
 
     def list_records(
         self,
@@ -292,8 +293,10 @@ class Records:
         limit = max_results or _AT_ONCE
         made: list[str] = []
         with self._vault.database.reading(permit) as tx:
-            group = _online_group(tx, permit.account, feature_group_name)
-            after, shown, now = after_token(next_token, group), shows(permit, tx), self._now()
+            group = online_group(tx, permit.account, feature_group_name)
+            pages = Pages(permit, self._vault.keyring, group.id, bool(include_soft_deleted_records))
+            after = "".join(pages.read(next_token, 1))
+            shown, now = shows(permit, tx), self._now()
             owners: set[str] = set()
             while len(made) <= limit:
                 some = online.page(tx, group.id, after, now, limit + 1, deleted=bool(include_soft_deleted_records))
@@ -305,40 +308,7 @@ class Records:
                 after = some[-1][0]
             note(permit, self._vault.keyring, owners)
         answer: dict[str, Any] = {"RecordIdentifiers": made[:limit]}
-        return {**answer, "NextToken": token_of(group, made[limit - 1])} if len(made) > limit else answer
-
-    def _read(
-        self,
-        permit: Permit,
-        tx: Connection,
-        group: Group,
-        records: Sequence[str],
-        names: Sequence[str] | None,
-        expirations: bool,
-    ) -> dict[str, dict[str, Any]]:
-        """What is there of these, in their order: Record, and ExpiresAt where it is asked for."""
-        if names is not None and not set(names) <= group.index.keys():
-            raise invalid("FeatureNames has one that the feature group does not define.")
-        now, shown = self._now(), shows(permit, tx)
-        found = online.latest(tx, group.id, records)
-        rows = [found[one] for one in dict.fromkeys(records) if one in found]
-        rows = [row for row in rows if not row.deleted and row.there(now) and (shown is None or shown(row.owner))]
-        # Whoever holds no grant on the zone reads no features, though the rows are rows.
-        self._vault.keyring.use(permit, "features:read", f"{permit.account}/features")
-        if not rows:
-            return {}
-        keys = self._vault.sealer.keys_for(permit, tx, [row.owner for row in rows], create=False)
-        note(permit, self._vault.keyring, [row.owner for row in rows])
-        answers: dict[str, dict[str, Any]] = {}
-        for row in rows:
-            try:
-                values = online.unpacked(keys.open(row.owner, online.row_context(group.id, row.record), row.sealed))
-            except Gone:
-                continue
-            answers[row.record] = {"Record": as_record(group, values, names)}
-            if expirations and row.expires is not None:
-                answers[row.record]["ExpiresAt"] = zulu(row.expires)
-        return answers
+        return {**answer, "NextToken": pages.make(made[limit - 1])} if len(made) > limit else answer
 
 
 def _entry(tx: Connection, permit: Permit, said: Mapping[str, Any], called: int) -> Entry:
@@ -372,19 +342,3 @@ def _check_update(group: Group, features: Record, record: str, ttl: Ttl | None) 
     own = next((one for one in features if one["FeatureName"] == group.record), None)
     if own is not None and own.get("ValueAsString") != record:
         raise invalid("The record identifier cannot be changed.")
-
-
-def _online_group(tx: Connection, account: str, name: str) -> Group:
-    group = find(tx, account, name)
-    if group.online is None:
-        raise invalid("The feature group has no online store.")
-    return group
-
-
-def _code(error: CarelakeError) -> str:
-    return "ResourceNotFound" if isinstance(error, NotFound) else "ValidationError"
-
-
-def _batch_error(name: str, record: str, error: CarelakeError) -> dict[str, Any]:
-    told = {"FeatureGroupName": name, "RecordIdentifierValueAsString": record}
-    return {**told, "ErrorCode": _code(error), "ErrorMessage": error.message}

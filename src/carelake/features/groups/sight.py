@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from carelake.access.consents import withheld
 from carelake.core.errors import Refused
 from carelake.core.permit import Permit
-from carelake.lake.sight import sight_of
+from carelake.lake.seeing.sight import sight_of
 
 __all__ = ["check_whole", "shows"]
 

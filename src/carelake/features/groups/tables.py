@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary,
 from carelake.vault.database import metadata
 
 __all__ = [
+    "feature_change",
     "feature_due",
     "feature_group",
     "feature_ingest",
@@ -32,6 +33,9 @@ feature_group = Table(
     Column("created", String(32), nullable=False),
     Column("modified", String(32), nullable=False),
     Column("ref", String(96), nullable=False, comment="its noun"),
+    # The state of the online store, of groups that are copied elsewhere.
+    Column("turn", _Big, nullable=False, server_default="0", comment="how many states there were"),
+    Column("word", String(32), nullable=False, server_default="", comment="what this one is called"),
     comment="Feature groups; a name is one group's among those that are not deleted.",
 )
 Index("feature_group_name", feature_group.c.account, feature_group.c.name)
@@ -64,10 +68,24 @@ feature_log = Table(
     Column("written", _Big, nullable=False, comment="write_time"),
     Column("deleted", Boolean, nullable=False),
     Column("sealed", LargeBinary, nullable=False, comment="the values"),
+    # What says of a marker that it is of an erased patient's record, once nobody can open that one's rows.
+    Column("record", LargeBinary, comment="HMAC of the record identifier"),
     comment="Offline store, as long as a row is in no Iceberg file yet.",
     sqlite_with_rowid=False,
 )
 Index("feature_log_owner", feature_log.c.account, feature_log.c.owner)
+
+feature_change = Table(
+    "feature_change",
+    metadata,
+    Column("grp", String(32), primary_key=True),
+    Column("turn", _Big, primary_key=True),
+    Column("record", LargeBinary(32), primary_key=True, comment="HMAC of the record identifier; empty for any"),
+    Column("account", String(64), nullable=False),
+    Column("word", String(32), nullable=False, comment="what the state is called that this led to"),
+    comment="What changed in the last states of online stores that are copied elsewhere.",
+    sqlite_with_rowid=False,
+)
 
 feature_table = Table(
     "feature_table",

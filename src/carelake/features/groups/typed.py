@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from carelake.core.errors import CarelakeError, Invalid
 from carelake.features.groups.definition import Feature, Group
 from carelake.features.groups.iceberg import arrow_type
-from carelake.features.groups.values import IDENTIFIER_BYTES, RECORD_BYTES, event_micros, event_text
+from carelake.features.groups.values import IDENTIFIER_BYTES, RECORD_BYTES, canonical, event_micros, event_text
 from carelake.features.ticks import NEVER, ticks
 
 __all__ = ["Typed", "typed"]
@@ -52,10 +52,19 @@ class Typed:
             column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, kind)
         if feature.name == self._group.event and pa.types.is_temporal(column.type):
             column = _event_texts(column, feature.kind)
+        if pa.types.is_string(column.type) and feature.name in (self._group.record, self._group.said.subject):
+            self._check_texts(feature, column)
         try:
             return column.cast(kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return self._one_by_one(feature, column, kind)
+
+    def _check_texts(self, feature: Feature, column: pa.Array) -> None:
+        """Texts of numbers that name records or patients, as PutRecord takes them."""
+        if feature.kind != "String":
+            for at, text in enumerate(column.to_pylist()):
+                if text is not None and not canonical(feature, text):
+                    self.bad.setdefault(at, f"{feature.name}: a number that names something, written in another way")
 
     def _one_by_one(self, feature: Feature, column: pa.Array, kind: pa.DataType) -> pa.Array:
         made: list[Any] = []
@@ -73,6 +82,8 @@ class Typed:
         self._mark(pc.is_null(texts), f"{group.event}: no event time")
         record = self.rows.column(group.record).combine_chunks()
         self._mark(pc.is_null(record), f"{group.record}: no record identifier")
+        if pa.types.is_floating(record.type):
+            self._mark(pc.invert(pc.is_finite(record)), f"{group.record}: no number")
         if pa.types.is_string(record.type):
             self._mark(pc.equal(pc.binary_length(record), 0), f"{group.record}: no record identifier")
             self._mark(pc.greater(pc.binary_length(record), IDENTIFIER_BYTES), f"{group.record}: more than 2 KB")

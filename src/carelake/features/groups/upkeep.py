@@ -20,10 +20,10 @@ from carelake.core.permit import Permit
 from carelake.features.groups.definition import Group
 from carelake.features.groups.erase import used
 from carelake.features.groups.iceberg import FeatureCatalog, FeatureZone
-from carelake.lake.changing import change
-from carelake.lake.files import Files
-from carelake.lake.layout import ROWS_OF_A_BUCKET, bucketed, bucketed_spec, buckets, tray_spec
-from carelake.lake.told import SEQ, seq_of
+from carelake.lake.following.told import SEQ, seq_of
+from carelake.lake.iceberg.changing import change
+from carelake.lake.iceberg.files import Files
+from carelake.lake.iceberg.layout import ROWS_OF_A_BUCKET, bucketed, bucketed_spec, buckets, tray_spec
 from carelake.vault.database import scope_of
 from carelake.vault.workspace import Vault
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from carelake.core.errors import Invalid
 from carelake.features.groups.definition import Feature, Group
 from carelake.features.groups.shapes import invalid
 
@@ -18,6 +19,8 @@ __all__ = [
     "RECORD_BYTES",
     "Values",
     "as_record",
+    "canonical",
+    "check_identifier",
     "event_micros",
     "event_text",
     "expiry",
@@ -39,6 +42,7 @@ _ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{3}))?Z", 
 _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _DOUBLE = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|NaN|Infinity)", re.ASCII)
 _SECONDS = {"Seconds": 1, "Minutes": 60, "Hours": 3_600, "Days": 86_400, "Weeks": 604_800}
+_NO_NUMBER = frozenset({"inf", "-inf", "nan", "-0.0"})
 _MOST_MICROS = 253_402_300_800 * 1_000_000
 
 
@@ -101,7 +105,8 @@ def record_values(group: Group, record: Sequence[Mapping[str, Any]]) -> Values:
 
     Raises:
         Invalid: ``features.validation``: a feature that the group has not, twice the same one, a value that is not
-            of its type, no record identifier or no event time, or more than 350 KB.
+            of its type, no record identifier or no event time, or more than 350 KB; an identifier that has another
+            text as well.
     """
     values: Values = [None] * len(group.features)
     size = 0
@@ -117,11 +122,49 @@ def record_values(group: Group, record: Sequence[Mapping[str, Any]]) -> Values:
     for name in (group.record, group.event):
         if not values[group.index[name]]:
             raise invalid(f"The record lacks {name}.")
+    for name in {group.record, group.said.subject} & group.index.keys():
+        if isinstance(said := values[group.index[name]], str) and not canonical(
+            group.features[group.index[name]], said
+        ):
+            raise _another_text(name)
     if _size(values[group.index[group.record]]) > IDENTIFIER_BYTES:
         raise invalid("The record identifier has more than 2 KB.")
     if size > RECORD_BYTES:
         raise invalid("The record has more than 350 KB.")
     return values
+
+
+def canonical(feature: Feature, text: str) -> bool:
+    """Whether a text is the one that a number has as an identifier: offline 1, 01 and +1 are one number.
+
+    Of an Integral that is the one without zeros before it and without a plus, of a Fractional the shortest one that
+    Python and JSON write (``1.0``); a String is its own.
+    """
+    if feature.kind == "String":
+        return True
+    try:
+        own = str(int(text)) if feature.kind == "Integral" else repr(float(text))
+    except ValueError:
+        return False
+    return text == own and text not in _NO_NUMBER
+
+
+def check_identifier(group: Group, text: str) -> None:
+    """Let pass a record identifier that is asked for.
+
+    Raises:
+        Invalid: ``features.validation``.
+    """
+    feature = group.features[group.index[group.record]]
+    if not canonical(feature, text):
+        raise _another_text(feature.name)
+
+
+def _another_text(name: str) -> Invalid:
+    return invalid(
+        f"{name} is a number that names a record or a patient: it is written in one way, an Integral without a "
+        "plus and without zeros before it, a Fractional as 1.0."
+    )
 
 
 def _size(value: str | list[str] | None) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from carelake.audit.patients import note
 from carelake.core.permit import Permit
-from carelake.features.groups import log, online
+from carelake.features.groups import log, online, turns
 from carelake.features.groups.definition import Group
 from carelake.features.groups.shapes import invalid
 from carelake.features.groups.values import Values, expiry, micros
@@ -89,8 +89,11 @@ def keep(permit: Permit, tx: Connection, vault: Vault, entries: Sequence[Entry],
                 else:  # it has expired before it came
                     online.drop(tx, group, [one.record])
         if OFFLINE in one.stores:
-            logged = log.Logged(owner, one.called, now, False, one.values)
+            ref = log.teller(permit, vault, group)(one.record)
+            logged = log.Logged(owner, one.called, now, False, ref, one.values)
             log.append(tx, keys, permit.account, group, [logged])
+        if ONLINE in one.stores:
+            turns.changed(permit, tx, vault, one.group, [one.record])
     permit.log.count(features_records=len(entries))
 
 
@@ -118,7 +121,9 @@ def mark(permit: Permit, tx: Connection, vault: Vault, entry: Entry, *, hard: bo
                 online.put(tx, keys, permit.account, group.id, [(row, online.packed(entry.values))])
         elif hard:
             raise invalid("EventTime is not later than that of the stored record, so it is not deleted.")
+        turns.changed(permit, tx, vault, entry.group, [record])
     if OFFLINE in entry.stores:
-        logged = log.Logged(owner, entry.called, now, True, entry.values)
+        ref = log.teller(permit, vault, group.id)(record)
+        logged = log.Logged(owner, entry.called, now, True, ref, entry.values)
         log.append(tx, keys, permit.account, group.id, [logged])
     permit.log.count(features_deleted=1)

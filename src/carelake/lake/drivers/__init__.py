@@ -1,1 +1,1 @@
-"""Where the lake's files lie, see `lake.zone`: `sealed` in the vault, or in buckets of `s3` that Spark reads too."""
+"""Where the lake's files lie, see `iceberg.zone`: `sealed` in the vault, or in `s3` buckets that Spark reads too."""

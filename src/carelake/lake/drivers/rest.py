@@ -25,8 +25,8 @@ from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update import AddSnapshotUpdate, SetSnapshotRefUpdate
 
 from carelake.core.errors import CarelakeError, Refused
-from carelake.lake.catalog import VaultCatalog
-from carelake.lake.sync import SEQ
+from carelake.lake.following.sync import SEQ
+from carelake.lake.iceberg.catalog import VaultCatalog
 
 __all__ = ["Door", "door"]
 

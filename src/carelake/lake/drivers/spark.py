@@ -19,20 +19,22 @@ from carelake.core.errors import Refused, Unavailable
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.core.settings import LakeSettings
-from carelake.lake.catalog import VaultCatalog
 from carelake.lake.current import rows_of
 from carelake.lake.drivers.rest import door
-from carelake.lake.layout import buckets
-from carelake.lake.sight import sight_of
-from carelake.lake.spark import in_time, session
+from carelake.lake.engines.spark import in_time, session
+from carelake.lake.iceberg.catalog import VaultCatalog
+from carelake.lake.iceberg.layout import buckets
+from carelake.lake.seeing.sight import sight_of
 from carelake.vault.workspace import Vault
 
 __all__ = ["SparkLake", "compact", "conformed", "kind", "reaches", "reading"]
 
 _CATALOG = "spark.sql.catalog"
 _NUMBERS = itertools.count(1)
+_FEW = 20_000_000
+"""Rows of a table of which the numbers of those that were replaced fit into each executor's memory."""
 _CURRENT = """
-SELECT {columns} FROM {table} VERSION AS OF {snapshot} AS t LEFT ANTI JOIN (
+SELECT {hint}{columns} FROM {table} VERSION AS OF {snapshot} AS t LEFT ANTI JOIN (
     SELECT replaced_seq FROM {table} VERSION AS OF {snapshot} WHERE replaced_seq IS NOT NULL
 ) AS gone ON t.seq = gone.replaced_seq WHERE NOT t.deleted
 """
@@ -70,7 +72,10 @@ class SparkLake:
         if not told or not told["snapshot"]:
             return None
         shown = ", ".join(f"{text} AS {_quoted(name)}" for name, text in columns.items())
-        text = _CURRENT.format(columns=shown, table=self.table(resource_type), snapshot=int(told["snapshot"]))
+        # Without the hint all rows are shuffled and sorted, to leave out the few that were replaced.
+        hint = "/*+ BROADCAST(gone) */ " if told["rows"] < _FEW else ""
+        said = {"table": self.table(resource_type), "snapshot": int(told["snapshot"])}
+        text = _CURRENT.format(columns=shown, hint=hint, **said)
         return self.spark.sql(text)
 
     def schema(self, resource_type: str, snapshot: Noun) -> pa.Schema:

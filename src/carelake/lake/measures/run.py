@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.lake.engine import connect
+from carelake.lake.engines.engine import connect
 from carelake.lake.measures.catalogue import Measure, Period, statement
 from carelake.lake.ready import shards as ready
 from carelake.vault.workspace import Vault

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from carelake.core import canonical
 from carelake.core.clock import iso
-from carelake.lake.engine import connect
+from carelake.lake.engines.engine import connect
 from carelake.lake.meds.schema import CODES, DATASET, SPLITS, UNIT, VERSION, WRITTEN
 from carelake.lake.moments import TIME_MACROS
 from carelake.lake.omop.export import EVERYBODY, KINDS_OF_ALL, Source, prepared

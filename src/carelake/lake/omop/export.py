@@ -23,7 +23,7 @@ import pyarrow as pa
 from carelake.core import canonical
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.lake.engine import connect
+from carelake.lake.engines.engine import connect
 from carelake.lake.omop.schema import Table, described, tables
 from carelake.lake.omop.vocabulary import Vocabulary, facts
 from carelake.lake.ready import shards as ready

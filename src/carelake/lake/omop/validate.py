@@ -16,7 +16,7 @@ from pyarrow import csv
 
 from carelake.core.errors import Invalid
 from carelake.core.settings import LakeSettings
-from carelake.lake.engine import connect
+from carelake.lake.engines.engine import connect
 from carelake.lake.omop.schema import Field, Table, tables
 from carelake.lake.omop.vocabulary import Vocabulary
 

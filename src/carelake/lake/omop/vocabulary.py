@@ -19,7 +19,7 @@ from pyarrow import csv
 
 from carelake.core.errors import Invalid
 from carelake.core.settings import LakeSettings
-from carelake.lake.engine import run
+from carelake.lake.engines.engine import run
 
 __all__ = ["MAPPED", "NONE", "Vocabulary", "facts", "read", "systems"]
 

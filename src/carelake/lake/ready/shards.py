@@ -20,10 +20,10 @@ from carelake.core.clock import instant
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.lake import query
-from carelake.lake.layout import numbers
+from carelake.lake.iceberg.layout import numbers
 from carelake.lake.ready.shelf import find
-from carelake.lake.seen import Whose
-from carelake.lake.sight import sight_of
+from carelake.lake.seeing.seen import Whose
+from carelake.lake.seeing.sight import sight_of
 from carelake.lake.views.over import over
 from carelake.vault.workspace import Vault
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.lake.drivers.spark import SparkLake, conformed, kind, reading
+from carelake.lake.engines.spark import in_bounds
 from carelake.lake.schema import arrow_type, column_of
-from carelake.lake.spark import in_bounds
 from carelake.lake.views.build import ORDINAL
 from carelake.lake.views.execute import spark_failed
 from carelake.lake.views.plan import Plan

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from carelake.core.errors import Invalid, Unsupported
 from carelake.core.settings import LakeSettings
-from carelake.lake import bounded
-from carelake.lake.engine import connect
-from carelake.lake.spark import in_bounds, session
+from carelake.lake.engines.engine import connect
+from carelake.lake.engines.spark import in_bounds, session
+from carelake.lake.statements import bounded
 from carelake.lake.views import oracle
 from carelake.lake.views.build import DEPTHS, build
 from carelake.lake.views.definition import Definition, read

@@ -26,9 +26,9 @@ import pyarrow as pa
 from carelake.core.errors import Invalid, NotFound
 from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
-from carelake.lake import bounded
-from carelake.lake.materialised import Found, of_view
+from carelake.lake.materialisation.materialised import Found, of_view
 from carelake.lake.query import prepared
+from carelake.lake.statements import bounded
 from carelake.lake.views.definition import read
 from carelake.vault.workspace import Vault
 

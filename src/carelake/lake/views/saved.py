@@ -21,8 +21,8 @@ from carelake.core.errors import Conflict, Invalid, NotFound
 from carelake.core.permit import Permit
 from carelake.fhir.definitions import resource_types
 from carelake.lake import flat
-from carelake.lake.catalog import VIEW_TABLE, VaultCatalog
-from carelake.lake.sight import sight_of
+from carelake.lake.iceberg.catalog import VIEW_TABLE, VaultCatalog
+from carelake.lake.seeing.sight import sight_of
 from carelake.lake.tables import lake_view
 from carelake.lake.views.build import build
 from carelake.lake.views.definition import Definition, read

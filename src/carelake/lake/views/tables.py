@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from carelake.core import canonical
 from carelake.core.errors import Invalid
-from carelake.lake.engine import connect
+from carelake.lake.engines.engine import connect
 from carelake.lake.rows import conform, elements_sql, typed
 from carelake.lake.schema import Leaf, Listed, Node, Record, arrow_type, column_of
 from carelake.lake.views.build import ORDINAL

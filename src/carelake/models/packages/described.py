@@ -70,7 +70,8 @@ def described(
     }
     if card := _card(files["card.json"]):
         found["ModelCard"] = {"ModelCardContent": card, "ModelCardStatus": "PendingReview"}
-    return {**found, **said}
+    properties = {**found["CustomerMetadataProperties"], **(said.get("CustomerMetadataProperties") or {})}
+    return {**found, **said, "CustomerMetadataProperties": properties}
 
 
 def _card(data: bytes) -> str:

@@ -65,7 +65,7 @@ class ModelPackageGroups:
         """ListModelPackageGroups, sorted by Name or CreationTime, in pages. Needs ``rows:read``."""
         with self._vault.database.reading(permit) as tx:
             found = rows.groups(tx, permit.account)
-        return page([_summary(one) for one in found], request, "ModelPackageGroup")
+        return page(permit, self._vault.keyring, [_summary(one) for one in found], request, "ModelPackageGroup")
 
     def delete(self, permit: Permit, request: Mapping[str, Any]) -> dict[str, Any]:
         """DeleteModelPackageGroup: one that holds no version any more. Needs ``rows:read``, ``rows:write``.

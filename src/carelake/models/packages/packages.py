@@ -90,9 +90,8 @@ class ModelPackages:
         with self._vault.database.transaction(permit) as tx:
             if rows.find_group(tx, permit.account, name) is None:
                 raise no_group()
-            same = (model_package.c.name == name, model_package.c.token == token) if token else None
-            if same and (found := [one for one in rows.packages(tx, permit.account, *same) if one.token == token]):
-                return {"ModelPackageArn": package_arn(found[0])}
+            if (known := _of_token(tx, permit.account, name, token)) is not None:
+                return {"ModelPackageArn": package_arn(known)}
             version = self._after(tx, permit.account, name)
             ref = nouns.ref(
                 "model", canonical.dump({"account": permit.account, "name": name, "version": version, **said})
@@ -100,6 +99,12 @@ class ModelPackages:
             self._registry.enter(tx, permit, name, ref, said, token=token)
             found = [one for one in rows.packages(tx, permit.account, model_package.c.ref == ref) if one.ref == ref]
         return {"ModelPackageArn": package_arn(found[0])}
+
+    def entered(self, permit: Permit, request: Mapping[str, Any]) -> bool:
+        """Whether a CreateModelPackage of this ClientToken was answered before. Needs ``rows:read``."""
+        name = group_name(permit.account, str(request.get("ModelPackageGroupName") or ""))
+        with self._vault.database.reading(permit) as tx:
+            return _of_token(tx, permit.account, name, str(request.get("ClientToken") or "")) is not None
 
     def describe(self, permit: Permit, request: Mapping[str, Any]) -> dict[str, Any]:
         """DescribeModelPackage by ARN, by ``GROUP/VERSION`` or by ref. Needs ``rows:read``.
@@ -158,7 +163,8 @@ class ModelPackages:
             for one in found
             if (not status or one.state == status) and (not name or one.name == name) and one.state != DELETED
         ]
-        return page(kept if request.get("ModelPackageType") != "Unversioned" else [], request, "ModelPackage")
+        versioned = kept if request.get("ModelPackageType") != "Unversioned" else []
+        return page(permit, self._vault.keyring, versioned, request, "ModelPackage")
 
     def batch_describe(self, permit: Permit, request: Mapping[str, Any]) -> dict[str, Any]:
         """BatchDescribeModelPackage. Needs ``rows:read``."""
@@ -268,11 +274,19 @@ class ModelPackages:
                 decides |= changes["ModelCard"].get("ModelCardStatus") == "Approved"
             # A decision is a reviewer's, and never the author's; the rest belongs to those who make models.
             check(permit, "models:approve" if decides else "models:write", now=now)
-            if decides and permit.principal in (package.created_by, package.started_by):
+            if decides and permit.principal in package.makers:
                 raise Refused("models.self_approval", "Whoever made a model does not approve its stage or its card.")
             rows.change(tx, package, at=iso(now), by=permit.principal, **changes)
             permit.log.wrote(ref)
             permit.log.note(change="update-model", fields=sorted(changes))
+
+
+def _of_token(tx: Connection, account: str, name: str, token: str) -> rows.Package | None:
+    """The version of a group that was made under a token and is there still; None of no token."""
+    if not token:
+        return None
+    same = (model_package.c.name == name, model_package.c.token == token, model_package.c.deleted == "")
+    return next((one for one in rows.packages(tx, account, *same) if one.token == token), None)
 
 
 def package_arn(package: rows.Package) -> str:

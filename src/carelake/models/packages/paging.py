@@ -7,13 +7,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from carelake.core.errors import Invalid
+from carelake.core.permit import Permit
+from carelake.vault.keyring import Keyring
+from carelake.vault.paging import paged
 
 __all__ = ["page"]
 
 _MOST = 100
 
 
-def page(found: Sequence[dict[str, Any]], request: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def page(
+    permit: Permit, keyring: Keyring, found: Sequence[dict[str, Any]], request: Mapping[str, Any], kind: str
+) -> dict[str, Any]:
     """One page of summaries, as ``{KIND}SummaryList`` with ``NextToken`` where there are more.
 
     Args:
@@ -39,24 +44,18 @@ def page(found: Sequence[dict[str, Any]], request: Mapping[str, Any], kind: str)
         return (_name(one, kind), last) if by_name else (one["CreationTime"], _name(one, kind), last)
 
     kept.sort(key=key, reverse=request.get("SortOrder", "Ascending") == "Descending")
-    begin, most = _place(request.get("NextToken")), request.get("MaxResults") or _MOST
+    most = request.get("MaxResults") or _MOST
     if not isinstance(most, int) or not 1 <= most <= _MOST:
         raise Invalid("models.max_results", f"MaxResults is 1 to {_MOST}.")
-    token = {"NextToken": f"at-{begin + most}"} if len(kept) > begin + most else {}
-    return {f"{kind}SummaryList": kept[begin : begin + most], **token}
+    try:
+        shown, more = paged(permit, keyring, kind, request, kept, most)
+    except Invalid:
+        raise Invalid("models.next_token", "The NextToken is none of ours; ask again from the first page.") from None
+    return {f"{kind}SummaryList": shown, **more}
 
 
 def _name(one: Mapping[str, Any], kind: str) -> str:
     return str(one.get(f"{kind}Name") or one.get("ModelPackageGroupName"))
-
-
-def _place(token: Any) -> int:
-    if not token:
-        return 0
-    number = str(token).removeprefix("at-")
-    if not (number.isascii() and number.isdigit()) or len(number) > 9:
-        raise Invalid("models.next_token", "The NextToken is none of ours; ask again from the first page.")
-    return int(number)
 
 
 def _moment(value: Any) -> datetime | None:

@@ -1,12 +1,13 @@
 """Rows of groups and versions: found, made and changed inside the caller's transaction.
 
 A version that was registered before there were rows has none; it is told of by its noun, and gets one when it is
-changed.
+changed. Who registered a version anew after it was deleted stands in the JSON of its row under `_AGAIN`, which no
+answer shows: all of them made it, and none of them approves it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 
+_AGAIN = "carelake:again"
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """A model package group."""
@@ -52,6 +56,7 @@ class Package:
         started_by: who spoke for its author, or the author.
         said: the fields of CreateModelPackage that were given or worked out.
         state: ModelApprovalStatus, of its noun.
+        again: who registered it after it was deleted, and who began that.
     """
 
     ref: str
@@ -67,6 +72,12 @@ class Package:
     state: str
     token: str = ""
     deleted: str = ""
+    again: tuple[str, ...] = ()
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        """Everybody who made it, or began that: whoever decides on it is none of them."""
+        return tuple(dict.fromkeys((self.created_by, self.started_by, *self.again)))
 
 
 def add_group(tx: Connection, group: Group) -> None:
@@ -108,14 +119,21 @@ def add(tx: Connection, package: Package) -> None:
     """Keep a new version."""
     names = ("ref", "account", "name", "version", "created", "created_by", "modified", "modified_by", "started_by")
     row = {name: getattr(package, name) for name in (*names, "token", "deleted")}
-    tx.execute(insert(model_package).values(**row, said=canonical.dump(dict(package.said)).decode()))
+    tx.execute(insert(model_package).values(**row, said=_said(package)))
 
 
-def change(tx: Connection, package: Package, *, at: str, by: str, deleted: str = "", **said: Any) -> Package:
-    """Change what is said of a version; a field that is None goes."""
+def change(
+    tx: Connection, package: Package, *, at: str, by: str, deleted: str = "", again: Sequence[str] = (), **said: Any
+) -> Package:
+    """Change what is said of a version; a field that is None goes.
+
+    Args:
+        again: who registers it anew, beside those that did.
+    """
     told = {key: value for key, value in {**package.said, **said}.items() if value is not None}
-    after = replace(package, said=told, modified=at, modified_by=by, deleted=deleted)
-    values = {"said": canonical.dump(told).decode(), "modified": at, "modified_by": by, "deleted": deleted}
+    others = tuple(dict.fromkeys((*package.again, *again)))
+    after = replace(package, said=told, modified=at, modified_by=by, deleted=deleted, again=others)
+    values = {"said": _said(after), "modified": at, "modified_by": by, "deleted": deleted}
     done = tx.execute(update(model_package).where(model_package.c.ref == package.ref).values(**values))
     if not done.rowcount:
         add(tx, after)
@@ -171,4 +189,10 @@ def _group(row: Row[Any]) -> Group:
 def _package(row: Row[Any]) -> Package:
     names = ("ref", "account", "name", "version", "created", "created_by", "modified", "modified_by", "started_by")
     told = {name: getattr(row, name) for name in (*names, "token", "deleted", "state")}
-    return Package(**told, said=canonical.load(row.said))
+    said = dict(canonical.load(row.said))
+    again = tuple(said.pop(_AGAIN, ()))
+    return Package(**told, said=said, again=again)
+
+
+def _said(package: Package) -> str:
+    return canonical.dump({**package.said, **({_AGAIN: list(package.again)} if package.again else {})}).decode()

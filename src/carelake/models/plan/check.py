@@ -225,7 +225,9 @@ class _Told:
         asked, part = self._protocol.performance_evaluation.subgroups, "performance_evaluation"
         name = f"{one.get('group')}={one.get('value')}"
         events = one.get("events")
-        if not isinstance(events, int) or events < asked.minimum_events:
+        # A count that is withheld beside another's (`models.cells`) is of a group with figures: these are judged.
+        withheld = events is None and bool(one.get("withheld")) and not one.get("reason")
+        if not withheld and (not isinstance(events, int) or events < asked.minimum_events):
             bound = f">= {asked.minimum_events} events"
             yield self._line(part, name, "metrics.json", bound, f"{_said(events)}, too few to judge", None)
             return

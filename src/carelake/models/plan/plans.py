@@ -1,7 +1,8 @@
 """Change plans of a workspace: written, approved by another, and the verdicts under them.
 
 A plan is a noun of kind ``plan``, a version a text; the one in force is the newest that is Approved, and whose signed
-record of approval holds. A verdict is a noun of kind ``verdict`` made from a version of a model and a plan.
+record of approval holds. A plan that another takes the place of stays, with a signed record of when, by whom, and for
+which. A verdict is a noun of kind ``verdict`` made from a version of a model and a plan.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Plans:
                 raise Conflict("models.state", f"A plan that is {noun.state} cannot become {state}; write it again.")
             for other in self._nouns.find(tx, "plan", permit.account, group=noun.body["group"]):
                 if approve and other.state == _APPROVED:
-                    self._nouns.set_state(tx, other.ref, _SUPERSEDED)
+                    self._supersede(tx, permit, other, ref, iso(now))
             said = {"decision": state, "subject": ref, "by": "person", "name": noun.body["group"], **shown}
             version = {"version": noun.body["version"]}
             approval.record(permit, self._vault.keyring, tx, self._nouns, {**said, **version}, iso(now))
@@ -101,6 +102,17 @@ class Plans:
         """All plans of a group, newest first. Needs ``rows:read``."""
         with self._vault.database.reading(permit) as tx:
             return self._nouns.find(tx, "plan", permit.account, group=group)
+
+    def decisions(self, permit: Permit, ref: str) -> list[dict[str, Any]]:
+        """What was decided on a plan, the oldest first: put in force, turned down, superseded. Needs ``rows:read``.
+
+        Returns:
+            Of each its signed record, opened; of one that does not hold ``ref`` and ``altered``.
+        """
+        with self._vault.database.reading(permit) as tx:
+            self._get(tx, permit, ref)
+            found = approval.decisions(tx, self._nouns, permit.account, ref)
+        return [approval.shown(self._vault.keyring, one) for one in found]
 
     def in_force(self, tx: Connection, account: str, group: str) -> Noun | None:
         """The plan that counts; None where the group has none.
@@ -174,6 +186,14 @@ class Plans:
         return current and bool(newest["automatic"]) and all(one.state == IN_PLAN for one in found)
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _supersede(self, tx: Connection, permit: Permit, noun: Noun, successor: str, at: str) -> None:
+        """Another plan takes the place of this one: on record, as what put it in force is."""
+        told = {"name": noun.body["group"], "version": noun.body["version"], "successor": successor}
+        said = {"decision": _SUPERSEDED, "subject": noun.ref, "by": "person", **told}
+        approval.record(permit, self._vault.keyring, tx, self._nouns, said, at)
+        self._nouns.set_state(tx, noun.ref, _SUPERSEDED)
+        self._announce(tx, permit, noun, _SUPERSEDED)
 
     def _keep(
         self,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from carelake.models import bootstrap
+from carelake.models import bootstrap, cells
 from carelake.models.matrix import Floats, Mask
 from carelake.models.metrics import rounded
 from carelake.models.survival.fit import SurvivalPlan
@@ -206,6 +206,7 @@ def _subgroups(
     test: TimedRows, risk: Floats, horizon: float, threshold: float, replicates: int
 ) -> list[Mapping[str, Any]]:
     out: list[Mapping[str, Any]] = []
+    patients = [len(np.unique(test.subject[by == one])) for by in test.groups.values() for one in np.unique(by)]
     for name, labels in test.groups.items():
         for label in np.unique(labels):
             mask = labels == label
@@ -223,7 +224,7 @@ def _subgroups(
             figures = {key: value for key, value in _block(part, p, horizon).items() if key in bootstrap.METRICS}
             alert = _alert(part, p, horizon, threshold)
             out.append({**told, **figures, "alert": alert, "intervals": intervals, "reason": None})
-    return out
+    return list(cells.suppressed(out, patients))
 
 
 def _importance(test: TimedRows, scorer: HazardScorer, most: int = 15, enough: int = 1_000) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from carelake.pipelines.definition.parameters import Parameter, declared
 from carelake.pipelines.definition.places import Place
 from carelake.pipelines.definition.references import Reference, references
 from carelake.pipelines.definition.retries import Retry, policies
-from carelake.pipelines.definition.shapes import CACHED, STEP_KEYS, TYPES, check_arguments, property_known
+from carelake.pipelines.definition.shapes import CACHED, STEP_KEYS, TYPES, check_arguments, check_kind, property_known
 
 __all__ = ["BYTES", "STEPS", "Definition", "Step", "parse"]
 
@@ -149,6 +149,7 @@ def _step(place: Place, branch: tuple[str, bool] | None) -> Step:
         if key in place:
             place[key].text()
     check_arguments(kind, place["Arguments"])
+    check_kind(kind, place)
     waits = {one.text(_NAME, "the name of a step") for one in place["DependsOn"].items()}
     waits |= {reference.name for _, reference in _mentions(place, kind) if reference.kind == "Steps"}
     if branch is not None:

@@ -10,7 +10,19 @@ from collections.abc import Callable, Iterator, Mapping
 
 from carelake.pipelines.definition.places import Place
 
-__all__ = ["CACHED", "CHECKS", "JOBS", "RETRIED", "STEP_KEYS", "TYPES", "check_arguments", "property_known"]
+__all__ = [
+    "BASELINES",
+    "CACHED",
+    "CHECKS",
+    "ENTRY",
+    "JOBS",
+    "RETRIED",
+    "STEP_KEYS",
+    "TYPES",
+    "check_arguments",
+    "check_kind",
+    "property_known",
+]
 
 _COMMON = frozenset({"Name", "Type", "Arguments", "DependsOn", "DisplayName", "Description"})
 CHECKS: tuple[str, ...] = (
@@ -22,6 +34,21 @@ CHECKS: tuple[str, ...] = (
 )
 CHECKS += ("SuppliedBaselineConstraints", "SuppliedBaselineStatistics")
 """What a check step is told beside its arguments."""
+
+_KINDS: Mapping[str, tuple[str, ...]] = {
+    "QualityCheck": ("DATA_QUALITY", "MODEL_QUALITY"),
+    "ClarifyCheck": ("DATA_BIAS", "MODEL_BIAS", "MODEL_EXPLAINABILITY"),
+}
+"""CheckType of each type of check step."""
+
+BASELINES: Mapping[str, tuple[str, ...]] = {
+    "DATA_QUALITY": ("ModelDataQuality", "Constraints"),
+    "MODEL_QUALITY": ("ModelQuality", "Constraints"),
+    "DATA_BIAS": ("Bias", "PreTrainingConstraints"),
+    "MODEL_BIAS": ("Bias", "PostTrainingConstraints"),
+    "MODEL_EXPLAINABILITY": ("Explainability", "Constraints"),
+}
+"""Where DriftCheckBaselines of a model package has the baseline of each check."""
 
 _CHECK = {*CHECKS, "CacheConfig", "RetryPolicies"} - {"SuppliedBaselineStatistics"}
 STEP_KEYS: Mapping[str, frozenset[str]] = {
@@ -48,7 +75,8 @@ JOBS = frozenset(set(TYPES) - {"Condition", "Fail", "Callback"})
 
 _MACHINES = {"RoleArn", "Tags", "ExperimentConfig"}
 _STOPPING = frozenset({"MaxRuntimeInSeconds"})
-_ENTRY = "carelake-job"
+ENTRY = "carelake-job"
+"""The entry point of containers; of a tuning step, the hyperparameter that names the job."""
 _S3_INPUT = frozenset(
     {"S3Uri", "LocalPath", "S3DataType", "S3InputMode", "S3DataDistributionType", "S3CompressionType"}
 )
@@ -57,6 +85,17 @@ _S3_INPUT = frozenset(
 def check_arguments(kind: str, place: Place) -> None:
     """Let pass the arguments of a step of that type."""
     _CHECKS[kind](place)
+
+
+def check_kind(kind: str, step: Place) -> None:
+    """Let pass what a check step is told beside its arguments."""
+    if kind not in _KINDS:
+        return
+    if step["CheckType"].value not in _KINDS[kind]:
+        raise step["CheckType"].wrong(f"one of {', '.join(_KINDS[kind])}")
+    for name in ("FailOnViolation", "RegisterNewBaseline", "SkipCheck"):
+        if name in step and not isinstance(step[name].value, bool | dict):
+            raise step[name].wrong("true, false or a reference")
 
 
 def _processing(place: Place, *, entry: bool = True) -> None:
@@ -85,7 +124,8 @@ def _training(place: Place) -> None:
     place.keys(known, frozenset({"AlgorithmSpecification", "OutputDataConfig"}))
     algorithm = place["AlgorithmSpecification"]
     said = {"TrainingImage", "TrainingInputMode", "ContainerEntrypoint", "ContainerArguments"}
-    algorithm.keys(frozenset(said), frozenset({"ContainerEntrypoint"}))
+    # How SageMaker finds figures in what a container prints: a job here gives them.
+    algorithm.keys(frozenset(said | {"MetricDefinitions"}), frozenset({"ContainerEntrypoint"}))
     _entry(algorithm["ContainerEntrypoint"])
     _one_machine(place["ResourceConfig"])
     for one in place["InputDataConfig"].items(20):
@@ -118,14 +158,26 @@ def _tuning(place: Place) -> None:
     ranges.keys(frozenset({"CategoricalParameterRanges", "IntegerParameterRanges", "ContinuousParameterRanges"}))
     definition = place["TrainingJobDefinition"]
     fixed = {**definition.mapping()}
-    fixed["HyperParameters"] = fixed.pop("StaticHyperParameters", {})
+    fixed["HyperParameters"] = definition["StaticHyperParameters"].value or {}
+    fixed.pop("StaticHyperParameters", None)
+    algorithm = definition["AlgorithmSpecification"]
+    if ENTRY in Place(definition.words, fixed["HyperParameters"]):
+        # Candidates of SageMaker have no entry point of their own; theirs is told as its SDK tells a script.
+        entry = [ENTRY, fixed["HyperParameters"][ENTRY]]
+        fixed["AlgorithmSpecification"] = {**algorithm.mapping(), "ContainerEntrypoint": entry}
     _training(Place(definition.words, fixed))
 
 
 def _transform(place: Place) -> None:
-    used = {"ModelName", "TransformInput", "TransformOutput", "Environment"}
-    known = frozenset(used | {"TransformResources", "Tags", "ExperimentConfig"})
+    used = {"ModelName", "TransformInput", "TransformOutput", "Environment", "DataProcessing"}
+    batches = {"BatchStrategy", "MaxConcurrentTransforms", "MaxPayloadInMB"}  # how rows travel, and not what they say
+    known = frozenset(used | batches | {"TransformResources", "Tags", "ExperimentConfig"})
     place.keys(known, frozenset({"ModelName", "TransformInput", "TransformOutput"}))
+    _one_machine(place["TransformResources"])
+    if "DataProcessing" in place:
+        place["DataProcessing"].keys(frozenset({"JoinSource"}))
+        if place["DataProcessing"]["JoinSource"].value not in ("None", "Input", None):
+            raise place["DataProcessing"]["JoinSource"].wrong("None or Input")
     place["TransformInput"].keys(frozenset({"DataSource", "ContentType", "SplitType"}), frozenset({"DataSource"}))
     source = place["TransformInput"]["DataSource"]
     source.keys(frozenset({"S3DataSource"}), frozenset({"S3DataSource"}))
@@ -137,7 +189,9 @@ def _transform(place: Place) -> None:
 def _model(place: Place) -> None:
     place.keys(frozenset({"PrimaryContainer", "ExecutionRoleArn", "Tags"}), frozenset({"PrimaryContainer"}))
     container = place["PrimaryContainer"]
-    container.keys(frozenset({"Image", "ModelDataUrl", "Environment"}), frozenset({"ModelDataUrl"}))
+    container.keys(frozenset({"Image", "ModelDataUrl", "ModelPackageName", "Environment"}))
+    if ("ModelDataUrl" in container) == ("ModelPackageName" in container):
+        raise container.wrong("either ModelDataUrl, a fitted model, or ModelPackageName, a registered one")
 
 
 def _register(place: Place) -> None:
@@ -198,8 +252,8 @@ _CHECKS: Mapping[str, Callable[[Place], None]] = {
 
 def _entry(place: Place) -> None:
     said = place.value
-    if not isinstance(said, list) or len(said) != 2 or said[0] != _ENTRY or not isinstance(said[1], str):
-        raise place.wrong(f'["{_ENTRY}", NAME]: here the work of a step is a named job')
+    if not isinstance(said, list) or len(said) != 2 or said[0] != ENTRY or not isinstance(said[1], str):
+        raise place.wrong(f'["{ENTRY}", NAME]: here the work of a step is a named job')
 
 
 def _one_machine(resources: Place, key: str = "") -> None:
@@ -230,6 +284,10 @@ def _texts(place: Place, *more: str) -> None:
 
 
 _OUTPUT = r"ProcessingOutputConfig\.Outputs\[(?:'[^']{1,64}'|\"[^\"]{1,64}\"|\d{1,2})\]\.S3Output\.S3Uri"
+_CANDIDATE = (
+    r"(?:TrainingJob(?:Name|Arn|Status)|ObjectiveStatus|TunedHyperParameters\['[^']{1,256}'\]"
+    r"|FinalHyperParameterTuningJobObjectiveMetric\.(?:Type|MetricName|Value))"
+)
 _PROPERTIES: Mapping[str, tuple[str, ...]] = {
     "Processing": (_OUTPUT, r"ProcessingJob(Name|Arn|Status)", r"PropertyFiles\.[A-Za-z0-9_-]{1,64}"),
     "Training": (
@@ -240,8 +298,7 @@ _PROPERTIES: Mapping[str, tuple[str, ...]] = {
     ),
     "Tuning": (
         r"HyperParameterTuningJob(Name|Arn|Status)",
-        r"BestTrainingJob\.TrainingJobName",
-        r"BestTrainingJob\.FinalHyperParameterTuningJobObjectiveMetric\.Value",
+        rf"(?:BestTrainingJob|TrainingJobSummaries\[\d{{1,2}}\])\.{_CANDIDATE}",
         r"ModelArtifacts\.S3ModelArtifacts",
     ),
     "Transform": (r"TransformJob(Name|Arn|Status)", r"TransformOutput\.S3OutputPath"),

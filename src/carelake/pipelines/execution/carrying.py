@@ -28,6 +28,7 @@ from carelake.pipelines.execution.properties import metadata, named, properties,
 from carelake.pipelines.execution.rows import ENDED, Execution, Rows, StepRow
 from carelake.pipelines.execution.running import Task, failed
 from carelake.pipelines.execution.scope import ExecutionScope
+from carelake.pipelines.execution.standing import standing
 from carelake.pipelines.jobs.catalogue import Job
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ class Carrying:
                     row, {"properties": {"Outcome": outcome}, "metadata": {"Condition": {"Outcome": outcome}}}
                 )
             elif step.type == "Model":
-                name = str(said["PrimaryContainer"]["ModelDataUrl"])
+                container = said["PrimaryContainer"]
+                name = str(container.get("ModelDataUrl") or container["ModelPackageName"])
                 done = self._done(row, {"properties": {"ModelName": name, "ModelArn": name}})
             elif step.type == "Callback":
                 self._ask(step, row, said)
@@ -243,12 +245,15 @@ class Carrying:
             "principal": one.principal,
             "purpose": one.purpose,
             "account": one.account,
+            "bounds": one.bounds,
             "seconds": int(told) if told else 0,
         }
 
     def _key(self, step: Step, job: Job, request: Mapping[str, Any]) -> str:
         one = self._one
         context = {"account": one.account, "purpose": one.purpose, "policies": self._by.policies}
+        with self._by.vault.database.reading(self._permit) as tx:
+            context |= standing(tx, one.account, request)
         return key_of(step.type, job.does, request, context, self._scope.noun, local=one.local)
 
     def _hit(self, step: Step, row: StepRow) -> StepRow | None:
@@ -277,8 +282,7 @@ class Carrying:
         if "error" not in result:
             try:
                 said = properties(step, task["request"], result, self._one.account, self._one.id)
-                output = {"properties": said, "outputs": result["outputs"], **metadata(step, result)}
-                return self._done(row, output)
+                return self._done(row, {"properties": said, **self._left(step, task, result)})
             except CarelakeError as error:
                 result = failed(error.code, error.message, "", type(error).__name__)
         wrong = result["error"]
@@ -288,7 +292,13 @@ class Carrying:
         if again is not None:
             due = iso(self._by.vault.clock.now() + timedelta(seconds=again))
             return replace(row, status="Starting", due=due, reason=f"{wrong['code']}: {wrong['message']}")
-        return self._failed_row(row, wrong["code"], wrong["message"], kind=wrong.get("class", ""))
+        left = self._left(step, task, result) if "outputs" in result else {}
+        return self._failed_row(row, wrong["code"], wrong["message"], left, kind=wrong.get("class", ""))
+
+    def _left(self, step: Step, task: Task, result: Mapping[str, Any]) -> dict[str, Any]:
+        """What a step left, also one that failed at what it found."""
+        told = metadata(step, task["request"], result, self._one.account, self._one.id)
+        return {"outputs": result["outputs"], **told}
 
     # -- ends -----------------------------------------------------------------------------------------------------
 
@@ -369,7 +379,7 @@ class Carrying:
         self._told(self._definition, self._steps)
 
     def _resolved(self, step: Step) -> dict[str, Any]:
-        found = resolve(step.arguments, self._scope)
+        found = self._scope.addressed(resolve(step.arguments, self._scope))
         assert isinstance(found, dict)
         if step.type in ("QualityCheck", "ClarifyCheck"):
             told = {name: resolve(step.said[name], self._scope) for name in CHECKS if step.said.get(name) is not None}

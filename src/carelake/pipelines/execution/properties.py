@@ -9,7 +9,14 @@ from carelake.core.errors import Invalid
 from carelake.pipelines.definition.document import Step
 from carelake.pipelines.names import job_arn
 
-__all__ = ["metadata", "named", "properties", "typed"]
+__all__ = ["VIOLATIONS", "metadata", "named", "properties", "typed"]
+
+VIOLATIONS = "constraint_violations.json"
+"""What a check leaves of what it found."""
+
+_CHECKS = ("QualityCheck", "ClarifyCheck")
+_TOLD_APART = ("Lambda", "Callback", *_CHECKS)
+"""Types whose values are no properties as they are."""
 
 _JOBS = {
     "Processing": ("ProcessingJob", "processing-job", "Completed"),
@@ -49,18 +56,33 @@ def properties(
             said[f"FinalMetricDataList['{name}'].Value"] = value
     elif step.type == "Transform":
         said["TransformOutput.S3OutputPath"] = _output(outputs, "output")
-    elif step.type in ("QualityCheck", "ClarifyCheck"):
-        ref, told = _output(outputs, "result"), request.get("Check") or {}
-        for name in ("Statistics", "Constraints"):
-            said[f"CalculatedBaseline{name}"] = f"{ref}/{name.lower()}.json"
-            used = told.get(f"SuppliedBaseline{name}") or f"{ref}/{name.lower()}.json"
-            said[f"BaselineUsedForDriftCheck{name}"] = used
+    elif step.type in _CHECKS:
+        said |= _checked(_output(outputs, "result"), request, result)
     elif step.type in ("Lambda", "Callback"):
         for one in step.said.get("OutputParameters") or ():
             if one["OutputName"] not in result.get("values", {}):
                 raise _left_out(str(one["OutputName"]))
         said |= {f"OutputParameters['{name}']": value for name, value in result.get("values", {}).items()}
-    return said | (dict(result.get("values", {})) if step.type not in ("Lambda", "Callback") else {})
+    return said | (dict(result.get("values", {})) if step.type not in _TOLD_APART else {})
+
+
+def _checked(ref: str, request: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """Baselines of a check step: what it calculated, and what the next ones are to be held against.
+
+    With ``RegisterNewBaseline`` that is what was calculated, else what this one was held against; where there was
+    nothing yet, it is not there to be referred to.
+    """
+    told, values = request.get("Check") or {}, result.get("values", {})
+    new, before = told.get("RegisterNewBaseline") is True, str(values.get("baseline") or "")
+    found = {}
+    for name in ("Statistics", "Constraints"):
+        if not (file := values.get("files", {}).get(name)):
+            continue
+        found[f"CalculatedBaseline{name}"] = f"{ref}/{file}"
+        used = ref if new else before
+        if used:
+            found[f"BaselineUsedForDriftCheck{name}"] = f"{used}/{file}"
+    return found
 
 
 def _output(outputs: Mapping[str, Any], name: str) -> str:
@@ -91,12 +113,27 @@ def typed(step: Step, given: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def metadata(step: Step, result: Mapping[str, Any]) -> dict[str, Any]:
-    """What ListPipelineExecutionSteps tells of a function or a registered model."""
+def metadata(
+    step: Step, request: Mapping[str, Any], result: Mapping[str, Any], account: str, execution: str
+) -> dict[str, Any]:
+    """What ListPipelineExecutionSteps tells of a function, a registered model or a check."""
     values = result.get("values", {})
     if step.type == "Lambda":
         arn = str(step.said.get("FunctionArn") or "")
         return {"metadata": {"Lambda": {"Arn": arn, "OutputParameters": named(values)}}}
     if step.type == "RegisterModel":
         return {"metadata": {"RegisterModel": {"Arn": str(values.get("ModelPackageArn", ""))}}}
+    if step.type in _CHECKS and "result" in result.get("outputs", {}):
+        ref, told = str(result["outputs"]["result"]), request.get("Check") or {}
+        group = told.get("ModelPackageGroupName")
+        said = {
+            "CheckType": str(step.said["CheckType"]),
+            **_checked(ref, request, result),
+            **({"ModelPackageGroupName": str(group)} if group else {}),
+            **({"ViolationReport": f"{ref}/{VIOLATIONS}"} if values.get("violations") else {}),
+            "CheckJobArn": job_arn(account, "processing-job", execution, step.name),
+            "SkipCheck": told.get("SkipCheck") is True,
+            "RegisterNewBaseline": told.get("RegisterNewBaseline") is True,
+        }
+        return {"metadata": {step.type: said}}
     return {}

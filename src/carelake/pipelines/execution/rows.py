@@ -43,6 +43,7 @@ class Execution:
     cause: str
     created: str
     modified: str
+    bounds: str | None = None
 
 
 @dataclass(frozen=True)

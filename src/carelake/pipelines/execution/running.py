@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from carelake.access.identity import Caller
 from carelake.core import errors
 from carelake.core.errors import CarelakeError, Conflict, Unavailable
+from carelake.pipelines.definition.shapes import ENTRY
 from carelake.pipelines.execution import artifacts
+from carelake.pipelines.execution.bounds import bounded
 from carelake.pipelines.execution.tuning import tuned
-from carelake.pipelines.execution.work import Files, Given, JobFunction, Work, given
+from carelake.pipelines.execution.work import Files, Given, JobFunction, Made, Work, given
+from carelake.pipelines.names import job_arn
 
 if TYPE_CHECKING:
     from carelake.pipelines.platform import Platform
@@ -20,11 +24,12 @@ __all__ = ["Task", "error_of", "failed", "function", "inputs_of", "run_task", "s
 
 Task = dict[str, Any]
 """One step's work as JSON: ``execution``, ``pipeline``, ``step``, ``type``, ``does``, ``request``, ``local``,
-``principal``, ``purpose``, ``account``, ``seconds``."""
+``principal``, ``purpose``, ``account``, ``bounds``, ``seconds``."""
 
 
 def run_task(platform: Platform, caller: Caller, task: Task) -> dict[str, Any]:
     """Do it; answers ``outputs``, ``values`` and ``metrics``, or an ``error`` with the kind of failure."""
+    caller = replace(caller, principal=bounded(caller.principal, task.get("bounds")))
     try:
         return _run(platform, caller, task)
     except CarelakeError as error:
@@ -56,17 +61,19 @@ def _run(platform: Platform, caller: Caller, task: Task) -> dict[str, Any]:
     does, request = function(task["does"]), task["request"]
     if task["type"] == "Tuning":
         definition = dict(request["TrainingJobDefinition"])
-        fixed = definition.pop("StaticHyperParameters", {})
-        work = _work(platform, caller, task, definition)
-        made = tuned(
-            request["HyperParameterTuningJobConfig"],
-            lambda told: does(_work(platform, caller, task, {**definition, "HyperParameters": {**fixed, **told}})),
-        )
+        fixed = {k: v for k, v in definition.pop("StaticHyperParameters", {}).items() if k != ENTRY}
+        first = job_arn(caller.account, "training-job", task["execution"], task["step"])
+
+        def train(told: dict[str, str]) -> Made:
+            own = _work(platform, caller, task, {**definition, "HyperParameters": {**fixed, **told}})
+            return _kept(own, does(own))
+
+        made = tuned(request["HyperParameterTuningJobConfig"], train, lambda number: f"{first}-{number:03}")
     else:
         work = _work(platform, caller, task, request)
-        made = does(work)
-    outputs = {name: one if isinstance(one, str) else _keep(work, one) for name, one in made.outputs.items()}
-    return {"outputs": outputs, "values": dict(made.values), "metrics": dict(made.metrics)}
+        made = _kept(work, does(work))
+    said = {"outputs": dict(made.outputs), "values": dict(made.values), "metrics": dict(made.metrics)}
+    return said | (failed("pipelines.violations", made.violated, "", "Invalid") if made.violated else {})
 
 
 def _work(platform: Platform, caller: Caller, task: Task, request: Mapping[str, Any]) -> Work:
@@ -80,6 +87,7 @@ def _work(platform: Platform, caller: Caller, task: Task, request: Mapping[str, 
         _arguments(request),
         dict(inputs_of(request, local=task["local"])),
         request,
+        task["local"],
     )
 
 
@@ -88,6 +96,12 @@ def function(does: str) -> JobFunction:
     module, _, name = does.partition(":")
     found: JobFunction = getattr(importlib.import_module(module), name)
     return found
+
+
+def _kept(work: Work, made: Made) -> Made:
+    """What a job made, with refs in place of files."""
+    outputs = {name: one if isinstance(one, str) else _keep(work, one) for name, one in made.outputs.items()}
+    return replace(made, outputs=outputs)
 
 
 def _keep(work: Work, files: Files) -> str:
@@ -105,15 +119,17 @@ def inputs_of(request: Mapping[str, Any], *, local: bool) -> Iterator[tuple[str,
     if "TransformInput" in request:
         uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
         yield "input", given(str(uri), local=local)
-        yield "model", given(str(request["ModelName"]), local=local)
+        if (name := str(request["ModelName"])).startswith(("artifact:", "model:")):
+            yield "model", Given(name)
     if "InferenceSpecification" in request:
         yield "model", given(str(request["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]), local=local)
-    for name, source in _metrics(request.get("ModelMetrics") or {}):
-        yield name, given(source, local=local)
+    for key in ("ModelMetrics", "DriftCheckBaselines"):
+        for name, source in _metrics(request.get(key) or {}):
+            yield f"{key}.{name}", given(source, local=local)
 
 
 def _metrics(said: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Reports of a model that is registered: ``ModelQuality.Statistics`` and its like."""
+    """Reports and baselines of a model that is registered: ``ModelQuality.Statistics`` and its like."""
     for name, value in said.items():
         if isinstance(value, Mapping):
             if "S3Uri" in value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from carelake.pipelines.definition.parameters import values
 from carelake.pipelines.definition.references import Reference
 from carelake.pipelines.execution import artifacts
 from carelake.pipelines.execution.rows import Execution, StepRow
+from carelake.pipelines.execution.tuning import candidate_of
 from carelake.pipelines.execution.work import given
 from carelake.pipelines.names import execution_arn, pipeline_arn
 from carelake.vault.workspace import Vault
@@ -24,6 +26,7 @@ from carelake.vault.workspace import Vault
 __all__ = ["ExecutionScope"]
 
 _GONE = ("erased",)
+_CANDIDATE = re.compile(r"s3://\S{1,1024}/([a-z0-9-]{1,63})/output/model\.tar\.gz")
 
 
 class ExecutionScope:
@@ -79,6 +82,22 @@ class ExecutionScope:
         """A noun of the account."""
         with self._vault.database.reading(self._permit) as tx:
             return self._nouns.get(tx, ref, account=self._one.account)
+
+    def addressed(self, value: Any) -> Any:
+        """The value, with what a candidate of a tuning step left in place of its address in S3.
+
+        SageMaker's `get_top_model_s3_uri` makes these of the training job's name: ``…/JOB/output/model.tar.gz``.
+        """
+        if isinstance(value, dict):
+            return {name: self.addressed(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [self.addressed(one) for one in value]
+        found = _CANDIDATE.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            return value
+        tuned = (row.output for row in self._steps.values() if row.type == "Tuning" and row.status == "Succeeded")
+        left = (candidate_of(one["properties"], one["outputs"], found[1]) for one in tuned)
+        return next((one for one in left if one is not None), value)
 
     def there(self, refs: Iterable[str]) -> bool:
         """Whether all of these are still what they were: nobody in them was erased since."""

@@ -23,6 +23,7 @@ from carelake.events.filters import Filter, Start
 from carelake.events.subscriptions import Subscriptions
 from carelake.pipelines.definition.document import parse
 from carelake.pipelines.definition.parameters import values
+from carelake.pipelines.execution.bounds import bounds_of
 from carelake.pipelines.execution.rows import ACTIVE, Execution, Rows
 from carelake.pipelines.execution.schedule import next_after
 from carelake.pipelines.tables import trigger
@@ -75,7 +76,7 @@ class Triggers:
             said = {"account": permit.account, "name": name, "pipeline": pipeline, "schedule": schedule}
             said |= {"event": event, "wanted": _json(wanted), "parameters": _json(parameters), "state": "ENABLED"}
             said |= {"principal": permit.principal, "purpose": permit.purpose, "created": iso(now), "last": ""}
-            tx.execute(insert(trigger).values(**said, due=iso(due) if due else ""))
+            tx.execute(insert(trigger).values(**said, due=iso(due) if due else "", bounds=bounds_of(permit)))
             if event:
                 consumers = Subscriptions(tx, self._vault.clock, self._vault.sealer)
                 target = {"handler": _PREFIX + name}
@@ -213,6 +214,7 @@ def _enter(tx: Connection, row: Any, token: str, ids: Ids, clock: Clock) -> int:
         cause=row.name,
         created=now,
         modified=now,
+        bounds=row.bounds,
     )
     rows.add_execution(made)
     return 1

@@ -9,43 +9,91 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from carelake.core.errors import Invalid
 from carelake.pipelines.execution.work import Made
 
-__all__ = ["candidates", "tuned"]
+__all__ = ["candidate_of", "candidates", "tuned"]
 
 _KINDS = ("CategoricalParameterRanges", "IntegerParameterRanges", "ContinuousParameterRanges")
+_TOLD = 50
+"""Candidates that are told of, the best ones."""
+_DIGITS = 3
+"""Of the number at the end of a training job's name."""
 
 
-def tuned(config: Mapping[str, Any], train: Callable[[dict[str, str]], Made]) -> Made:
-    """Train every candidate; the model of the best one, with what it was told and its figure.
+@dataclass(frozen=True)
+class _Tried:
+    """One candidate: the ARN of its training job, what it was told, and what came of it."""
+
+    arn: str
+    settings: Mapping[str, str]
+    made: Made
+    figure: float
+
+    @property
+    def name(self) -> str:
+        return self.arn.rpartition("/")[2]
+
+
+def tuned(config: Mapping[str, Any], train: Callable[[dict[str, str]], Made], arn: Callable[[int], str]) -> Made:
+    """Train every candidate; the model of the best one, and of each what it was told and its figure, the best first.
 
     Args:
         config: ``HyperParameterTuningJobConfig``.
+        train: does the job and keeps its outputs.
+        arn: of the so-manieth training job, from 1.
 
     Raises:
         Invalid: ``pipelines.objective``: the job gives no figure of that name; ``pipelines.ranges``.
     """
     objective = config["HyperParameterTuningJobObjective"]
-    name, sign = str(objective["MetricName"]), 1 if objective["Type"] == "Maximize" else -1
-    best: tuple[float, int, dict[str, str], Made] | None = None
-    for number, settings in enumerate(candidates(config)):
+    name = str(objective["MetricName"])
+    found: list[_Tried] = []
+    for number, settings in enumerate(candidates(config), 1):
         made = train(settings)
         if name not in made.metrics:
             raise Invalid("pipelines.objective", "The job gives no figure of the objective's name.")
-        if best is None or sign * made.metrics[name] > best[0]:
-            best = (sign * made.metrics[name], number, settings, made)
-    if best is None:
+        found.append(_Tried(arn(number), settings, made, made.metrics[name]))
+    if not found:
         raise Invalid("pipelines.ranges", "The ranges leave no candidate.")
-    _, number, settings, made = best
-    values = {
-        "BestTrainingJob.TrainingJobName": f"candidate-{number + 1}",
-        "BestTrainingJob.FinalHyperParameterTuningJobObjectiveMetric.Value": made.metrics[name],
-        "BestTrainingJob.TunedHyperParameters": settings,
+    sign = 1 if objective["Type"] == "Maximize" else -1
+    # Stable: of two that are as good, the one that was tried first. What is no number is the worst.
+    found.sort(key=lambda one: -math.inf if math.isnan(one.figure) else sign * one.figure, reverse=True)
+    best = found[0].made
+    values: dict[str, Any] = {**best.values, **_told("BestTrainingJob", found[0], objective)}
+    for place, one in enumerate(found[:_TOLD]):
+        values |= _told(f"TrainingJobSummaries[{place}]", one, objective)
+    models = {
+        f"candidate-{one.name[-_DIGITS:]}": one.made.outputs["model"]
+        for one in found[:_TOLD]
+        if "model" in one.made.outputs
     }
-    return Made(made.outputs, {**made.values, **values}, made.metrics)
+    return Made({**best.outputs, **models}, values, best.metrics)
+
+
+def _told(path: str, one: _Tried, objective: Mapping[str, Any]) -> dict[str, Any]:
+    """Properties of one candidate, as ListTrainingJobsForHyperParameterTuningJob tells them."""
+    metric = f"{path}.FinalHyperParameterTuningJobObjectiveMetric"
+    return {
+        f"{path}.TrainingJobName": one.name,
+        f"{path}.TrainingJobArn": one.arn,
+        f"{path}.TrainingJobStatus": "Completed",
+        f"{path}.ObjectiveStatus": "Succeeded",
+        f"{metric}.Type": str(objective["Type"]),
+        f"{metric}.MetricName": str(objective["MetricName"]),
+        f"{metric}.Value": one.figure,
+        **{f"{path}.TunedHyperParameters['{name}']": value for name, value in one.settings.items()},
+    }
+
+
+def candidate_of(said: Mapping[str, Any], outputs: Mapping[str, Any], name: str) -> str | None:
+    """The model of the training job of that name, among a tuning step's properties and outputs; None for another."""
+    known = any(value == name for path, value in said.items() if path.endswith("].TrainingJobName"))
+    found = outputs.get(f"candidate-{name[-_DIGITS:]}") if known else None
+    return None if found is None else str(found)
 
 
 def candidates(config: Mapping[str, Any]) -> Iterator[dict[str, str]]:

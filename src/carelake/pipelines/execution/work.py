@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Files", "Given", "JobFunction", "Made", "Work", "digest_of", "given"]
 
 _BYTES = 1 << 30
+_SERVICE = "pipeline"
 _REF = re.compile(rf"({'|'.join(KINDS)}):([0-9a-f]{{64}})(?:/([^/]{{1,128}}))?")
 
 
@@ -55,11 +56,13 @@ class Made:
         outputs: by output name: the ref of a noun that it wrote, or files. A Training job's model is ``model``.
         values: output parameters of a function; other properties by their path.
         metrics: figures of a training, by name.
+        violated: why a check that came to its end fails all the same, "" where it does not; its outputs stay.
     """
 
     outputs: Mapping[str, str | Files] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    violated: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Work:
         arguments: its ContainerArguments.
         inputs: by InputName or ChannelName.
         request: the whole of its arguments, every reference resolved.
+        local: whether the execution was started by who types at this machine.
     """
 
     platform: Platform
@@ -82,12 +86,29 @@ class Work:
     arguments: Sequence[str]
     inputs: Mapping[str, Given]
     request: Mapping[str, Any]
+    local: bool = False
 
     def acting(
-        self, action: str, target: str, *, name: str = "pipeline", job: bool = False
+        self, action: str, target: str, *, name: str = _SERVICE, job: bool = False
     ) -> AbstractContextManager[Permit]:
-        """Enter the gate as a service principal, on behalf of who started the execution."""
+        """Enter the gate as a service principal, on behalf of who started the execution.
+
+        Raises:
+            Refused: ``access.denied``, also where that one may not do it with what they came with.
+        """
+        if name == _SERVICE:
+            self.check(action, target)
         return self.platform.acting(name, self.caller, action, target, job=job)
+
+    def check(self, action: str, target: str) -> None:
+        """Let pass what who started the execution may do too, with what they came with; `Refused` ``access.denied``.
+
+        A step has the rights of the service principal, and is not to lend them.
+        """
+        caller, gate = self.caller, self.platform.gate
+        if not gate.explain(caller.principal, action, caller.account, caller.purpose).allowed:
+            with gate.enter(caller.principal, action, target, caller.purpose, account=caller.account):
+                """It refuses, and the trail tells of it."""
 
     def ref(self, name: str) -> str:
         """The ref of an input; `Invalid` ``pipelines.no_input``."""

@@ -1,7 +1,8 @@
 """Which jobs there are: the name that a step may give, the function that does it, and whose code makes its result.
 
-A step of type Processing or Training names its job in ``ContainerEntrypoint``: ``["carelake-job", NAME]``; a Lambda
-step in ``FunctionArn``, whose last part is the name. Functions are imported where they are carried out.
+A step of type Processing or Training names its job in ``ContainerEntrypoint``: ``["carelake-job", NAME]``; a Tuning
+step may say it as the static hyperparameter ``carelake-job``; a Lambda step in ``FunctionArn``, whose last part is
+the name. Functions are imported where they are carried out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from carelake.core.errors import NotFound
 from carelake.pipelines.definition.document import Definition, Step
+from carelake.pipelines.definition.shapes import ENTRY
 
 __all__ = ["JOBS", "Job", "check_jobs", "job_of", "named"]
 
@@ -48,7 +50,14 @@ JOBS: dict[str, Job] = {
         Job("models.register", f"{_HERE}.releasing:register"),
         Job("models.approve", f"{_HERE}.releasing:approve"),
         Job("serving.deploy", f"{_HERE}.releasing:deploy"),
+        Job("models.transform", f"{_HERE}.transforming:transform"),
         Job("monitor.data-quality", f"{_HERE}.checks:data_quality"),
+        Job("monitor.model-quality", f"{_HERE}.checks:model_quality"),
+        Job("monitor.data-bias", f"{_HERE}.clarify:data_bias"),
+        Job("monitor.model-bias", f"{_HERE}.clarify:model_bias"),
+        Job("monitor.explainability", f"{_HERE}.clarify:explainability"),
+        Job("study.dataset", f"{_HERE}.studies:study_dataset"),
+        Job("study.train", f"{_HERE}.studies:study_fit"),
         Job("uci.rows", f"{_HERE}.studies:uci_rows"),
         Job("uci.train", f"{_HERE}.studies:uci_train"),
         Job("utilisation.days", f"{_HERE}.studies:utilisation_days"),
@@ -70,12 +79,13 @@ def job_of(step: Step) -> str | None:
     if step.type == "Tuning":
         arguments = arguments["TrainingJobDefinition"]
     if step.type in ("Training", "Tuning"):
-        return str(arguments["AlgorithmSpecification"]["ContainerEntrypoint"][1])
+        named = (arguments.get("StaticHyperParameters") or {}).get(ENTRY)
+        return str(named or arguments["AlgorithmSpecification"]["ContainerEntrypoint"][1])
     entry = (arguments.get("AppSpecification") or {}).get("ContainerEntrypoint")
     if entry:
         return str(entry[1])
     if step.type in ("QualityCheck", "ClarifyCheck"):
-        return _CHECKS.get(str(step.said.get("CheckType")), "monitor.check")
+        return _CHECKS[str(step.said["CheckType"])]
     if step.type == "Lambda":
         return str(step.said.get("FunctionArn") or "").rpartition(":")[2]
     if step.type == "Transform":

@@ -6,7 +6,9 @@ from typing import Any
 
 from carelake.core import canonical
 from carelake.features import featureset, readmission, trainingset
-from carelake.lake import asof, query, results
+from carelake.features.datasets import build as building
+from carelake.features.datasets import design
+from carelake.lake import asof, query
 from carelake.models import artifact, matrix
 from carelake.models.card import About, card, html
 from carelake.models.evaluate import evaluate, insufficient, nothing
@@ -36,13 +38,16 @@ def sync(work: Work) -> Made:
 
 
 def features(work: Work) -> Made:
-    """Run the flat views over the snapshot; cohort, labels and features as of discharge."""
+    """Run the flat views over the snapshot, some patients at a time; cohort, labels and features as of discharge.
+
+    The setting ``engine`` is that of ``datasets.build.engine_for``; the rows are the same.
+    """
     vault, nouns = work.platform.vault, work.platform.nouns
-    with work.acting("features:build", _NAME) as permit:
+    with work.acting("features:build", _NAME, job=True) as permit:
         snapshot = query.snapshot_of(permit, vault, nouns, work.ref("snapshot"))
-        tables = query.views(permit, vault, snapshot)
-        views = results.note(permit, vault, nouns, snapshot, tables)
-        made = featureset.create(permit, vault, nouns, views, tables).noun
+        lake = building.Lake(permit, vault, nouns)
+        engine = str(work.settings.get("engine") or "") or None
+        made = building.feature_set(lake, design.read(_NAME), snapshot, engine=engine).noun
     return Made({"features": made.ref})
 
 

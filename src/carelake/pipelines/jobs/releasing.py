@@ -10,6 +10,17 @@ from carelake.pipelines.execution.work import Files, Made, Work
 __all__ = ["approve", "deploy", "judge", "register"]
 
 _TRAINER = "pipeline"
+_TOLD = (
+    "ModelPackageDescription",
+    "ModelMetrics",
+    "DriftCheckBaselines",
+    "CustomerMetadataProperties",
+    "MetadataProperties",
+    "Domain",
+    "Task",
+    "SkipModelValidation",
+)
+"""Fields of CreateModelPackage that stand as the step gives them."""
 
 
 def judge(work: Work) -> Made:
@@ -20,13 +31,18 @@ def judge(work: Work) -> Made:
 
 
 def register(work: Work) -> Made:
-    """Enter the model in the registry, signed and pending approval; its group is ModelPackageGroupName."""
+    """Enter the model in the registry, signed and pending approval; its group is ModelPackageGroupName.
+
+    ``DriftCheckBaselines`` that check steps left are what later checks of the group are held against.
+    """
     name, ref = str(work.request["ModelPackageGroupName"]), work.ref("model")
     with work.acting("model:train", name) as permit:
         noun = work.noun(permit, ref)
         files = {file: work.read(permit, ref, file) for file in noun.body["files"]}
         source = next(one for one in noun.made_from if one.startswith("trainingset:"))
-        version = work.platform.registry.register(permit, name, source, files)
+        told = {key: work.request[key] for key in _TOLD if work.request.get(key) is not None}
+        beside = [one.ref for key, one in work.inputs.items() if key != "model" and one.ref]
+        version = work.platform.registry.register(permit, name, source, files, beside, told)
     number = int(version.body["version"])
     said = {
         "ModelPackageArn": arn("sagemaker", work.caller.account, f"model-package/{name}/{number}"),
@@ -54,7 +70,8 @@ def approve(work: Work) -> Made:
             released = registry.approve_in_plan(permit, ref)
         if released is not None:
             return Made(values={"state": released.state})
-    asks = bool(work.settings["approves"]) and "operator" in work.caller.principal.roles
+    # Who starts it from afar, or by a trigger, speaks for nobody: at a door an operator approves nothing.
+    asks = work.local and bool(work.settings["approves"]) and "operator" in work.caller.principal.roles
     if state == APPROVED or not asks:
         return Made(values={"state": state})
     with work.acting("model:approve", ref, name=name) as permit:

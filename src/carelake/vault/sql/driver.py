@@ -37,6 +37,9 @@ class Driver(Protocol):
     readers_apart: bool
     """Whether snapshots have connections of their own, since one that changes over is slow."""
 
+    ends_with: bool
+    """Whether a snapshot is ended by what follows it (`alone`) for less than by itself."""
+
     def engine(self) -> sqlalchemy.Engine:
         """A new engine with a pool; its address holds no secret."""
         ...
@@ -77,6 +80,18 @@ class Driver(Protocol):
         self, connection: sqlalchemy.Connection, sql: str, parameters: Sequence[Any]
     ) -> Sequence[tuple[Any, ...]]:
         """What one statement with ``?`` placeholders gives."""
+        ...
+
+    def alone(
+        self, connection: sqlalchemy.Connection, sql: str, parameters: Sequence[Any], *, ends: bool = False
+    ) -> Sequence[tuple[Any, ...]]:
+        """As `rows`, of a statement that writes and is a transaction of its own: it is durable when this returns.
+
+        It waits for rows that another writer holds, and for no turn.
+
+        Args:
+            ends: the snapshot that the connection is in ends first.
+        """
         ...
 
     def damage(self, connection: sqlalchemy.Connection) -> str:

@@ -40,6 +40,7 @@ _LOCK_CLASS = 1_667_330_156
 _SESSION = (
     "SET lock_timeout = {milliseconds}; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
     "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
+    "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; "
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
 _BEGIN = {
@@ -60,6 +61,7 @@ class Postgres:
 
     dialect = "postgresql"
     readers_apart = False
+    ends_with = True
 
     def __init__(self, settings: DatabaseSettings, *, busy_seconds: float = _BUSY_SECONDS) -> None:
         """Take the database that ``settings.url`` names; nothing is connected yet.
@@ -176,16 +178,39 @@ class Postgres:
             found: list[tuple[Any, ...]] = driver.execute(_percent(sql), parameters).fetchall()
         return found
 
+    def alone(
+        self, connection: sqlalchemy.Connection, sql: str, parameters: Sequence[Any], *, ends: bool = False
+    ) -> Sequence[tuple[Any, ...]]:
+        # The server says that it is ready, which is waited for, after it has committed.
+        connection.info[READ_ONLY] = False
+        if not ends:
+            return self.rows(connection, sql, parameters)
+        with self._told(connection) as driver:
+            try:
+                with driver.pipeline() if self._psycopg.Pipeline.is_supported() else nullcontext():
+                    driver.execute("COMMIT", prepare=False)
+                    cursor = driver.execute(_percent(sql), parameters)
+                found: list[tuple[Any, ...]] = cursor.fetchall()
+            except Exception as error:
+                # A commit that failed leaves the two sides of a pipeline apart, and the driver in doubt.
+                told, info = isinstance(error, self._psycopg.Error), driver.info
+                if told and not (driver.closed or info.pipeline_status or info.transaction_status):
+                    raise
+                driver.close()
+                raise self._psycopg.OperationalError(type(error).__name__) from None
+        return found
+
     @contextmanager
     def _told(self, connection: sqlalchemy.Connection) -> Iterator[Any]:
         """The driver's own connection, past SQLAlchemy; its errors are told as ours."""
         driver: Any = connection.connection.driver_connection
+        info = connection.info  # asked of a connection that was lost in a transaction, it would raise
         try:
             yield driver
         except self._psycopg.Error as error:
             if driver.closed:
                 connection.invalidate()
-            raise self.translate(error, reads_only=bool(connection.info.get(READ_ONLY))) or error from None
+            raise self.translate(error, reads_only=bool(info.get(READ_ONLY))) or error from None
 
     def damage(self, connection: sqlalchemy.Connection) -> str:
         failed = connection.exec_driver_sql(

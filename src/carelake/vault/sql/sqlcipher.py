@@ -46,6 +46,7 @@ class Sqlcipher:
 
     dialect = "sqlite"
     readers_apart = True  # at each change of `query_only` SQLite throws away all statements it has prepared
+    ends_with = False  # the log begins anew only where no snapshot is open, when it is full
 
     def __init__(self, path: Path, key: bytes, *, busy_seconds: float = _BUSY_SECONDS) -> None:
         """Take the file at ``path``.
@@ -181,10 +182,18 @@ class Sqlcipher:
         driver: Any = connection.connection.driver_connection
         try:
             found: list[tuple[Any, ...]] = driver.execute(sql, parameters).fetchall()
+        except dbapi2.IntegrityError as error:
+            raise sqlalchemy.exc.IntegrityError(None, None, error) from None
         except dbapi2.Error as error:
             reads_only = bool(connection.info.get(READ_ONLY))
             raise self.translate(error, reads_only=reads_only) or error from None
         return found
+
+    def alone(
+        self, connection: sqlalchemy.Connection, sql: str, parameters: Sequence[Any], *, ends: bool = False
+    ) -> Sequence[tuple[Any, ...]]:
+        with self.turn(), connection.execution_options(**{WRITE: True}).begin():
+            return self.rows(connection, sql, parameters)
 
     @contextmanager
     def bounded(self, connection: sqlalchemy.Connection, seconds: float) -> Iterator[None]:

@@ -38,6 +38,9 @@ def dataset_build(
     ] = None,
     meds: Annotated[Path | None, typer.Option("--meds", help="Take the rows of this MEDS 0.4 data set.")] = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="MEDS labels, a Parquet file; with --meds.")] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="duckdb or spark (readmission); default: the setting lake.engine.")
+    ] = None,
     json: JsonOut = False,
 ) -> None:
     """Build a training set: labels of a design, features as of each prediction time, proof and leak report."""
@@ -51,6 +54,7 @@ def dataset_build(
         data_end=data_end,
         meds=meds,
         labels=labels,
+        engine=engine,
     )
 
 

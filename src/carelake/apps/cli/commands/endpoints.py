@@ -49,6 +49,13 @@ def endpoint_deploy(
     shadow: Annotated[
         list[str] | None, typer.Option(help="Ref of a version that scores along and is never answered.")
     ] = None,
+    sandbox: Annotated[
+        bool | None,
+        typer.Option(
+            "--sandbox/--no-sandbox",
+            help="Score in attested processes that can reach nothing (docs/sandbox.md); default: as what serves now.",
+        ),
+    ] = None,
     json: JsonOut = False,
 ) -> None:
     """Deploy an approved model version: at once, or step by step with alarms that take traffic back by themselves."""
@@ -68,7 +75,22 @@ def endpoint_deploy(
             "shadows": shadow or [],
         },
         config=config,
+        sandbox=sandbox,
     )
+
+
+@endpoint.command("attest")
+def endpoint_attest(
+    context: typer.Context,
+    name: Name,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Ref of an approved version; default: the newest of that name.")
+    ] = None,
+    nonce: Annotated[str | None, typer.Option(help="Hex, which the document is to hold; default: random.")] = None,
+    json: JsonOut = False,
+) -> None:
+    """Measure a sandbox as a deployment would begin it here, and sign its attestation; nothing is released."""
+    run("endpoints:endpoint_attest", options_of(context), json_out=json, name=name, model=model, nonce=nonce)
 
 
 @endpoint.command("status")

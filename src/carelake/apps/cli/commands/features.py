@@ -157,11 +157,11 @@ def features_flush(
 def features_offline(
     context: typer.Context,
     name: _GROUP,
-    out: Annotated[Path, typer.Option(help="Parquet file to write; it holds patients' data in the clear.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, or -; it holds patients' data in the clear.")],
     as_of: Annotated[str | None, typer.Option("--as-of", help="Only what was written by then.")] = None,
     json: JsonOut = False,
 ) -> None:
-    """Write every row of the offline store as a Parquet file."""
+    """Write every row of the offline store as a Parquet file, which is an export."""
     run("features:write_offline", options_of(context), json_out=json, name=name, out=out, as_of=as_of)
 
 
@@ -169,7 +169,7 @@ def features_offline(
 def features_docs(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="[GROUP]", help="One group; default all.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write; default stdout.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write, Markdown or JSON; default stdout.")] = None,
     json: JsonOut = False,
 ) -> None:
     """Document features: what each is, its unit, its sources, its gates."""

@@ -33,6 +33,9 @@ def run_recipe(
         str | None,
         typer.Option("--as-of", help="Make the training set of then, and no model: a snapshot, a tag, a day."),
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="readmission: what makes the rows, duckdb or spark; default: lake.engine.")
+    ] = None,
     source: Annotated[Path | None, typer.Option(help="uci-readmission: the UCI file to learn from.")] = None,
     score: Annotated[Path | None, typer.Option(help="uci-readmission: a file of strangers to score.")] = None,
     out: Annotated[Path | None, typer.Option(help="uci-readmission: where their risks go, as CSV.")] = None,
@@ -45,6 +48,8 @@ def run_recipe(
     study = recipe in _STUDIES or recipe.endswith(".toml")
     if as_of and (study or recipe in ("uci-readmission", "utilisation")):
         raise typer.BadParameter("--as-of is of recipes whose training set is made as of a moment: readmission.")
+    if engine and recipe != "readmission":
+        raise typer.BadParameter("--engine is of recipes whose rows either engine makes: readmission.")
     if recipe != "uci-readmission" and (source or score or out):
         raise typer.BadParameter("--source, --score and --out are of the recipe uci-readmission.")
     if kind and not study:
@@ -52,9 +57,9 @@ def run_recipe(
     if recipe == "uci-readmission":
         run("uci:run_uci", options_of(context), json_out=json, source=source, score=score, out=out)
     if recipe == "utilisation":
-        run("utilisation:run_utilisation", options_of(context), json_out=json)
+        run("utilisation:run_utilisation", options_of(context), json_out=json, new=new)
     if study:
-        run("study:run_study", options_of(context), json_out=json, recipe=recipe, kind=kind)
+        run("study:run_study", options_of(context), json_out=json, recipe=recipe, kind=kind, new=new)
     run(
         "learn:run_recipe",
         options_of(context),
@@ -63,4 +68,5 @@ def run_recipe(
         approve_as=approve_as,
         new=new,
         as_of=as_of,
+        engine=engine,
     )

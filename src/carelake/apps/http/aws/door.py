@@ -76,8 +76,9 @@ def _answered(call: Call, route: Route) -> Response:
     with call.enter(action, target) as permit:
         permit.log.note(operation=served.name)
         one = Asked(call.door, permit, said)
+        again = served.again is not None and served.again(one)
         found = served.run(one)
-        if served.tagged:
+        if served.tagged and not again:
             _tag(one, found)
     return answer(route.service, served.name, found)
 

@@ -186,13 +186,22 @@ def _deployed(asked: Asked, name: str, policy: Mapping[str, Any] | None) -> Mapp
     variants = list(_variants(asked, config.said["ProductionVariants"]))
     shadows = list(_variants(asked, config.said.get("ShadowProductionVariants", ())))
     endpoints, before = asked.door.platform.endpoints, _status(asked, name)
-    endpoints.deploy(asked.permit, name, policy=policy, variants=variants, shadows=shadows)
+    boxed = _isolated(asked, config.said)
+    endpoints.deploy(asked.permit, name, policy=policy, variants=variants, shadows=shadows, sandbox=boxed)
     revision = _known(asked, name)["revision"]
     told: dict[str, Any] = {"EndpointConfigName": config.name, "Revision": revision}
     if before is not None and before["revision"] != revision:
         told["Before"] = _answering(before, _under(asked).find(asked.permit, name))
     _under(asked).keep(asked.permit, name, told)
     return {"EndpointArn": asked.arn(f"endpoint/{name}")}
+
+
+def _isolated(asked: Asked, said: Mapping[str, Any]) -> bool | None:
+    """``EnableNetworkIsolation``, of the configuration or of a model in it: that is our sandbox, which is more."""
+    variants = [*said["ProductionVariants"], *said.get("ShadowProductionVariants", ())]
+    told = [models_of(asked).get(asked.permit, one["ModelName"]).said for one in variants]
+    words = [one["EnableNetworkIsolation"] for one in (said, *told) if "EnableNetworkIsolation" in one]
+    return any(words) if words else None
 
 
 def _answering(found: Mapping[str, Any], under: Thing | None) -> str:

@@ -42,7 +42,13 @@ def _update(asked: Asked) -> Mapping[str, Any]:
 
 
 def _served(name: str, action: str, run: Run) -> Served:
-    return Served(SAGEMAKER, name, action, _TARGET, run, changes=action == _MANAGES)
+    again = _entered if name == "CreateModelPackage" else None
+    return Served(SAGEMAKER, name, action, _TARGET, run, changes=action == _MANAGES, again=again)
+
+
+def _entered(asked: Asked) -> bool:
+    """Whether a version was entered under this ClientToken before."""
+    return asked.door.platform.model_packages.entered(asked.permit, asked.said)
 
 
 def _deciding(said: Mapping[str, Any]) -> str:

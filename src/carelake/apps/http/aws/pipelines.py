@@ -8,6 +8,7 @@ from typing import Any
 from carelake.apps.http.aws.models import SAGEMAKER
 from carelake.apps.http.aws.served import Asked, Run, Served, snake
 from carelake.apps.http.aws.taking import wrong
+from carelake.core.errors import NotFound
 
 __all__ = ["operations"]
 
@@ -35,10 +36,20 @@ _SERVED = {
 
 def operations() -> list[Served]:
     """What is served of them."""
+    again = {"CreatePipeline": _is_there}
     return [
-        Served(SAGEMAKER, name, action, _TARGET, _run(name), changes=action != _READS)
+        Served(SAGEMAKER, name, action, _TARGET, _run(name), changes=action != _READS, again=again.get(name))
         for name, action in _SERVED.items()
     ]
+
+
+def _is_there(asked: Asked) -> bool:
+    """Whether a pipeline of the name is there: then this is the same request again, or an error."""
+    try:
+        asked.door.platform.pipelines.describe_pipeline(asked.permit, {"PipelineName": asked.said["PipelineName"]})
+    except NotFound:
+        return False
+    return True
 
 
 def _run(name: str) -> Run:

@@ -50,6 +50,8 @@ class Served:
         target: what it is done to, a word that acts may tell; by what is said, as `action`.
         changes: whether it changes something, so that one signature of it is taken once.
         quick: as of `routes.Operation`.
+        again: of what makes something and takes a token: whether that was made by an earlier request, so that its
+            tags stay as they are.
     """
 
     service: str
@@ -59,6 +61,7 @@ class Served:
     run: Run
     changes: bool = False
     quick: bool = False
+    again: Callable[[Asked], bool] | None = None
 
     @property
     def tagged(self) -> bool:

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from starlette.responses import Response
 
 from carelake.apps import asking
@@ -24,8 +25,8 @@ from carelake.apps.http.sql.forms import apart
 from carelake.core.errors import CarelakeError, Invalid, Unavailable
 from carelake.core.permit import Permit
 from carelake.lake import asof
-from carelake.lake.cursor import Answer, Stop
-from carelake.lake.questions import Question, Questions
+from carelake.lake.statements.cursor import Answer, Stop
+from carelake.lake.statements.questions import Question, Questions
 from carelake.lake.views.formats import write
 
 __all__ = ["answer", "asked_of", "edit", "export", "kept"]
@@ -38,6 +39,8 @@ _FILES = {
     "parquet": "application/vnd.apache.parquet",
     "png": "image/png",
 }
+_FORMULA = (r"^([=+\-@\t\r\n])", r"'\1")
+"""How a text begins that is a formula to a spreadsheet, and what it is replaced by."""
 _CHART = ("kind", "x", "y", "by")
 _FIELDS = ("statement", "as_of", "kind", "x", "y", "by", "page", "name", "id", "format")
 
@@ -152,6 +155,8 @@ def _file(found: pa.Table, asked: Asked) -> bytes:
         if asked.chart is None:
             raise Invalid("http.chart", "Choose a chart first.")
         return charts.draw(found, asked.chart, "png")
+    if asked.format == "csv":
+        found = _unarmed(found)
     made = io.BytesIO()
     try:
         write(found.rename_columns(apart(found.column_names)), asked.format, made)
@@ -159,6 +164,20 @@ def _file(found: pa.Table, asked: Asked) -> bytes:
         message = "The result has a value that such a file cannot hold; cast it to text, or take another form."
         raise Invalid("http.format", message) from None
     return made.getvalue()
+
+
+def _unarmed(found: pa.Table) -> pa.Table:
+    """With an apostrophe before each text that a spreadsheet would take for a formula: this file is made for one.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    columns = []
+    for column in found.columns:
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        columns.append(pc.replace_substring_regex(column.cast(kind), *_FORMULA) if text else column)
+    names = pc.replace_substring_regex(pa.array(found.column_names, pa.string()), *_FORMULA).to_pylist()
+    return pa.table(columns, names=names)
 
 
 def asked_of(call: Call) -> Asked:

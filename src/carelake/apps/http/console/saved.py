@@ -8,7 +8,7 @@ from carelake.apps.http.calls import Call
 from carelake.apps.http.console import pages
 from carelake.apps.http.console.questions import asked_of, kept
 from carelake.apps.http.console.visits import go, visit
-from carelake.lake.questions import Questions
+from carelake.lake.statements.questions import Questions
 
 __all__ = ["listed", "remove", "save"]
 

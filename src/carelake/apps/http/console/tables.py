@@ -13,9 +13,9 @@ from carelake.core.errors import NotFound
 from carelake.core.permit import Permit
 from carelake.lake import asof
 from carelake.lake.flat import names
-from carelake.lake.fresh import freshness
-from carelake.lake.relations import find, listed
-from carelake.lake.statement import Relation
+from carelake.lake.following.fresh import freshness
+from carelake.lake.seeing.relations import find, listed
+from carelake.lake.statements.statement import Relation
 
 __all__ = ["columns", "overview"]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
 from http.cookies import CookieError, SimpleCookie
+from typing import TypeVar
 
 from starlette.responses import RedirectResponse, Response
 
@@ -14,7 +16,9 @@ from carelake.apps.http.console import pages
 from carelake.apps.http.routes import Handler
 from carelake.core.errors import CarelakeError, Invalid, Refused, Unauthenticated
 
-__all__ = ["ROOT", "enter", "go", "leave", "paged", "visit"]
+__all__ = ["ROOT", "enter", "go", "leave", "looked_at", "paged", "visit"]
+
+Answer = TypeVar("Answer")
 
 ROOT = "/explore"
 _COOKIE = "carelake_visit"
@@ -36,11 +40,11 @@ def visit(handler: Handler) -> Handler:
     return paged(answer)
 
 
-def paged(handler: Handler) -> Handler:
+def paged(handler: Callable[[Call], Answer]) -> Callable[[Call], Answer | Response]:
     """The handler of a page: errors are pages, and nothing is done for another site."""
 
     @wraps(handler)
-    def answer(call: Call) -> Response:
+    def answer(call: Call) -> Answer | Response:
         try:
             _from_here(call)
             return handler(call)
@@ -51,6 +55,13 @@ def paged(handler: Handler) -> Handler:
             return pages.render("wrong.html", status=status, code=error.code, said=message_of(error))
 
     return answer
+
+
+@paged
+def looked_at(call: Call) -> None:
+    """Before a visitor's form is read: who does not come as one has the page that takes a token for an answer."""
+    call.present(_carried(call))
+    call.caller(*_LOOKS)
 
 
 def enter(call: Call) -> Response:

@@ -25,7 +25,7 @@ from carelake.apps.errors import code_of
 from carelake.apps.http.ports import Door
 from carelake.core.errors import CarelakeError, Conflict, Unavailable
 from carelake.core.permit import Permit
-from carelake.lake.cursor import Answer, Stop
+from carelake.lake.statements.cursor import Answer, Stop
 from carelake.store.jobs import Entry, Jobs
 from carelake.vault.objects import ObjectWriter
 
@@ -201,7 +201,7 @@ class Statements:
             if one.hand_over():
                 with self._door.vault.database.transaction(permit) as tx:
                     self._jobs.hold(tx, one.id)
-                    self._jobs.drop(permit, tx, one.id, "expired")
+                    self._jobs.forget(permit, tx, one.id)
                 return Found(answer.schema, head, answer.rows, kept=False, more=answer.more)
         writer = self._door.vault.objects.create(permit, ZONE, name_of(one.id))
         try:

@@ -18,7 +18,7 @@ from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.fhir.references import target
 from carelake.lake import asof, query
-from carelake.lake.materialised import Found
+from carelake.lake.materialisation.materialised import Found
 from carelake.lake.views.execute import over_resources
 from carelake.lake.views.queries import Among, Node, evaluate
 

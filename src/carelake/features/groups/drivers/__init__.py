@@ -1,0 +1,1 @@
+"""Drivers of online stores (`features.groups.stores`)."""

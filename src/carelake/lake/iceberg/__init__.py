@@ -1,0 +1,1 @@
+"""Tables as Iceberg has them: the catalog, the zone of their files, how they are laid out, and commits."""

@@ -1,0 +1,1 @@
+"""A user's statement: what it may be made of, its bounds, its rows batch by batch, and those that are kept."""
