@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from carelake.access.actions import actions
@@ -64,6 +64,7 @@ _ANYONE = st.builds(
 )
 
 
+@settings(deadline=None)
 @example(Principal("nobody", "service", (), ("production",)), "token:exchange", "TREAT", None)
 @given(_ANYONE, st.sampled_from(sorted(actions())), st.sampled_from([*PURPOSES, "", "X"]), st.data())
 def test_the_guardrails_hold_for_everyone(

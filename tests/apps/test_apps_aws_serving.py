@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from tests.apps.aws import REGION, Clients, client, clients_of, made_key, refused
 from tests.apps.served import known, own_workspace
@@ -301,6 +302,7 @@ def test_the_page_shows_what_works(
     key = made_key(workspace, "operator", purpose="TREAT")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key[0])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key[1])
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # another test's has the keys of then
     exec(code, {})
     assert of("sagemaker").describe_feature_group(FeatureGroupName="stays")["FeatureGroupStatus"] == "Created"
 

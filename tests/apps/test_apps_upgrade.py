@@ -123,7 +123,7 @@ def test_who_may_not_upgrade_changes_nothing(released: Path) -> None:
     refused = carelake(released, "--as", "alice", "upgrade", code=3)
     assert refused["error"]["code"] == "access.denied"
     assert config.read_bytes() == before
-    assert len(carelake(released, "upgrade", "--dry-run")["migrations"]) == 5
+    assert len(carelake(released, "upgrade", "--dry-run")["migrations"]) == 6
 
 
 def test_a_newer_workspace_names_the_version_it_needs(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ TOUCHES_DISK: dict[str, str] = {
     "pipelines/execution/warm.py": "writes to a pipe, and reads in /proc how much memory a step's process holds",
     "pipelines/shipped.py": "reads the package's own recipes",
     "serving/sandbox/measuring.py": "digests the files of code that a sandbox runs, and reads /proc of its process",
+    "serving/sandbox/walls.py": "reads /proc of its own process: which memory can be run and written to",
     "synth/chunk.py": "writes made-up patients where the user asks for them",
     "synth/generation.py": "as synth/chunk.py",
 }
