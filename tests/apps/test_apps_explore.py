@@ -344,7 +344,8 @@ def test_a_statement_that_nobody_waits_for_ends(tmp_path: Any) -> None:
         httpx.Client(base_url=url, timeout=20) as visitor,
     ):
         said = bearer(made, "operator", "HOPERAT")["Authorization"].removeprefix("Bearer ")
-        visitor.post("/explore/enter", data={"token": said})
+        # A busy machine may need longer for the first answer than a visitor here waits.
+        assert any(visitor.post("/explore/enter", data={"token": said}).status_code == 303 for _ in range(10))
         endless = "SELECT count(*) FROM range(1000000000000) WHERE sin(range) > 2"
         assert visitor.post("/explore/sql", data=asked(endless)).status_code == 503
         until = time.monotonic() + 10

@@ -88,7 +88,7 @@ def opened(folder: Path, clock: Any, said: FeatureSettings, **more: Any) -> Vaul
     from carelake.core.ids import RandomIds
 
     import_tables()
-    told = Settings(workspace="w1", features=said, **more)
+    told = Settings(workspace="workcanary", features=said, **more)
     return Vault.create(folder / "ws", settings=told, key_dir=folder / "keys", clock=clock, ids=RandomIds())
 
 
@@ -206,7 +206,7 @@ def test_copies_are_read_and_hold_nothing_in_the_clear(store: Copied, tmp_path: 
     kept = {key: store.client.get(key) for key in store.client.scan_iter()}
     assert len(kept) == 2
     for key, value in kept.items():
-        for text in (canary, "12345", "w1"):
+        for text in (canary, "12345", "workcanary"):
             assert text.encode() not in key + value
         ends = store.client.pttl(key)
         assert ends == -1 if key.endswith(b"at") else 0 < ends <= 86_400_000
