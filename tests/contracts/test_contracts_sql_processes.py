@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,14 @@ def test_idle_connections_survive_a_restart_of_the_server(vault: Vault, rows: Pe
     postgres_server.restart()
     with vault.database.transaction(rows) as connection:
         connection.execute(insert(TABLE), {"n": 2})
+    assert numbers(vault, rows) == [1, 2]
+    # Several at rest; and statements that are transactions of their own, which nobody could try again.
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(vault.database._engine.connect())
+    postgres_server.restart()
+    assert vault.database.ledger_at_once(f"SELECT count(*) FROM {TABLE.name}") == [(2,)]
+    assert vault.database.ledger_rows(f"SELECT count(*) FROM {TABLE.name}") == [(2,)]
     assert numbers(vault, rows) == [1, 2]
 
 

@@ -10,6 +10,7 @@ The password never reaches SQLAlchemy: its engine has an address without user, h
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
@@ -93,6 +94,7 @@ class Postgres:
         )
         engine.dialect.ddl_compiler = _ByCodePoint
         engine.dialect.do_execute = _planned  # type: ignore[method-assign]
+        sqlalchemy.event.listen(engine, "checkout", _still_there)
         return engine
 
     def _connect(self) -> Any:
@@ -220,6 +222,20 @@ class Postgres:
 
     def unreachable(self, error: CarelakeError) -> bool:
         return error.code == "vault.database_down"
+
+
+def _still_there(connection: Any, record: Any, proxy: Any) -> None:
+    """Let no connection out of the pool that the server ended while it lay there, as it does when it is restarted.
+
+    What the server said then, or that it hung up, waits in the socket, where a connection at rest has nothing: so the
+    server need not be asked. All that were connected before are made anew then.
+    """
+    if not connection.closed:
+        waiting = select.poll()
+        waiting.register(connection.fileno(), select.POLLIN)
+        if not waiting.poll(0):
+            return
+    raise sqlalchemy.exc.InvalidatePoolError
 
 
 def _planned(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
