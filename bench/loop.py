@@ -42,6 +42,7 @@ from carelake.synth import generate
 RESULTS = Path(__file__).parent / "results"
 MEMORY = 8 << 30
 HEAP = "3g"
+BUCKETS = Path(__file__).parents[1] / "tools" / "moto_buckets.py"
 BUCKET = "loop-lake-{account}"
 REGION = "eu-central-1"
 GROWTH = 1.5
@@ -93,7 +94,7 @@ def bucket(folder: Path) -> Iterator[dict[str, str]]:
     os.environ |= said
     with (folder / "moto.log").open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
+            [sys.executable, str(BUCKETS), "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
         )
     try:
         at = f"http://127.0.0.1:{port}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -232,6 +233,24 @@ class PostgresServer:
         import psycopg
 
         return psycopg.connect(self.url(database), password=self.password, autocommit=True)
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    """The address of a moto server on loopback; the AWS SDK finds credentials for it."""
+    from moto.server import ThreadedMotoServer
+
+    # It runs in this process, whose memory its copies would fill.
+    runpy.run_path(str(Path(__file__).parents[1] / "tools" / "moto_buckets.py"))["thin"]()
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield f"http://{host}:{port}"
+    server.stop()
 
 
 @pytest.fixture(scope="session")

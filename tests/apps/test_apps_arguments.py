@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from carelake.apps.cli import session
 from carelake.apps.cli.arguments import hoist
 from carelake.apps.errors import exit_code, outcome_of, problem_of, status_of
+from carelake.apps.wiring import read_settings
 from carelake.core import errors
 
 
@@ -56,3 +63,22 @@ def test_an_unknown_fault_says_nothing_of_its_text() -> None:
     assert status_of(fault) == 500
     assert exit_code(fault) == 1
     assert exit_code(KeyboardInterrupt()) == 130
+
+
+def test_a_path_that_cannot_be_written_is_the_callers_to_mend(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = tmp_path / "table.parquet", tmp_path / "table.parquet" / "out"
+    pq.write_table(pa.table({"age": [1.0, 2.0]}), table)
+    asked = {"before": table, "after": table, "owner": None, "out": out}
+    with pytest.raises(SystemExit) as ended:
+        session.run("monitors:compare", session.Options(), opens=False, json_out=True, **asked)
+    told = json.loads(capsys.readouterr().err)["error"]
+    assert (ended.value.code, told["code"], told["exit"]) == (2, "apps.no_such_path", 2)
+    assert str(tmp_path) not in told["message"]
+
+
+def test_a_file_is_no_workspace(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.NotFound, match="no workspace here"):
+        read_settings(tmp_path / "file", {})

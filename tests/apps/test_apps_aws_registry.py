@@ -95,6 +95,8 @@ def test_a_pipeline_is_made_started_and_followed(sagemaker: Any) -> None:
     one = {"PipelineExecutionArn": started["PipelineExecutionArn"]}
     assert started["PipelineExecutionArn"].startswith(PREFIX + "pipeline/nightly/execution/")
     assert sagemaker.describe_pipeline_execution(**one)["PipelineArn"] == made["PipelineArn"]
+    with refused("ResourceNotFound"):
+        sagemaker.describe_pipeline_execution(PipelineExecutionArn=f"{made['PipelineArn']}/execution/abcdef123456")
     assert sagemaker.describe_pipeline_definition_for_execution(**one)["PipelineDefinition"]
     given = sagemaker.list_pipeline_parameters_for_execution(**one)["PipelineParameters"]
     assert given == [{"Name": "Least", "Value": "0.7"}]

@@ -15,10 +15,11 @@ from tests.serving.conftest import NAMES, TRAINING_SET, make_rows
 
 from carelake.apps.wiring import Workspace
 from carelake.core.arns import account_number
-from carelake.core.errors import Invalid
+from carelake.core.errors import Invalid, Unsupported
 from carelake.core.nouns import Noun
 from carelake.models import artifact, card, evaluate, matrix, train
 from carelake.monitor import baseline
+from carelake.pipelines import predictions
 
 PREFIX = f"arn:aws:sagemaker:{REGION}:{account_number('production')}:"
 PACKAGE = PREFIX + "model-package/readmission/1"
@@ -113,15 +114,37 @@ def test_what_cannot_be_answered_is_an_error_of_the_model_or_the_request(of: Cli
     with refused("ModelError", 424) as said:
         runtime.invoke_endpoint(**asked, Body=b'{"instances": [[1, 2]]}')
     assert said["OriginalStatusCode"] == 400
-    with refused("ValidationError", 400):
-        runtime.invoke_endpoint(EndpointName="nowhere", Body=json.dumps({"instances": [row()]}))
+    for kind, status in (({"ContentType": "image/png"}, 415), ({"Accept": "image/png"}, 406)):
+        with refused("ModelError", 424) as said:
+            runtime.invoke_endpoint(**{**asked, **kind}, Body=json.dumps({"instances": [row()]}))
+        assert said["OriginalStatusCode"] == status
+    for body in (json.dumps({"instances": [row()]}), "no rows"):
+        with refused("ValidationError", 400):
+            runtime.invoke_endpoint(EndpointName="nowhere", Body=body)
     with refused("ValidationError", 400):
         runtime.invoke_endpoint(**asked, Body=b"{}", TargetModel="other.tar.gz")
+
+
+def test_a_model_of_other_features_is_not_asked_about_a_patient(workspace: Workspace, of: Clients) -> None:
+    kind = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"}
+    times = {"start": "2026-01-01T08:00:00Z", "end": "2026-01-09T08:00:00Z"}
+    stay = {"resourceType": "Encounter", "id": "s", "status": "finished", "class": kind, "period": times}
+    sent = [
+        {"resourceType": "Patient", "id": "p", "birthDate": "1950-01-01"},
+        {**stay, "subject": {"reference": "Patient/p"}},
+    ]
+    who = known(workspace, "operator")
+    asked = workspace.gate.enter(who, "endpoint:invoke", "endpoints", "TREAT", account="production")
+    with asked as permit, pytest.raises(Unsupported, match="takes other features"):
+        predictions.advise(workspace.platform, permit, "readmission", "p", sent=lambda: sent)
 
 
 def test_traffic_is_moved_and_weights_are_changed(of: Clients) -> None:
     sagemaker = of("sagemaker")
     two = [{**VARIANT, "VariantName": name, "InitialVariantWeight": 1} for name in ("left", "right")]
+    with refused("ValidationException", 400):
+        sagemaker.create_endpoint_config(EndpointConfigName="twice", ProductionVariants=two[:1] * 2)
+    began = sagemaker.describe_endpoint(EndpointName="readmission")["CreationTime"]
     sagemaker.create_endpoint_config(EndpointConfigName="second", ProductionVariants=two)
     sagemaker.update_endpoint(EndpointName="readmission", EndpointConfigName="second")
     told = sagemaker.describe_endpoint(EndpointName="readmission")
@@ -130,6 +153,7 @@ def test_traffic_is_moved_and_weights_are_changed(of: Clients) -> None:
     sagemaker.update_endpoint_weights_and_capacities(EndpointName="readmission", DesiredWeightsAndCapacities=weights)
     told = sagemaker.describe_endpoint(EndpointName="readmission")
     assert [one["CurrentWeight"] for one in told["ProductionVariants"]] == [0.75, 0.25]
+    assert told["CreationTime"] == began < told["LastModifiedTime"]
 
 
 def test_the_configuration_is_that_of_who_answers(workspace: Workspace, of: Clients) -> None:
@@ -309,9 +333,14 @@ def test_the_page_shows_what_works(
 
 def test_what_is_deleted_is_gone(of: Clients) -> None:
     sagemaker = of("sagemaker")
+    before = sagemaker.describe_endpoint(EndpointName="readmission")
     sagemaker.delete_endpoint(EndpointName="readmission")
     with refused("ValidationException", 400):
         sagemaker.describe_endpoint(EndpointName="readmission")
+    sagemaker.create_endpoint(EndpointName="readmission", EndpointConfigName="first")
+    again = sagemaker.describe_endpoint(EndpointName="readmission")
+    assert again["CreationTime"] > before["CreationTime"]
+    sagemaker.delete_endpoint(EndpointName="readmission")
     sagemaker.delete_endpoint_config(EndpointConfigName="first")
     sagemaker.delete_model(ModelName="readmission-1")
     with refused("ValidationException", 400):

@@ -150,6 +150,9 @@ def test_filters_are_alternatives_and_elements_are_marked(client: httpx.Client, 
         "Patient/p2",
     ]
     asked.append(("_typeFilter", "Observation?subject:Patient.name=ada"))
+    several = r"Observation?code=http://x|b,none\,Patient?x,Observation?subject:Patient.name=ada&status=final"
+    listed = [("_type", "Observation"), ("_typeFilter", several)]
+    assert Exported(client, token(), "/fhir/$export", params=listed).refs == ["Observation/o1", "Observation/o2"]
     asked.append(("_elements", "Observation.code,id"))
     done = Exported(client, token(), "/fhir/$export", params=asked)
     assert done.refs == ["Observation/o1", "Observation/o2", "Patient/p1", "Patient/p2"]
@@ -233,6 +236,8 @@ def test_a_token_that_opens_less_exports_less_and_gets_no_other_job(client: http
     [
         ("/fhir/$export", {"Accept": "application/fhir+json"}, 400),
         ("/fhir/$export?_type=Nonsense", ASYNC, 400),
+        ("/fhir/Patient/$export?_type=Organization,Location", ASYNC, 400),
+        ("/fhir/Group/g/$export?_type=Organization", ASYNC, 400),
         ("/fhir/$export?_outputFormat=text/csv", ASYNC, 400),
         ("/fhir/$export?_since=yesterday", ASYNC, 400),
         ("/fhir/$export?_unheard=1", ASYNC, 400),
@@ -240,6 +245,9 @@ def test_a_token_that_opens_less_exports_less_and_gets_no_other_job(client: http
         ("/fhir/$export?" + "&".join(["_typeFilter=Patient%3Factive%3Dtrue"] * 101), ASYNC, 400),
         ("/fhir/$export?_typeFilter=Patient?_sort=name", ASYNC, 400),
         ("/fhir/$export?_typeFilter=Patient?nonsense=1", ASYNC, 400),
+        ("/fhir/$export?_typeFilter=Patient?name=", ASYNC, 400),
+        ("/fhir/$export?_typeFilter=Patient?name=a,Patient?gender=", ASYNC, 400),
+        ("/fhir/$export?_typeFilter=Patient?name=a,Starship?name=b", ASYNC, 400),
         ("/fhir/$export?_elements=a-b", ASYNC, 400),
         ("/fhir/Group/none/$export", ASYNC, 404),
         ("/fhir/$export/none", {}, 404),

@@ -160,6 +160,15 @@ def test_two_entries_for_one_resource_are_refused(client: httpx.Client) -> None:
     assert client.get(f"/Patient/{key}").headers["etag"] == 'W/"1"'
 
 
+def test_one_condition_written_in_two_ways_makes_nothing_twice(client: httpx.Client) -> None:
+    value = number()
+    wanted = f"identifier=urn:test|{value}"
+    first = entry("POST", "Patient", patient(value), ifNoneExist=wanted)
+    for text in (f"Patient?{wanted}", f"{client.base_url}Patient?{wanted}", wanted.replace("|", "%7C")):
+        answer = send(client, first, entry("POST", "Patient", patient(value), ifNoneExist=text))
+        outcome(answer, 400, "fhir.bundle_overlap")
+
+
 def test_patches_in_a_transaction(client: httpx.Client) -> None:
     first, second = (where(one) for one in answers(send(client, *[entry("POST", "Patient", patient())] * 2)))
     operations = [{"op": "add", "path": "/gender", "value": "female"}]
@@ -377,6 +386,45 @@ def test_an_entry_of_a_batch_was_modified_when_its_resource_was(client: httpx.Cl
     answer = client.post("", json={"resourceType": "Bundle", "type": "batch", "entry": asked}, headers=heads)
     for entry in answer.json()["entry"]:
         assert entry["response"]["lastModified"] == entry["resource"]["meta"]["lastUpdated"]
+        assert entry["fullUrl"] == f"{client.base_url}Patient/{entry['resource']['id']}"
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_an_entry_tells_the_same_in_whole_and_in_part(client: httpx.Client, kind: str) -> None:
+    (made,) = answers(send(client, entry("POST", "Patient", patient()), kind=kind))
+    read, head = answers(send(client, entry("GET", where(made)), entry("HEAD", where(made)), kind=kind))
+    assert read["fullUrl"] == f"{client.base_url}{where(made)}"
+    assert [one["response"]["status"] for one in (made, read, head)] == ["201 Created", "200 OK", "200 OK"]
+    assert not any("resource" in one for one in (made, head))
+    updated = read["resource"]["meta"]["lastUpdated"]
+    assert [one["response"]["lastModified"] for one in (made, read, head)] == [updated] * 3
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_an_entry_reads_a_binary_as_a_resource(client: httpx.Client, kind: str) -> None:
+    body = {"resourceType": "Binary", "contentType": "text/plain", "data": b64encode(b"x").decode()}
+    (made,) = answers(send(client, entry("POST", "Binary", body), kind=kind, Accept="*/*"))
+    (read,) = answers(send(client, entry("GET", where(made)), kind=kind, Accept="*/*"))
+    assert read["resource"]["data"] == body["data"]
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_an_entry_may_not_search_by_nothing_where_that_is_to_be_an_error(client: httpx.Client, kind: str) -> None:
+    asked = entry("GET", "Patient?identifier=&_id=none")
+    (lax,) = answers(send(client, asked, kind=kind))
+    assert lax["resource"]["entry"][0]["search"]["mode"] == "outcome"
+    strict = send(client, asked, kind=kind, Prefer="handling=strict")
+    told = strict.json()["entry"][0]["response"]["outcome"] if kind == "batch" else strict.json()
+    assert told["issue"][0]["details"]["text"] == "search.bad_value"
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_a_condition_of_an_entry_may_be_a_whole_address(client: httpx.Client, kind: str) -> None:
+    value = number()
+    where_it_is = f"{client.base_url}Patient?identifier=urn:test|{value}"
+    asked = entry("POST", "Patient", patient(value), ifNoneExist=where_it_is)
+    told = [answers(send(client, asked, kind=kind))[0]["response"]["status"] for _ in range(2)]
+    assert told == ["201 Created", "200 OK"]
 
 
 def test_an_operation_without_parameters_needs_no_resource_in_a_batch(client: httpx.Client) -> None:

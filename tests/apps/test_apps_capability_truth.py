@@ -143,6 +143,20 @@ def test_every_interaction_of_a_type(client: Client, listed: dict[str, dict[str,
             refused(answer, code)
 
 
+@pytest.mark.parametrize("kind", ["OperationOutcome", "Parameters"])
+def test_what_is_an_answer_alone_is_not_said_to_be_kept(
+    client: Client, listed: dict[str, dict[str, Any]], kind: str
+) -> None:
+    issue = {"severity": "error", "code": "invalid"}
+    whole = {"resourceType": kind, "id": "a", **({"issue": [issue]} if kind == "OperationOutcome" else {})}
+    refused(client.post(f"/{kind}", json=whole))
+    refused(client.put(f"/{kind}/a", json=whole))
+    said = listed[kind]
+    assert codes(said).isdisjoint({"create", "update", "patch"})
+    assert [said[f"{one}Create"] for one in ("update", "conditional")] == [False, False]
+    assert said["conditionalUpdate"] is False
+
+
 def test_every_interaction_of_the_server(client: Client, rest: dict[str, Any]) -> None:
     said = codes(rest)
     assert said <= SYSTEM

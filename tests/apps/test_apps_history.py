@@ -77,7 +77,8 @@ def test_history_tells_of_deletions_and_returns(client: httpx.Client) -> None:
         ("DELETE", "204", False),
         ("PUT", "200", True),
     ]
-    assert said[-1] == ("POST", "201", True)
+    assert said[-1] == ("PUT", "201", True)  # under an id of the client's own
+    assert bundle["entry"][-1]["request"]["url"] == "Patient/b"
     assert bundle["total"] == TIMES + 3
     assert not [issue for issue in validate(bundle) if issue.bad]
 

@@ -306,6 +306,27 @@ def test_start_page_is_for_this_machine(client: httpx.Client, headers: dict[str,
 # --- what every answer has, and what is never written down ----------------------------------------------------------
 
 
+def test_a_client_finds_its_own_name_for_a_request(client: httpx.Client) -> None:
+    for path, told in (("/fhir/Patient/none", "a.B-1:2_3"), ("/fhir/nothing/at/all/here", "1"), ("/healthz", "1")):
+        headers = client.get(path, headers={"X-Request-Id": told}).headers
+        assert headers.get("X-Correlation-Id") == (told if path.startswith("/fhir") else None)
+        assert headers["X-Request-Id"] != told
+    for odd in ("a b", "<x>", "a" * 129):
+        assert "X-Correlation-Id" not in client.get("/fhir/metadata", headers={"X-Request-Id": odd}).headers
+
+
+def test_a_statement_that_is_the_same_is_not_sent_again(client: httpx.Client) -> None:
+    tag = client.get("/fhir/metadata").headers["ETag"]
+    assert client.get("/fhir/metadata").headers["ETag"] == tag
+    again = client.get("/fhir/metadata", headers={"If-None-Match": tag})
+    assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
+    assert client.get("/fhir/metadata?_summary=true", headers={"If-None-Match": tag}).status_code == 200
+    assert (
+        client.get("/fhir/metadata", headers={"If-Modified-Since": "Mon, 23 Nov 2037 06:06:56 GMT"}).status_code
+        == 200
+    )
+
+
 @pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/openapi.json", "/fhir/metadata", "/nothing"])
 def test_every_answer_is_guarded(client: httpx.Client, path: str) -> None:
     headers = client.get(path).headers

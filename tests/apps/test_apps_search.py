@@ -280,6 +280,66 @@ def test_counts_summaries_and_elements(client: httpx.Client) -> None:
     assert cut["meta"]["tag"][0]["code"] == "SUBSETTED"
 
 
+@pytest.mark.parametrize(
+    "empty", ["name=", "_id=", "gender:missing=", "organization.name=", "_has:Observation:patient:code=", "_include="]
+)
+def test_what_has_no_value_is_left_out_and_told(client: httpx.Client, empty: str) -> None:
+    """https://hl7.org/fhir/R4/search.html#errors"""
+    answer = client.get(f"/fhir/Patient?{empty}&_count=&_summary=&_format=&birthdate=1951-01-01")
+    assert found(answer) == ["Patient/p1"]
+    (told,) = [one["resource"] for one in answer.json()["entry"] if one["search"]["mode"] == "outcome"]
+    assert empty.removesuffix("=") in told["issue"][0]["diagnostics"]
+    assert links(answer)["self"].endswith("/fhir/Patient?birthdate=1951-01-01")
+    said = [issue["diagnostics"] for issue in told["issue"][1:]]
+    assert [one.split()[2] for one in said] == ["_count,", "_summary,", "_format,"]
+    posted = client.post("/fhir/Patient/_search", data={empty.removesuffix("="): "", "birthdate": "1951-01-01"})
+    assert found(posted) == ["Patient/p1"]
+    strict = [("Prefer", "return=minimal"), ("Prefer", "handling=strict")]
+    assert client.get(f"/fhir/Patient?{empty}", headers=strict).status_code == 400
+
+
+def test_what_is_unknown_is_an_error_without_a_value_too(client: httpx.Client) -> None:
+    outcome(client.get("/fhir/Patient?colour="), 400, "search.unknown_parameter")
+    outcome(client.get("/fhir/Patient?name:fuzzy="), 400, "search.unknown_modifier")
+    outcome(client.get("/fhir/Patient?name=,"), 400, "search.bad_value")
+
+
+def test_what_every_resource_has_is_never_missing(client: httpx.Client) -> None:
+    for code in ("_lastUpdated", "_id"):
+        assert len(found(client.get(f"/fhir/Patient?{code}:missing=false"))) == 5
+        assert found(client.get(f"/fhir/Patient?{code}:missing=true")) == []
+        assert found(client.get(f"/fhir/Patient?gender=female&_id=p0,p1&{code}:missing=false")) == ["Patient/p0"]
+        assert found(client.get(f"/fhir/Observation?subject:Patient.{code}:missing=true")) == []
+        assert found(client.get(f"/fhir?_type=Patient,Observation&_id=p1&{code}:missing=false")) == ["Patient/p1"]
+
+
+def test_an_offset_needs_no_escape_in_an_address(client: httpx.Client) -> None:
+    """A plus in a query is a plus (RFC 3986), and a blank in a form only."""
+    for path in ("Observation?date=ge2024-01-03T01:00:00", "Patient/p1/$everything?_since=2024-01-01T00:00:00"):
+        plain, escaped = (client.get(f"/fhir/{path}{plus}01:00") for plus in ("+", "%2B"))
+        assert found(plain) == found(escaped) != []
+    for wrong_ in ("2024-01-03 01:00", "2024-01-03 10:00:00", "2024 01"):
+        outcome(client.get("/fhir/Observation", params={"date": wrong_}), 400, "search.bad_value")
+
+
+def test_a_value_set_by_its_address(client: httpx.Client, address: str, workspace: Workspace) -> None:
+    codes = {"system": "http://loinc.org", "concept": [{"code": "8867-4"}]}
+    rates = {"resourceType": "ValueSet", "id": "rates", "status": "active", "compose": {"include": [codes]}}
+    fill(workspace, {**rates, "url": "http://sets.test/rates"})
+    for said in ("http://sets.test/rates", "ValueSet/rates", f"{address}/fhir/ValueSet/rates"):
+        assert len(found(client.get("/fhir/Observation", params={"code:in": said}))) == 15
+        assert found(client.get("/fhir/Observation", params={"code:not-in": said})) == []
+    for said in ("ValueSet/none", "rates", "CodeSystem/rates", "http://other.test/ValueSet/rates"):
+        outcome(client.get("/fhir/Observation", params={"code:in": said}), 400, "terminology.unknown_value_set")
+
+
+def test_sort_may_repeat(client: httpx.Client) -> None:
+    listed = client.get("/fhir/Patient?_sort=gender,-birthdate")
+    repeated = client.get("/fhir/Patient?_sort=gender&_sort=-birthdate&_count=2")
+    assert [one for page in pages(client, repeated) for one in found(page)] == found(listed)
+    assert links(repeated)["self"].endswith("?_count=2&_sort=gender%2C-birthdate")
+
+
 def test_lenient_says_what_it_left_out(client: httpx.Client) -> None:
     asked = "/fhir/Patient?gender=female&colour=red&name:fuzzy=x&_sort=-birthdate"
     assert client.get(asked).status_code == 400

@@ -114,6 +114,13 @@ def test_what_is_missing_is_said(home: Home) -> None:
         done = home.run("run", "uci-readmission", *words)
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert home.json("model", "list") == kept  # said before anything was trained
+    lines = Path(train).read_text().splitlines(keepends=True)
+    (home.folder / "few.csv").write_text("".join(lines[:60]))
+    few = ("--source", str(home.folder / "few.csv"), "--score", unseen, "--out", str(home.folder / "p3.csv"))
+    done = home.run("run", "uci-readmission", *few, "--json")
+    assert (done.returncode, json.loads(done.stdout)["scored"]) == (5, None)
+    assert json.loads(done.stderr.splitlines()[-1])["error"]["code"] == "apps.uci_unscored"
+    assert not (home.folder / "p3.csv").exists()
     assert "readmitted" in home.run("run", "uci-readmission", "--source", str(home.folder / "unseen.csv")).stderr
     assert home.run("run", "readmission", "--source", str(home.folder / "train.csv")).returncode == 2
 

@@ -121,6 +121,18 @@ def test_of_one_resource(ask: Ask) -> None:
     assert told(ask("/fhir/Patient/nobody/$validate", gone)) == [("error", ["Patient"], 0)]
 
 
+def test_the_definition_of_a_type_is_a_profile_too(ask: Ask) -> None:
+    core = "http://hl7.org/fhir/StructureDefinition/"
+    for kind in ("Patient", "Patient|4.0.1", "DomainResource", "Resource"):
+        assert told(ask(f"/fhir/Patient/$validate?profile={core}{kind}", PATIENT)) == [("information", [], 0)]
+    claiming = {**PATIENT, "meta": {"profile": [f"{core}Patient"]}}
+    assert told(ask("/fhir/Patient/$validate", claiming)) == [("information", [], 0)]
+    other = told(ask(f"/fhir/Patient/$validate?profile={core}Observation", PATIENT))
+    assert [issue[:2] for issue in other] == [("error", ["Patient"])]
+    for unknown in ("Starship", "Patient|3.0.2"):
+        outcome(ask(f"/fhir/Patient/$validate?profile={core}{unknown}", PATIENT), 400, "http.profile")
+
+
 def test_what_cannot_be_asked(ask: Ask, client: httpx.Client) -> None:
     unknown = ask("/fhir/Patient/$validate?profile=http://profiles.test/x", PATIENT)
     outcome(unknown, 400, "http.profile")

@@ -121,7 +121,21 @@ def test_create_where_nothing_matches(client: httpx.Client) -> None:
     assert client.post("/Patient", json=sent, headers={**FHIR, "If-None-Exist": named(sent)}).status_code == 200
 
 
-@pytest.mark.parametrize("criteria", ["", "unknown=1", "_count=1", "identifier", "Observation?code=1", "_include=*"])
+def test_a_condition_may_be_a_whole_address(client: httpx.Client, address: str) -> None:
+    sent = patient()
+    answers = [
+        client.post("/Patient", json=sent, headers={**FHIR, "If-None-Exist": f"{before}{named(sent)}"})
+        for before in ("", "Patient?", f"{address}/fhir/Patient?")
+    ]
+    assert [one.status_code for one in answers] == [201, 200, 200]
+    for before in (f"{address}/fhir/Group?", "http://other.test/fhir/Patient?"):
+        heads = {**FHIR, "If-None-Exist": f"{before}{named(sent)}"}
+        outcome(client.post("/Patient", json=sent, headers=heads), 400, "store.criteria")
+
+
+@pytest.mark.parametrize(
+    "criteria", ["", "unknown=1", "_count=1", "identifier", "Observation?code=1", "_include=*", "identifier="]
+)
 def test_a_condition_must_be_one(client: httpx.Client, criteria: str) -> None:
     answer = client.post("/Patient", json=patient(), headers={**FHIR, "If-None-Exist": criteria})
     assert answer.status_code == 400
@@ -335,7 +349,8 @@ def test_without_an_id_there_must_be_a_condition(client: httpx.Client) -> None:
         more = {"json": patient(), "headers": FHIR} if method == "PUT" else {}
         answer = client.request(method, "/Patient", **more)
         outcome(answer, 400, "http.no_condition")
-        assert client.request(method, "/Patient?nothing=1", **more).status_code == 400
+        for criteria in ("nothing=1", "identifier=", "identifier=urn:x%7C1&family="):
+            assert client.request(method, f"/Patient?{criteria}", **more).status_code == 400
 
 
 # --- delete -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,3 +129,32 @@ def test_views_of_texts_are_joined() -> None:
     for kind, value in ((pa.string_view(), "x"), (pa.binary_view(), b"x")):
         out = asof.join(labels_of([("a", 5), ("b", 5)]), {"g": group.append_column("t", pa.array([value], kind))})
         assert out.column("g__t").to_pylist() == [value, None]
+    nested = pa.list_(pa.struct([("text", pa.string_view())]))
+    group = group.append_column("t", pa.array([[{"text": "x"}]], nested))
+    assert asof.join(labels_of([("a", 5)]), {"g": group}).column("g__t").to_pylist() == [[{"text": "x"}]]
+
+
+@pytest.mark.parametrize("stored", [pc.run_end_encode, pc.dictionary_encode])
+def test_values_are_what_they_are_however_they_are_stored(stored: Any) -> None:
+    labels, group = labels_of([("a", 5), ("b", 5)]), group_of([("a", 1, 1, False, 7), ("b", 1, 1, True, 8)])
+    for table in (labels, group):
+        names = [name for name in table.column_names if name != "label"]
+        packed = pa.table({name: stored(table.column(name).combine_chunks()) for name in names})
+        labels, group = (packed, group) if table is labels else (labels, packed)
+    assert asof.join(labels, {"g": group}).column("g__value").to_pylist() == [7, None]
+
+
+def test_the_time_of_a_call_is_no_feature() -> None:
+    group = group_of([("a", 1, 1, False, 7)])
+    group = group.append_column("api_invocation_time", group.column("event_time"))
+    assert asof.join(labels_of([("a", 5)]), {"g": group}).column_names[-2:] == ["label", "g__value"]
+
+
+def test_what_is_no_age_and_no_deletion_is_refused_without_its_value() -> None:
+    group = group_of([("a", 1, 1, False, 7)])
+    with pytest.raises(Invalid, match="expected a timedelta"):
+        asof.join(labels_of([("a", 5)]), {"g": group}, staleness=5)  # type: ignore[arg-type]
+    wrong = group.set_column(3, "is_deleted", pa.array(["rubella"]))
+    with pytest.raises(Invalid, match="expected booleans") as told:
+        asof.join(labels_of([("a", 5)]), {"g": wrong})
+    assert "rubella" not in str(told.value)

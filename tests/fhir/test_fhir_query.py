@@ -299,7 +299,7 @@ def test_sort_takes_every_type_that_has_an_order(key: str) -> None:
         ("Patient?name:text=a", "search.unknown_modifier"),
         ("Patient?gender:exact=a", "search.unknown_modifier"),
         ("Patient?birthdate:not=2020", "search.unknown_modifier"),
-        ("Patient?_id:missing=true", "search.unknown_modifier"),
+        ("Patient?_list:missing=true", "search.unknown_modifier"),
         ("Patient?name:Patient=1", "search.unknown_modifier"),
         ("Patient?organization:Patient=1", "search.unknown_modifier"),
         ("Patient?organization:identifier.name=1", "search.unknown_modifier"),

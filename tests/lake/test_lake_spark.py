@@ -142,22 +142,6 @@ def sockets() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        yield f"http://{host}:{port}"
-    # The session stays for the tests that follow: it has Iceberg's jars, which they do not need.
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def bucket(moto: str) -> LakeBucketSettings:
     kms = boto3.client("kms", region_name="eu-central-1", endpoint_url=moto)
     key = kms.create_key(Description="lake")["KeyMetadata"]["Arn"]

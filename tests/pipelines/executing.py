@@ -91,7 +91,8 @@ class Home:
         self.caller = Caller(standing.principal, "HOPERAT", "production")
         self.pipelines = Pipelines(vault, outbox)
         self.launcher = launcher or InThreads(lambda task: run_task(self.platform, self.caller, task))
-        self.executor = Executor(vault, nouns, outbox, self.launcher, "p1", 2)
+        asked = {"gate": self.gate, "identity": self.platform.identity}
+        self.executor = Executor(vault, nouns, outbox, self.launcher, "p1", 2, **asked)
 
     def enter(self, action: str = "pipeline:run", *, job: bool = False) -> Any:
         return self.gate.enter(

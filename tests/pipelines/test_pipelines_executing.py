@@ -18,6 +18,7 @@ from carelake.pipelines.execution.cache import key_of
 from carelake.pipelines.execution.launching import InThreads
 from carelake.pipelines.execution.rows import Rows
 from carelake.pipelines.execution.running import run_task
+from carelake.pipelines.execution.work import Work
 from carelake.pipelines.names import execution_arn, execution_of
 from carelake.pipelines.resuming import begin_or_resume
 
@@ -467,3 +468,43 @@ NUMBER = {"Name": "N", "Type": "Integer"}
 def status(home: Home, execution: str) -> str:
     with home.enter("pipeline:read") as permit, home.vault.database.reading(permit) as tx:
         return Rows(tx, "production").execution(execution).status
+
+
+def test_a_result_is_given_to_nobody_who_may_not_do_what_it_asked(home: Home, tmp_path: Path) -> None:
+    """From the cache, and from the execution that a selective one names."""
+    log = tmp_path / "log"
+    one, steps = home.run(chain(log=log))
+    assert steps["a"].output["asked"] == ["pipeline:step"]
+    with home.vault.database.ledger() as connection:
+        Principals(connection).add_role("operator", "reviewer")
+    standing = home.platform.identity.register.standing("operator")
+    assert standing is not None
+    # Started with a credential of fewer roles: none of those may do a step's work.
+    whole, few = home.caller, replace(standing.principal, roles=("reviewer",), credential="key:K")
+    home.caller = replace(whole, principal=standing.principal)
+    again, other = home.start(), home.start()
+    given = bounds_for(few)
+    with home.enter() as permit, home.vault.database.transaction(permit) as tx:
+        Rows(tx, "production").change_execution(again, bounds=given)
+        changed = {"bounds": given, "source": one.id, "selected": ("c",)}
+        Rows(tx, "production").change_execution(other, **changed)
+    done = home.carry(again)
+    assert done.status == "Failed"
+    assert "access.denied" in done.reason
+    assert not any(row.hit or "outputs" in row.output for row in home.steps(again).values())
+    done = home.carry(other)
+    assert (done.status, done.reason[:28]) == ("Failed", "access.denied: Step a is tak")
+    whole_again = home.carry(home.start())
+    assert home.steps(whole_again.id)["a"].hit == one.id  # who may, is given it as before
+    assert log.read_text().split().count("c") == 1
+
+
+def test_what_another_does_for_a_step_is_not_asked_of_who_is_given_its_result(home: Home) -> None:
+    """The operator starts it, and speaks for the reviewer who approves; they may take the result over."""
+    work = Work(home.platform, home.caller, "e" * 32, "small", "a", {}, (), {}, {})
+    with work.acting("pipeline:step", "small"), work.acting("model:approve", "small", name="reviewer"):
+        assert work.asked == {"pipeline:step"}
+
+
+def bounds_for(who: Any) -> str:
+    return json.dumps({"roles": list(who.roles), "narrowed": None})

@@ -10,14 +10,21 @@ import pytest
 from executing import Home, processing, text
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select, update
 
+from carelake.access.identity import Caller
+from carelake.audit.readings import Acts
+from carelake.core import canonical
+from carelake.core.clock import iso
 from carelake.core.errors import Conflict, Invalid, NotFound, Unsupported
 from carelake.events.backoff import Backoff
 from carelake.events.delivery import Delivery
 from carelake.events.drivers.choice import Choice
+from carelake.events.tables import event
 from carelake.pipelines.execution.rows import Rows
 from carelake.pipelines.execution.schedule import next_after
 from carelake.pipelines.execution.triggers import Handlers, Triggers, _after
+from carelake.pipelines.tables import trigger
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)  # a Friday
 
@@ -131,15 +138,19 @@ def test_a_time_missed_for_months_costs_no_more_than_one(home: Home) -> None:
     assert monotonic() - began < 1.0
 
 
-def test_what_no_longer_fits_its_pipeline_fails_and_is_left(home: Home) -> None:
+def test_what_no_longer_fits_its_pipeline_is_not_confirmed_and_an_execution_of_it_fails(home: Home) -> None:
     with home.enter("pipeline:define") as permit:
         Triggers(home.vault).add(permit, "hourly", "small", schedule="cron(0 * * * ? *)", parameters={"N": "4"})
-    home.define(text(processing("a", number=1), parameters=[{"Name": "M", "Type": "Integer"}]))
     home.vault.clock.move(hours=1)
     assert fire(home) == 1
-    with home.enter() as permit, home.vault.database.reading(permit) as tx:
-        (one,) = Rows(tx, "production").executions("small")
-    done = home.carry(one.id)
+    home.define(text(processing("a", number=1), parameters=[{"Name": "M", "Type": "Integer"}]))
+    with home.enter("pipeline:define") as permit, pytest.raises(Invalid) as caught:
+        Triggers(home.vault).confirm(permit, "hourly")
+    assert caught.value.code == "pipelines.parameter"
+    (one,) = executions(home)
+    with home.enter() as permit, home.vault.database.transaction(permit) as tx:
+        Rows(tx, "production").change_execution(one, version=2)  # as a trigger did before it was pinned
+    done = home.carry(one)
     assert (done.status, done.reason[:19]) == ("Failed", "pipelines.parameter")
 
 
@@ -195,3 +206,83 @@ def test_a_trigger_is_checked_when_it_is_added(home: Home) -> None:
         assert caught.value.code == code
     with home.enter("pipeline:define") as permit, pytest.raises(NotFound):
         triggers.add(permit, "one", "none", schedule="rate(1 day)")
+
+
+def redefined(home: Home, number: int = 2) -> None:
+    """Somebody who may define pipelines gives it a new version."""
+    given = [{"Name": "N", "Type": "Integer", "DefaultValue": 1}]
+    home.define(text(processing("a", number=number), parameters=given))
+
+
+def test_a_pipeline_that_was_changed_is_not_started_until_somebody_confirms_it(home: Home) -> None:
+    triggers = Triggers(home.vault)
+    with home.enter("pipeline:define") as permit:
+        triggers.add(permit, "hourly", "small", schedule="cron(0 * * * ? *)", parameters={"N": "4"})
+        assert triggers.add(permit, "drift", "small", event="monitor.alarm")["held"] is None
+    redefined(home)
+    with home.enter("pipeline:read") as permit:
+        told = {one["name"]: (one["held"], one["version"]) for one in triggers.all(permit)}
+        with home.vault.database.reading(permit) as tx:
+            (said,) = tx.execute(select(event).where(event.c.type == "carelake.pipeline.trigger")).all()
+            acts = Acts(tx).find(action="pipeline:define")
+    assert told == dict.fromkeys(("hourly", "drift"), ("pipelines.trigger_changed", 2))
+    assert canonical.load(said.data)["triggers"] == ["drift", "hourly"]
+    assert [act["changed"]["held"] for act in acts if "held" in act.get("changed", {})] == [["drift", "hourly"]]
+    home.vault.clock.move(hours=1)
+    happen(home, "monitor.alarm")
+    deliver(home)
+    assert (fire(home), started(home)) == (0, [])
+
+    # Whoever confirms it lends their own rights to it, and not those of who added it.
+    confirmer = home.platform.identity.register.standing("pipeline")
+    assert confirmer is not None
+    with home.enter("pipeline:define") as permit, pytest.raises(Conflict) as caught:
+        triggers.confirm(permit, "hourly", version=1)
+    assert caught.value.code == "pipelines.trigger_changed"
+    mine, home.caller = home.caller, Caller(confirmer.principal, "HOPERAT", "production")
+    with home.enter("pipeline:define") as permit:
+        assert triggers.confirm(permit, "hourly", version=2)["principal"] == "pipeline"
+    home.caller = mine
+    home.vault.clock.move(hours=1)
+    assert (fire(home), started(home)) == (1, ["hourly"])
+    with home.enter() as permit, home.vault.database.reading(permit) as tx:
+        (one,) = Rows(tx, "production").executions("small")
+    assert (one.principal, one.version) == ("pipeline", 2)
+    assert canonical.load(one.bounds or "") == {"roles": ["pipeline"], "narrowed": None}
+
+
+def test_what_was_pinned_is_what_it_says_and_not_its_number(home: Home) -> None:
+    triggers = Triggers(home.vault)
+    with home.enter("pipeline:define") as permit:
+        triggers.add(permit, "drift", "small", event="monitor.alarm")
+    with home.enter("pipeline:define") as permit, home.vault.database.transaction(permit) as tx:
+        first = Rows(tx, "production").definition("small", 1).definition
+    redefined(home)
+    home.define(first)  # back as it was, as version 3
+    happen(home, "monitor.alarm")
+    deliver(home)
+    assert started(home) == ["drift"]
+    # Deleted and made anew under its name; and one that was added before anything was pinned.
+    (execution,) = executions(home)
+    home.carry(execution)
+    with home.enter("pipeline:define") as permit:
+        home.pipelines.delete_pipeline(permit, {"PipelineName": "small"})
+        assert triggers.get(permit, "drift")["held"] == "pipelines.no_such_pipeline"
+    home.vault.clock.move(seconds=1)
+    redefined(home)
+    for bounds in ({"roles": ["operator"], "narrowed": None, "definition": "0" * 64}, None):
+        with home.enter("pipeline:define") as permit, home.vault.database.transaction(permit) as tx:
+            tx.execute(update(trigger).values(bounds=canonical.dump(bounds).decode() if bounds else None))
+        with home.enter("pipeline:read") as permit:
+            assert triggers.get(permit, "drift")["held"] == "pipelines.trigger_changed"
+    home.vault.clock.move(seconds=1)
+    with home.enter("pipeline:define") as permit, home.vault.database.transaction(permit) as tx:
+        tx.execute(update(trigger).values(created=iso(home.vault.clock.now())))
+    happen(home, "monitor.alarm")
+    deliver(home)
+    assert len(started(home)) == 2
+
+
+def executions(home: Home) -> list[str]:
+    with home.enter("pipeline:read") as permit, home.vault.database.reading(permit) as tx:
+        return [one.id for one in Rows(tx, "production").executions("small", status=("Executing",))]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from decimal import Decimal
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from carelake.core.errors import CarelakeError, Conflict, Invalid, NotFound
+from carelake.core.errors import CarelakeError, Conflict, Invalid, NotFound, Unavailable
 from carelake.fhir.validate import validate
-from carelake.serving import capture, worklist
+from carelake.serving import capture, worklist, writeback
 
 
 @pytest.fixture
@@ -139,6 +141,75 @@ def test_an_erased_patient_is_skipped_and_counted(place, permit, endpoint, permi
     assert (len(seen.p), seen.erased) == (2, 1)
     with place.vault.database.transaction(eraser) as tx:
         assert capture.forget(tx, "production", "pat-14-1") == 1
+
+
+def test_what_is_due_is_asked_first_and_written_as_it_was_answered(
+    place, permit, endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"features": [60, 1, 12.5, 0.1], "subject_id": f"p{n}", "encounter_id": f"s{n}"} for n in (1, 2)]
+    told, _, _ = place.endpoints.invoke(permit, "readmission", msgspec.json.encode({"instances": rows}))
+    _, answered = msgspec.json.decode(told)["predictions"]
+    asked, risk, kept = writeback._asked, endpoint.files.scorer.risk, []
+
+    def meanwhile(*given):
+        """In no transaction; and while it is asked, a patient is erased."""
+        assert place.vault.database._mine(writing=True) is None
+        found = asked(*given)
+        with place.vault.database.transaction(permit) as tx:
+            capture.forget(tx, "production", "p1")
+        return found
+
+    def keep(permit, tx, resources):
+        assert place.vault.database._mine(writing=True) is not None
+        kept.extend(resources)
+
+    monkeypatch.setattr(writeback, "_asked", meanwhile)
+    monkeypatch.setattr(place.endpoints, "_keep", keep)
+    monkeypatch.setattr(type(endpoint.files.scorer), "risk", lambda _, x: 1 - risk(x))
+    assert place.endpoints.write_back(permit) == 1
+    [said] = kept
+    assert said["subject"] == {"reference": "Patient/p2"}
+    assert said["identifier"][0]["value"] == answered["prediction"]
+    assert said["prediction"][0]["probabilityDecimal"] == Decimal(f"{answered['score']:.4f}")
+    assert place.endpoints.write_back(permit) == 0
+
+
+def test_what_waits_for_a_model_that_cannot_be_asked_keeps_no_other_waiting(
+    place, permit, endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.endpoints.deploy(place.author, "other", place.model.ref)
+    row = {"features": [60, 1, 12.5, 0.1], "subject_id": "p1", "encounter_id": "s1"}
+    for name in ("readmission", "other"):
+        place.endpoints.invoke(permit, name, msgspec.json.encode({"instances": [row]}))
+    rebuilt, refused = writeback._rebuilt, []
+
+    def never(permit, vault, one, row, captured):
+        refused[:] = refused or [one.ref]  # the one that is asked first, each time
+        if one.ref in refused:
+            raise Unavailable("serving.sandbox_died", "It ended.")
+        return rebuilt(permit, vault, one, row, captured)
+
+    monkeypatch.setattr(writeback, "_rebuilt", never)
+    assert place.endpoints.write_back(permit, 1) == 1
+    with pytest.raises(Unavailable):
+        place.endpoints.write_back(permit, 1)
+    monkeypatch.setattr(writeback, "_rebuilt", rebuilt)
+    assert place.endpoints.write_back(permit, 1) == 1
+
+    # Nor does an account keep another waiting.
+    class Watching:
+        guarding = staticmethod(nullcontext)
+
+    def write(account: str, most: int) -> int:
+        if account == "production":
+            raise Unavailable("serving.sandbox_died", "It ended.")
+        return len(written.append(account) or written)
+
+    written: list[str] = []
+    monkeypatch.setattr(writeback, "waiting", lambda *_: {"production": 1, "research": 1})
+    with pytest.raises(Unavailable):
+        writeback.catch_up(place.vault, Watching(), write, quiet=True)
+    assert written == ["research"]
 
 
 def test_a_model_that_is_rejected_answers_no_more(place, permit, endpoint, rows_of: Callable) -> None:

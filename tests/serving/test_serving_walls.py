@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from carelake.serving.sandbox import walls
+from carelake.serving.sandbox.launcher import allow_time
 
 _TRIES = """
 import ctypes, json, mmap, os, resource, signal, socket, sys
@@ -119,3 +121,9 @@ def test_the_policy_tells_of_all_of_them_and_is_the_same_each_time() -> None:
     assert (said["no_new_privs"], said["dumpable"], said["debug"]) == (1, 0, False)
     assert (said["limits"]["NOFILE"], said["limits"]["NPROC"], said["limits"]["CORE"]) == (0, 0, 0)
     assert len(bytes.fromhex(said["seccomp"])) % 8 == 0
+
+
+def test_who_computes_on_is_ended_by_the_kernel() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:  # as one whose launcher was killed
+        allow_time(process.pid, 0.0)
+        assert process.wait(60) == -signal.SIGXCPU

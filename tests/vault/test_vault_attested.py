@@ -156,14 +156,27 @@ def test_what_is_no_document_is_refused_before_it_is_believed(asking: Asking) ->
         asking.refused(made, "vault.attestation_document")
 
 
-def test_a_policy_that_was_altered_or_is_not_there_releases_nothing(asking: Asking, vault: Any) -> None:
+def test_a_policy_that_was_altered_or_is_not_there_releases_nothing(
+    asking: Asking, vault: Any, permit_for: Callable[..., Permit]
+) -> None:
     with vault.database.transaction(asking.permit) as tx:
         said = release_policy.c.said
         tx.execute(update(release_policy).values(said=said + " "))
     asking.refused(asking.document(), "vault.release_policy_altered")
     with vault.database.transaction(asking.permit) as tx:
-        assert vault.objects.releases.withdraw(asking.permit, tx, _SUBJECT)
+        assert vault.objects.releases.close(asking.permit, tx, [_SUBJECT, "endpoint:" + "d" * 64]) == [_SUBJECT]
+    assert asking.permit.log.notes["closed"] == [_SUBJECT]  # type: ignore[attr-defined]
     asking.refused(asking.document(), "vault.release_policy")
+    with vault.database.transaction(asking.permit) as tx:
+        assert vault.objects.releases.close(asking.permit, tx, [_SUBJECT]) == []
+        assert vault.objects.releases.withdraw(asking.permit, tx, [_SUBJECT]) == [_SUBJECT]
+    asking.refused(asking.document(), "vault.release_policy")
+    reader, rule = permit_for("models:read", "rows:read"), Rule(_SUBJECT, "", "models", {}, [_MEASURED])
+    for permit, code in ((reader, "permit.grant"), (asking.permit, "vault.release_policy")):
+        other = msgspec.structs.replace(rule, subject="endpoint:" + "d" * 64)
+        with pytest.raises(Refused) as caught:  # a deployment's own, of who may write it, for that endpoint alone
+            vault.objects.releases.release(permit, _SUBJECT, asking.document(), other)
+        assert caught.value.code == code
 
 
 def test_an_object_that_was_put_anew_is_not_released_nor_anything_to_a_stranger(
@@ -198,6 +211,7 @@ def test_signatures_are_those_of_the_standard() -> None:
     y = "20138bf82dc1b6d562be0fa54ab7804a3a64b6d72ccfed6b6fb6ed28bbfc117e"
     public = ec.EllipticCurvePublicNumbers(int(x, 16), int(y, 16), ec.SECP256R1()).public_key()
     covered = cose.to_sign(bytes.fromhex("a10126"), b"This is the content.")
+    assert covered.hex() == "846a5369676e61747572653143a101264054546869732069732074686520636f6e74656e742e"
     public.verify(cose.as_der(bytes.fromhex(signature)), covered, ec.ECDSA(hashes.SHA256()))
     r, s = int(signature[:64], 16), int(signature[64:], 16)
     assert cose.as_der(bytes.fromhex(signature)) == encode_dss_signature(r, s)

@@ -42,24 +42,13 @@ def os_keyring(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def kms(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The id of a KMS key, on a moto server on loopback."""
+def kms(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of a KMS key."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL_KMS": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "eu-central-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    yield boto3.client("kms").create_key()["KeyMetadata"]["KeyId"]
-    server.stop()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", moto)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    return str(boto3.client("kms").create_key()["KeyMetadata"]["KeyId"])
 
 
 @pytest.fixture

@@ -97,8 +97,8 @@ def modules_of(workspace: Workspace, permit: Permit, execution: str) -> tuple[st
 def executor_of(workspace: Workspace, launcher: Launcher) -> Executor:
     """Carries executions out by this launcher."""
     parallel = workspace.settings.pipelines.parallel
-    policies = workspace.gate.policies.digest
-    return Executor(workspace.vault, workspace.nouns, workspace.outbox, launcher, policies, parallel)
+    own, policies = (workspace.vault, workspace.nouns, workspace.outbox, launcher), workspace.gate.policies.digest
+    return Executor(*own, policies, parallel, gate=workspace.gate, identity=workspace.identity)
 
 
 def held(one: Execution) -> bool:

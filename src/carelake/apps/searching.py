@@ -87,7 +87,7 @@ def _ignored(names: Sequence[str]) -> list[dict[str, Any]]:
             "severity": "warning",
             "code": "not-supported",
             "details": {"text": "search.ignored"},
-            "diagnostics": f"Left out, since handling is lenient: {name}. The answer is not narrowed by it.",
+            "diagnostics": f"Left out: {name}, not offered or without a value. The answer is not narrowed by it.",
         }
         for name in dict.fromkeys(names)
     ]

@@ -106,7 +106,7 @@ def read_settings(root: Path, environment: Mapping[str, str]) -> Settings:
     """
     try:
         data = (root / CONFIG).read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise NotFound(
             "apps.no_workspace", f"There is no workspace here ({CONFIG} is missing); `carelake init DIR` makes one."
         ) from None

@@ -26,11 +26,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from carelake.core.errors import Invalid
+from carelake.features.plain import plain, takeable
 from carelake.features.ticks import LAST, NEVER, ticks, unit_of
 
-__all__ = ["KEYS", "Best", "Staleness", "best", "features_of", "join", "limit_of", "with_features"]
+__all__ = ["CALLED", "KEYS", "Best", "Staleness", "best", "features_of", "join", "limit_of", "with_features"]
 
 KEYS = ("event_time", "write_time", "is_deleted")
+CALLED = "api_invocation_time"
+"""When a row of SageMaker's offline store was asked for: a column of the store's own, and no feature."""
 _DIGIT, _MASK = 16, 0xFFFF
 """Numbers of 16 bits are sorted by counting."""
 
@@ -71,7 +74,8 @@ def join(
         labels: has ``subject`` and ``at`` (a timestamp or a date); any other columns pass through.
         groups: each has ``subject``, ``event_time``, ``write_time``, ``is_deleted`` and feature columns. A null
             ``write_time`` is taken as the event time, a null ``is_deleted`` as false; rows without an event time
-            or a subject are never joined, and a label without a subject or a time knows nothing.
+            or a subject are never joined, and a label without a subject or a time knows nothing. `CALLED` is no
+            feature.
         staleness: the greatest age (``at`` minus ``event_time``) that a value may have, for all groups or by
             group; older values come out null.
 
@@ -99,16 +103,16 @@ def best(
     _need(labels, (subject, at), "labels")
     if isinstance(staleness, Mapping) and (unknown := sorted(set(staleness) - set(groups))):
         raise Invalid("features.asof_staleness", f"There is no group {unknown[0]} to limit the age of.")
-    wanted = _Wanted(labels.column(subject))
+    wanted, when = _Wanted(labels.column(subject)), plain(labels.column(at))
     found = {}
     for name, group in groups.items():
         _need(group, (subject, *KEYS), name)
-        unit = unit_of(labels.column(at), group.column("event_time"), group.column("write_time"))
-        facts = _Facts(wanted.codes_of(group.column(subject)), group, unit)
+        events, writes = (plain(group.column(one)) for one in KEYS[:2])
+        unit = unit_of(when, events, writes)
+        codes = wanted.codes_of(group.column(subject))
+        facts = _Facts(codes, events, writes, _deleted(group, name), unit)
         limit = limit_of(staleness, name)
-        found[name] = facts.best(
-            wanted, ticks(labels.column(at), unit), None if limit is None else min(limit * unit, LAST)
-        )
+        found[name] = facts.best(wanted, ticks(when, unit), None if limit is None else min(limit * unit, LAST))
     return found
 
 
@@ -120,20 +124,13 @@ def with_features(
     for name, group in groups.items():
         rows = found[name].taken()
         for feature in features_of(group, subject):
-            joined = _append(joined, f"{name}__{feature}", _takeable(group.column(feature)).take(rows))
+            joined = _append(joined, f"{name}__{feature}", takeable(group.column(feature)).take(rows))
     return joined
-
-
-def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Arrow takes no places from views of texts and bytes."""
-    if pa.types.is_string_view(column.type):
-        return column.cast(pa.large_string())
-    return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
 
 
 def features_of(group: pa.Table, subject: str = "subject_id") -> list[str]:
     """Names of a group's features, in order."""
-    return [name for name in group.column_names if name not in (subject, *KEYS)]
+    return [name for name in group.column_names if name not in (subject, *KEYS, CALLED)]
 
 
 def limit_of(staleness: Staleness, group: str) -> int | None:
@@ -145,6 +142,8 @@ def limit_of(staleness: Staleness, group: str) -> int | None:
     limit = staleness.get(group) if isinstance(staleness, Mapping) else staleness
     if limit is None:
         return None
+    if isinstance(limit, (int, float, str)):
+        raise Invalid("features.asof_staleness", "The greatest age of a value has no unit; expected a timedelta.")
     if limit < timedelta(0):
         raise Invalid("features.asof_staleness", "The greatest age of a value is negative; expected 0 or more.")
     return limit // timedelta(microseconds=1)
@@ -196,12 +195,8 @@ class _Wanted:
 
 def _subjects(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Texts as large_string, whole numbers as int64, however they are stored."""
+    column = plain(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.large_string())
     if pa.types.is_integer(kind) and kind != pa.int64():
         try:
             return column.cast(pa.int64())
@@ -214,11 +209,23 @@ def _subjects(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
+def _deleted(group: pa.Table, name: str) -> Flags:
+    """Which rows of a group are deletions; null is none."""
+    column = plain(group.column("is_deleted"))
+    try:
+        said = column.cast(pa.bool_())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # its message would repeat the value
+        raise Invalid("features.asof_column", f"is_deleted of {name} is {column.type}; expected booleans.") from None
+    flags: Flags = pc.fill_null(said, False).to_numpy()
+    return flags
+
+
 class _Facts:
     """A group's rows of the wanted subjects that are ever best, by subject and by how good they are."""
 
-    def __init__(self, codes: Codes, group: pa.Table, unit: int) -> None:
-        events, writes = group.column("event_time"), group.column("write_time")
+    def __init__(
+        self, codes: Codes, events: pa.ChunkedArray, writes: pa.ChunkedArray, deleted: Flags, unit: int
+    ) -> None:
         self._event, write = ticks(events, unit), ticks(writes, unit)
         if writes.null_count:
             write = np.where(pc.is_null(writes), self._event, write)
@@ -229,7 +236,7 @@ class _Facts:
         # What is in order for everybody is so for each; to look there first spares a walk through the rows.
         self._rows = rows if _rises(known) else rows[_ever_best(codes[rows], known[rows])]
         self._codes, self._known = codes[self._rows], known[self._rows]
-        self._deleted = pc.fill_null(group.column("is_deleted").cast(pa.bool_()), False).to_numpy()
+        self._deleted = deleted
 
     def best(self, wanted: _Wanted, at: Ints, limit: int | None) -> Best:
         """The best row for each of the wanted at a time; ``limit`` in ticks."""

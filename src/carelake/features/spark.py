@@ -7,20 +7,18 @@ position) so far is carried, which is the best row known then. Nothing is multip
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
 
 from carelake.core.errors import Invalid
 from carelake.core.settings import LakeSettings
-from carelake.features.asof import KEYS, Staleness
+from carelake.features.asof import CALLED, KEYS, Staleness, limit_of
 from carelake.features.ticks import unit_of
 from carelake.lake.engines.spark import in_bounds, session
 
 __all__ = ["join", "join_frames"]
 
-_MICROSECONDS = timedelta(microseconds=1)
 _ROW = "_position"
 _JOIN = """
 WITH facts AS (
@@ -110,19 +108,19 @@ def join_frames(
             greatest is the best.
 
     Raises:
-        Invalid: ``features.asof_column``.
+        Invalid: ``features.asof_column``, ``features.asof_staleness``.
     """
     made = labels
     for name, group in groups.items():
         _need(made.columns, (subject, at, position), "labels")
         _need(group.columns, (subject, *KEYS, position), name)
-        features = [one for one in group.columns if one not in (subject, *KEYS, position)]
+        features = [one for one in group.columns if one not in (subject, *KEYS, CALLED, position)]
         if hidden := {f"{name}__{one}" for one in features} & set(made.columns):
             raise Invalid(
                 "features.asof_column",
                 f"A joined column would hide another ({len(hidden)} of them); rename the group or the feature.",
             )
-        limit = staleness.get(name) if isinstance(staleness, Mapping) else staleness
+        limit = limit_of(staleness, name)
         text = _JOIN.format(
             subject=_quoted(subject),
             at=_quoted(at),
@@ -130,7 +128,7 @@ def join_frames(
             position=_quoted(position),
             labels="{labels}",
             facts="{facts}",
-            fresh="" if limit is None else f"AND at - fact.event <= {limit // _MICROSECONDS:d}",
+            fresh="" if limit is None else f"AND at - fact.event <= {limit:d}",
             features="".join(f", f.{_quoted(one)} AS {_quoted(f'{name}__{one}')}" for one in features),
         )
         made = spark.sql(text, labels=made, facts=group)

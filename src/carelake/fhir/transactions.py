@@ -142,6 +142,8 @@ def _step(entry: Entry, bases: Sequence[str]) -> Step:
     headers = {name: asked[name] for name in _HEADERS if name in asked}
     if not isinstance(entry.full_url, str) or not all(isinstance(value, str) for value in headers.values()):
         raise _wrong(at, "fullUrl and what request holds are texts.")
+    if "ifNoneExist" in headers:
+        headers["ifNoneExist"] = _below(headers["ifNoneExist"], bases).lstrip("/")
     path, query = _address(at, str(asked["url"]), bases)
     bare = entry.resource is None and method == "POST" and path[-1:] and path[-1].startswith("$")  # an operation
     if (method in _WITH_RESOURCE) != isinstance(entry.resource, dict) and not bare:
@@ -152,13 +154,19 @@ def _step(entry: Entry, bases: Sequence[str]) -> Step:
 def _address(at: int, url: str, bases: Sequence[str]) -> tuple[tuple[str, ...], str]:
     if len(url) > _MAX_URL or "#" in url:
         raise _wrong(at, f"request.url has at most {_MAX_URL} characters and no #.")
-    for base in bases:
-        if base and (url == base or url.startswith((base + "/", base + "?"))):
-            url = url[len(base) :]
+    url = _below(url, bases)
     if "://" in url.partition("?")[0]:
         raise _wrong(at, "request.url is relative to this server: Patient/1, Patient?identifier=x.")
     path, _, query = url.partition("?")
     return tuple(part for part in path.strip("/").split("/") if part), query
+
+
+def _below(url: str, bases: Sequence[str]) -> str:
+    """An address of this server as a relative one; any other as it is."""
+    for base in bases:
+        if base and (url == base or url.startswith((base + "/", base + "?"))):
+            url = url[len(base) :]
+    return url
 
 
 def in_order(listed: Iterable[Step]) -> list[Step]:

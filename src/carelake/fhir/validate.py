@@ -18,6 +18,7 @@ from carelake.core import canonical
 from carelake.core.errors import Invalid, NotFound
 from carelake.fhir import base_rules
 from carelake.fhir.constraints import Exists
+from carelake.fhir.definitions import is_resource
 from carelake.fhir.issues import Issue
 from carelake.fhir.lines import located, place, repeated
 from carelake.fhir.profiles.registry import Registry, shipped
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 Mode = Literal["strict", "structure", "minimal"]
+_CORE = "http://hl7.org/fhir/StructureDefinition/"
+_NOT_DOMAIN = ("Binary", "Bundle", "Parameters")
 LEVELS: tuple[Mode, ...] = ("strict", "structure", "minimal")
 
 
@@ -64,7 +67,7 @@ def validate(
         NotFound: ``fhir.profile``, when the ``profile`` asked for is not loaded.
     """
     known = registry or shipped() if profile is not None else registry
-    if profile is not None and known is not None:
+    if profile is not None and known is not None and not _core_type(profile):
         known.profile(profile)
     found = _least(resource, max_depth) if mode == "minimal" else issues(resource, max_depth=max_depth)
     if found or mode == "minimal" or (mode == "structure" and exists is None):
@@ -188,9 +191,22 @@ def _further(
         try:
             yield from walk(resource, url, registry or shipped())
         except NotFound:
-            at = f"{resource['resourceType']}.meta.profile"
+            kind, core = resource["resourceType"], _core_type(url)
+            if core and core not in (kind, "Resource", "" if kind in _NOT_DOMAIN else "DomainResource"):
+                yield Issue("error", "structure", kind, f"The profile is of {core}, the resource is not.")
+            if core:
+                continue  # what the type itself demands was asked before
+            at = f"{kind}.meta.profile"
             said = "A profile that the resource claims is not loaded; the resource was not checked against it."
             yield Issue("information", "not-supported", at, said)
+
+
+def _core_type(url: str) -> str:
+    """The type whose own definition a url names, ``http://hl7.org/fhir/StructureDefinition/Patient``; else ""."""
+    bare, _, version = url.partition("|")
+    name = bare.removeprefix(_CORE)
+    known = name != bare and (is_resource(name) or name in ("Resource", "DomainResource"))
+    return name if known and version in ("", "4.0", "4.0.1") else ""
 
 
 _BYTE = re.compile(r"\(byte (\d+)\)")

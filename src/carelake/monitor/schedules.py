@@ -55,8 +55,7 @@ class Schedules:
                 raise Conflict(
                     "monitor.schedule_exists", "There is a schedule of this name; update it, or delete it."
                 )
-            now = iso(self._vault.clock.now())
-            made = {**row, "account": permit.account, "name": name, "status": "Scheduled", "created": now}
+            made = {**row, "account": permit.account, "name": name, "status": "Scheduled", "created": row["modified"]}
             tx.execute(insert(schedule).values(made))
         return {"MonitoringScheduleArn": _arn(permit.account, name)}
 

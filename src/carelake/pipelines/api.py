@@ -18,7 +18,7 @@ from carelake.events.outbox import Outbox
 from carelake.pipelines import answers
 from carelake.pipelines.definition.document import Definition, parse
 from carelake.pipelines.definition.parameters import as_text, values
-from carelake.pipelines.execution import callbacks
+from carelake.pipelines.execution import callbacks, pinning
 from carelake.pipelines.execution.bounds import bounds_of
 from carelake.pipelines.execution.rows import ACTIVE, ENDED, Execution, Rows, check_active
 from carelake.pipelines.jobs.catalogue import check_jobs
@@ -61,10 +61,11 @@ class Pipelines:
                 said |= {"modified": now, "modified_by": permit.principal}
                 rows.keep_pipeline(name, said, new=True)
                 permit.log.note(change="create")
+                pinning.tell(permit, tx, self._outbox, name)
         return {"PipelineArn": pipeline_arn(permit.account, name)}
 
     def update_pipeline(self, permit: Permit, request: Mapping[str, Any]) -> dict[str, Any]:
-        """UpdatePipeline; another definition is another version, and executions keep theirs."""
+        """UpdatePipeline; another definition is another version: executions keep theirs, triggers are held."""
         name = pipeline_of(str(request["PipelineName"]), permit.account)
         now = self._now()
         with self._vault.database.transaction(permit) as tx:
@@ -77,6 +78,8 @@ class Pipelines:
                 said["parallel"] = _parallel(request)
             rows.keep_pipeline(name, said, new=False)
             permit.log.note(change="update")
+            if said.get("version", known.version) != known.version:
+                pinning.tell(permit, tx, self._outbox, name)
         version = said.get("version", known.version)
         return {"PipelineArn": pipeline_arn(permit.account, name), "PipelineVersionId": version}
 

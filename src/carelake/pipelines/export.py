@@ -7,6 +7,7 @@ makes it, and whenever.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ ZONE = "clinical"
 _NOT_FILTERS = SETTINGS | {"_include", "_revinclude", "_type", "_page"}
 _MOST_FIELDS = 100
 _MOST_FILTERS = 100
+_between = re.compile(r"(?<!\\),(?=[A-Z][A-Za-z]+\?)").split
+"""Searches are listed with commas, which stand between the values of one search too, and escaped within one."""
 _PREFIXES = {"output": "", "deleted": "deleted-"}
 
 Enter = Callable[[str], AbstractContextManager[Permit]]
@@ -196,11 +199,12 @@ def begin(
 def _filters(
     texts: Sequence[str], read: Callable[[str, list[tuple[str, str]]], Query]
 ) -> dict[str, tuple[Query, ...]]:
-    """Searches by type; several of one type are alternatives."""
+    """Searches by type; several of one type are alternatives, each by itself or listed with commas."""
     found: dict[str, tuple[Query, ...]] = {}
-    if len(texts) > _MOST_FILTERS:
+    listed = [one for text in texts for one in _between(text)]
+    if len(listed) > _MOST_FILTERS:
         raise Invalid("pipelines.filter", f"An export has at most {_MOST_FILTERS} filters; each is a search.")
-    for text in texts:
+    for text in listed:
         kind, mark, criteria = text.partition("?")
         try:
             pairs = parse_qsl(criteria, keep_blank_values=True, max_num_fields=_MOST_FIELDS)

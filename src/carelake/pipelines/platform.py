@@ -117,7 +117,8 @@ class Platform:
     def executor(self, launcher: Launcher) -> Executor:
         """Carries executions out, their steps by this launcher."""
         parallel = self.vault.settings.pipelines.parallel
-        return Executor(self.vault, self.nouns, self.outbox, launcher, self.gate.policies.digest, parallel)
+        own, policies = (self.vault, self.nouns, self.outbox, launcher), self.gate.policies.digest
+        return Executor(*own, policies, parallel, gate=self.gate, identity=self.identity)
 
     @contextmanager
     def acting(self, name: str, caller: Caller, action: str, target: str, *, job: bool = False) -> Iterator[Permit]:

@@ -11,15 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import Connection
 
-from carelake.core.clock import instant
-from carelake.core.errors import Conflict, NotFound
+from carelake.core.errors import Conflict, NotFound, Unsupported
+from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.features import readmission
+from carelake.features.datasets import build, sources
 from carelake.lake import flat, query
+from carelake.lake.ready.shards import people
 from carelake.pipelines.platform import Platform
 from carelake.serving import feedback, worklist
 from carelake.serving.endpoint import Endpoint
 from carelake.serving.predictions import STILL_IN, Prediction
+from carelake.vault.workspace import Vault
 
 __all__ = ["Advice", "advise", "for_patient", "morning_list", "recorded"]
 
@@ -47,6 +50,7 @@ def for_patient(platform: Platform, permit: Permit, named: str, patient: str) ->
     Raises:
         NotFound: ``features.no_stay``, ``pipelines.no_such_patient``, ``serving.no_such_endpoint``.
         Conflict: ``pipelines.outside_cohort``: died in the stay, under age, age unknown, or transferred.
+        Unsupported: ``pipelines.no_lookup``: the model takes other features than `features.readmission` makes.
     """
     begun = platform.vault.clock.now()
     platform.endpoints.find(permit, named)  # before the work
@@ -159,9 +163,19 @@ def _answered(
             f"The patient's last stay is outside of what the model was made for ({reason}), so there is no answer.",
             reason=reason,
         )
+    _fits(endpoint, row)
     sources = {patient: [ref for ref, _ in told if ref]}
     [answer] = platform.endpoints.predict(permit, endpoint, row, made_from=sources, along=along, begun=begun)
     return answer
+
+
+def _fits(endpoint: Endpoint, rows: pa.Table) -> None:
+    if not set(endpoint.files.scorer.names) <= set(rows.column_names):
+        raise Unsupported(
+            "pipelines.no_lookup",
+            "The model takes other features than those of `readmission`, which are the ones looked up for a patient "
+            "here; send it rows: `endpoint invoke --in`, or `endpoint transform`.",
+        )
 
 
 def morning_list(platform: Platform, permit: Permit, named: str, days: float) -> list[Prediction]:
@@ -170,31 +184,40 @@ def morning_list(platform: Platform, permit: Permit, named: str, days: float) ->
     The lake answers as of its last sync; `Platform.sync` first where that matters.
 
     Raises:
-        Conflict: ``pipelines.lake_behind``, before the first sync.
+        Conflict: ``pipelines.lake_behind``, before the first sync. Unsupported: ``pipelines.no_lookup``.
     """
     platform.endpoints.find(permit, named)  # before the work
     try:
         snapshot = query.snapshot_of(permit, platform.vault, platform.nouns)
     except NotFound:
         raise Conflict("pipelines.lake_behind", "The lake is empty; run `carelake lake sync` first.") from None
-    views = query.views(permit, platform.vault, snapshot)
-    now = platform.vault.clock.now()
-    rows = readmission.build(views, now=now, limits=platform.vault.settings.lake)
-    end = _end(readmission.attrition(rows).get("data_end"), now)
-    chosen = _alive(worklist.morning_list(rows, end, days), views["patients"])
-    sources = platform.resources.refs_of(permit, chosen.column("subject_id").to_pylist(), flat.reads())
-    made_from = {subject: [snapshot.ref, *refs] for subject, refs in sources.items()}
+    chosen = _discharged(permit, platform.vault, snapshot, days)
+    refs = platform.resources.refs_of(permit, chosen.column("subject_id").to_pylist(), flat.reads())
+    made_from = {subject: [snapshot.ref, *some] for subject, some in refs.items()}
     answers: list[Prediction] = []
     for endpoint, numbers in platform.endpoints.split(permit, named, chosen.column("subject_id").to_pylist()):
+        _fits(endpoint, chosen)
         answers += platform.endpoints.predict(permit, endpoint, chosen.take(numbers), made_from=made_from)
     return sorted(answers, key=lambda one: -one.probability)
+
+
+def _discharged(permit: Permit, vault: Vault, snapshot: Noun, days: float) -> pa.Table:
+    """Rows of those who left within ``days`` of the data's end and are not known to have died, by subject.
+
+    Rows are made of some patients at a time, and few of them stay: memory does not grow with the lake.
+    """
+    read, now, limits = sources.reader(permit, vault, snapshot), vault.clock.now(), vault.settings.lake
+    data_end = build.ending(read, now)
+    # Data may end long before today (a bulk load of past years): the list is of its last days, not of ours.
+    end = min(now, data_end.replace(tzinfo=UTC))
+    parts = []
+    for some in people(permit, vault, snapshot, [flat.view(name).resource for name in flat.names()], build.SHARD):
+        views = read(flat.names(), some)
+        rows = readmission.build(views, data_end=data_end, now=now, limits=limits)
+        parts.append(_alive(worklist.morning_list(rows, end, days), views["patients"]))
+    return pa.concat_tables(parts).sort_by("subject_id")
 
 
 def _alive(rows: pa.Table, patients: pa.Table) -> pa.Table:
     dead = patients.filter(pc.fill_null(patients.column("deceased"), False)).column("subject_id")
     return rows.filter(pc.invert(pc.is_in(rows.column("subject_id"), dead.combine_chunks())))
-
-
-def _end(text: str | None, now: datetime) -> datetime:
-    # Data may end long before today (a bulk load of past years): the list is of its last days, not of ours.
-    return min(now, instant(text)) if text else now.astimezone(UTC)

@@ -7,7 +7,9 @@ from typing import Any
 
 from carelake.core.clock import iso
 from carelake.core.permit import Permit
+from carelake.events.outbox import Outbox
 from carelake.pipelines.api import Pipelines
+from carelake.pipelines.execution import pinning
 from carelake.pipelines.execution.executor import Executor
 from carelake.pipelines.execution.rows import Rows, StepRow
 from carelake.pipelines.names import execution_of
@@ -19,7 +21,7 @@ _OURS = "run-"
 """Tokens of what `begin_or_resume` began start so."""
 
 
-def enter(permit: Permit, vault: Vault, name: str, definition: str, *, replace: bool = True) -> None:
+def enter(permit: Permit, vault: Vault, outbox: Outbox, name: str, definition: str, *, replace: bool = True) -> None:
     """See that the account has a pipeline of that name with this definition; who it is of stays as it was.
 
     Args:
@@ -39,6 +41,7 @@ def enter(permit: Permit, vault: Vault, name: str, definition: str, *, replace: 
             said |= {"display": "", "description": "", "role": "", "parallel": 0, "token": ""}
             said |= {"created": now, "created_by": permit.principal}
         rows.keep_pipeline(name, said, new=known is None)
+        pinning.tell(permit, tx, outbox, name)
 
 
 def begin_or_resume(

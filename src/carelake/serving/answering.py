@@ -114,13 +114,18 @@ class Answering:
         if rollout.is_out(routing):
             return []
         every = (*(variant for variant, _ in routing.shares()), *routing.shadows)
-        boxes = self._loaded.boxes
-        return [one for one in every if one.sandbox and boxes.sleeps(permit.account, one.endpoint, one.model)]
+        boxes, account = self._loaded.boxes, permit.account
+        asleep = [one for one in every if one.sandbox and boxes.sleeps(account, one.endpoint, one.model)]
+        return [one for one in asleep if not boxes.closed(permit, one.endpoint)]
 
     def wake(self, permit: Permit, name: str) -> None:
         """Begin them, so that no request has to wait for it. Needs ``models:read``, ``rows:read``."""
         for one in self.asleep(permit, name):
             self._loaded.of(permit, one)
+
+    def tidy(self, permit: Permit) -> None:
+        """End sandboxes here to which another process lets nothing be released any more. Needs ``rows:read``."""
+        self._loaded.boxes.tidy(permit)
 
     def prepare(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from sqlalchemy import Connection, delete
@@ -15,7 +16,7 @@ from carelake.core.nouns import Noun
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
 from carelake.models.registry import APPROVED, Registry
-from carelake.serving import config, fit, rollout
+from carelake.serving import config, fit, keyed, rollout
 from carelake.serving.answering import no_endpoint
 from carelake.serving.config import Revised, Variant
 from carelake.serving.loaded import Loaded
@@ -28,6 +29,7 @@ __all__ = ["IN_SERVICE", "OUT_OF_SERVICE", "UPDATING", "Deploying"]
 IN_SERVICE, OUT_OF_SERVICE, UPDATING = "InService", "OutOfService", "Updating"
 _ALL_TRAFFIC = "AllTraffic"
 _REJECTED = "rejected"
+_Allow = Callable[[Connection], None]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 
 
@@ -59,18 +61,16 @@ class Deploying:
         beside = config.variants_of(shadows, "shadow")
         models = list(dict.fromkeys(one for _, one, _ in wanted + beside))
         boxed = self._boxed(permit, name, sandbox)
-        self._read(permit, name, models, boxed=boxed)
-        with self._vault.database.transaction(permit) as tx:
+        ready = self._read(permit, name, models, boxed=boxed)
+        with ready as allow, self._vault.database.transaction(permit) as tx:
             for one in models:
                 self.approved(tx, permit, one)
                 self._registry.released(permit, one, closed=boxed)  # as it was approved, to the byte
             made = {one: self._noun(tx, permit, name, one) for one in models}
             told = Revised(_variants(wanted, made, boxed), _variants(beside, made, boxed), moving)
             self._begin(tx, permit, name, told, made)
-            goes_on = _still_boxed(rollout.routing(tx, permit.account, name, self._vault.clock.now()))
-            for one in models if not boxed else ():
-                if made[one].ref not in goes_on:
-                    self._loaded.boxes.withdraw(permit, tx, made[one].ref, one)
+            allow(tx)
+            self._close_others(tx, permit, [name])
         return made[wanted[0][1]]
 
     def _boxed(self, permit: Permit, name: str, sandbox: bool | None) -> bool:
@@ -87,18 +87,29 @@ class Deploying:
             routing = rollout.routing(tx, permit.account, name, self._vault.clock.now())
         return routing is not None and any(one.sandbox for one in routing.main.told.variants)
 
-    def _read(self, permit: Permit, name: str, models: Sequence[str], *, boxed: bool) -> None:
-        """Read and verify versions before anything is changed: here, or in sandboxes whose measurements count now."""
+    def _read(
+        self, permit: Permit, name: str, models: Sequence[str], *, boxed: bool
+    ) -> AbstractContextManager[_Allow]:
+        """Read and verify versions before anything is changed: here, or in sandboxes, whose measurements count from
+        when what it gives is done in the deployment's transaction.
+        """
         if not boxed:
             for one in models:
                 self._loaded.files(permit, one)
-            return
+            return nullcontext(lambda tx: None)
         with self._vault.database.reading(permit) as tx:
             for one in models:
                 self.approved(tx, permit, one)
         for one in models:
             self._registry.released(permit, one, closed=True)
-            self._loaded.boxes.admit(permit, _ref(permit, name, one), one)
+        return self._loaded.boxes.admitting(permit, {_ref(permit, name, one): one for one in models})
+
+    def _close_others(self, tx: Connection, permit: Permit, names: Sequence[str]) -> None:
+        keyed.close_others(permit, tx, self._nouns, self._loaded.boxes, names)
+
+    def written(self, permit: Permit, tx: Connection, names: Sequence[str]) -> None:
+        """RiskAssessments of endpoints are written: what kept its keys for these alone is given none any more."""
+        self._close_others(tx, permit, names)
 
     @staticmethod
     def ref(permit: Permit, name: str, model: str) -> str:
@@ -157,6 +168,7 @@ class Deploying:
         if rollout.end(tx, one, COMPLETED, "", self._vault.clock.now()):
             self._tell(tx, permit, one, "complete", share=_percent(1.0))
             self._complete(tx, permit, one)
+            self._close_others(tx, permit, [one.name])
 
     def _complete(self, tx: Connection, permit: Permit, one: Revision) -> None:
         for noun in self._nouns.find(tx, "endpoint", permit.account, name=one.name):
@@ -177,6 +189,10 @@ class Deploying:
         Where that was turned down since, or its approval does not hold, it goes to the version before that one, or
         nothing serves.
         """
+        self._roll_back(tx, permit, one, old, reason)
+        self._close_others(tx, permit, [one.name])
+
+    def _roll_back(self, tx: Connection, permit: Permit, one: Revision, old: Revision | None, reason: str) -> None:
         if not rollout.end(tx, one, ROLLED_BACK, reason, self._vault.clock.now()):
             return
         self._announce(tx, permit, one, "RollingBack")
@@ -185,7 +201,7 @@ class Deploying:
         if old is None:
             self._announce(tx, permit, one, OUT_OF_SERVICE)
             return
-        if not fit.on_record(permit, self._registry, old.told.variants):
+        if not self._on_record(permit, old):
             routing = rollout.routing(tx, permit.account, one.name, self._vault.clock.now())
             assert routing is not None  # its newest revision was ended just now
             self._earlier_or_out(tx, permit, routing, reason)
@@ -230,25 +246,32 @@ class Deploying:
                 break
             models = {variant.model for variant in one.told.variants}
             served = one.outcome == COMPLETED and models != now_serving
-            if served and fit.on_record(permit, self._registry, one.told.variants):
+            if served and self._on_record(permit, one):
                 return one
             number = number - 1
         raise Conflict("serving.no_previous", "No version that served before is Approved; deploy one.")
+
+    def _on_record(self, permit: Permit, one: Revision) -> bool:
+        return fit.on_record(permit, self._registry, self._loaded.boxes, one.told.variants)
 
     def redeploy_previous(self, permit: Permit, model_name: str) -> list[str]:
         """As `Endpoints.redeploy_previous`."""
         with self._vault.database.transaction(permit) as tx:
             names = [name for _, name in rollout.every(tx, permit.account)]
-            return [name for name in names if self.put_right(tx, permit, name, model_name)]
+            changed = [name for name in names if self._put_right(tx, permit, name, model_name)]
+            self._close_others(tx, permit, names)
+            return changed
 
-    def put_right(self, tx: Connection, permit: Permit, name: str, model_name: str = "") -> bool:
+    def put_right(self, tx: Connection, permit: Permit, name: str) -> bool:
         """Take what is not Approved any more out of an endpoint: shadows go, what answers yields to the one before.
 
         Answers whether that changed anything; what is out of service already stays so.
-
-        Args:
-            model_name: only versions of this model.
         """
+        changed = self._put_right(tx, permit, name)
+        self._close_others(tx, permit, [name])
+        return changed
+
+    def _put_right(self, tx: Connection, permit: Permit, name: str, model_name: str = "") -> bool:
         now = self._vault.clock.now()
         routing = rollout.routing(tx, permit.account, name, now)
         if routing is None or not (bad := fit.unfit(tx, self._nouns, routing, model_name)):
@@ -261,16 +284,18 @@ class Deploying:
             self._states(tx, permit, [shadow], OUT_OF_SERVICE)
             self._tell(tx, permit, routing.newest, "out", shadow=shadow.endpoint, reason=_REJECTED)
         if bad.answering and routing.newest.under_way:
-            self.roll_back(tx, permit, routing.newest, routing.old, _REJECTED)
+            self._roll_back(tx, permit, routing.newest, routing.old, _REJECTED)
             return True
         out = all(self._nouns.get(tx, one.endpoint).state == OUT_OF_SERVICE for one in routing.main.told.variants)
         if bad.answering and not out:
             self._earlier_or_out(tx, permit, routing, _REJECTED)
         return bool(bad.shadows) or (bad.answering and not out)
 
-    def unfit(self, tx: Connection, routing: Routing) -> bool:
+    def unfit(self, tx: Connection, permit: Permit, routing: Routing) -> bool:
         """Whether there is something that `put_right` would look at."""
-        return bool(fit.unfit(tx, self._nouns, routing))
+        if fit.unfit(tx, self._nouns, routing):
+            return True
+        return keyed.stale(permit, tx, self._nouns, self._loaded.boxes, routing.newest.name)
 
     def _earlier_or_out(self, tx: Connection, permit: Permit, routing: Routing, reason: str) -> None:
         try:
@@ -296,6 +321,7 @@ class Deploying:
             self._tell(tx, permit, routing.newest, "delete")
             self._announce(tx, permit, routing.main, OUT_OF_SERVICE)
             rollout.forget(tx, permit.account, name)
+            self._close_others(tx, permit, [name])
 
     def alarm(self, tx: Connection, permit: Permit, one: Revision, alarm: str, state: str) -> None:
         """Tell that an alarm began to ring, or ceased to."""
@@ -318,12 +344,6 @@ class Deploying:
 
 def _serves(routing: Routing) -> bool:
     return routing.newest.outcome != ROLLED_BACK or routing.old is not None
-
-
-def _still_boxed(routing: Routing | None) -> set[str]:
-    """What answers from a sandbox while a rollout is under way that takes the same version out of it."""
-    old = routing.old if routing is not None and routing.newest.under_way else None
-    return {one.endpoint for one in old.told.variants if one.sandbox} if old is not None else set()
 
 
 def _ref(permit: Permit, name: str, model: str) -> str:

@@ -377,7 +377,8 @@ class Endpoints:
 
     def write_back(self, permit: Permit, most: int = 500) -> int:
         """Write RiskAssessments that are due into the record; answers how many. Needs what `predict` needs."""
-        return writeback.write_due(permit, self._vault, self._nouns, self._loaded, self._keep, most)
+        own, written = (self._vault, self._nouns, self._loaded), self._deploying.written
+        return writeback.write_due(permit, *own, self._keep, written, most)
 
     def tick(self) -> int:
         """A server's turn: rollouts, and counts that no request took along; answers how much was done."""

@@ -16,6 +16,7 @@ from carelake.core.permit import Permit
 from carelake.models.registry import APPROVED, Registry
 from carelake.serving.config import Variant
 from carelake.serving.rollout import Routing
+from carelake.serving.sandbox.boxes import Boxes
 from carelake.vault.database import rows_of
 
 __all__ = ["Unfit", "approved", "on_record", "unfit"]
@@ -63,14 +64,17 @@ def unfit(tx: Connection, nouns: Nouns, routing: Routing, model_name: str = "") 
     return Unfit(any(one in answering for one in bad), tuple(one for one in bad if one in shadows))
 
 
-def on_record(permit: Permit, registry: Registry, variants: Sequence[Variant]) -> bool:
-    """Whether each is Approved, its record of that is signed, and its files are those. Needs ``models:read``.
+def on_record(permit: Permit, registry: Registry, boxes: Boxes, variants: Sequence[Variant]) -> bool:
+    """Whether each is Approved, its record of that is signed, and its files are those; and its sandbox, where it has
+    one, would be given them: what was closed goes on without one as little. Needs ``models:read``, ``rows:read``.
 
     A record that does not hold is noted on the act.
     """
     for one in variants:
         try:
             registry.released(permit, one.model, closed=one.sandbox)
+            if not boxes.returns(permit, one.endpoint, boxed=one.sandbox):
+                return False
         except Corrupt as error:
             permit.log.note(altered=one.model, why=error.code)
             return False

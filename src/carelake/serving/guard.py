@@ -117,7 +117,7 @@ class Guard:
         if self._goes_back(seen):
             return True
         with self._vault.database.reading(permit) as tx:
-            return bool(self._changed(tx, seen)) or self._deploying.unfit(tx, seen.routing)
+            return bool(self._changed(tx, seen)) or self._deploying.unfit(tx, permit, seen.routing)
 
     def _goes_back(self, seen: Watch) -> bool:
         """Whether an alarm after the bake takes traffic back.
@@ -208,6 +208,7 @@ class Guard:
             with self._vault.database.reading(permit) as tx:
                 moving = rollout.every(tx, account, under_way=True)
                 names = rollout.every(tx, account)
+                self._answering.tidy(permit)
             for _, name in names:
                 if self._turn(account, name, _EVERY if (account, name) in moving else _BESIDE):
                     try:

@@ -33,6 +33,7 @@ __all__ = [
     "end",
     "every",
     "forget",
+    "history",
     "is_out",
     "numbered",
     "reshadow",
@@ -247,6 +248,12 @@ def every(tx: Connection, account: str | None = None, *, under_way: bool = False
 def forget(tx: Connection, account: str, name: str) -> int:
     """Take a name out; its captures stay."""
     return tx.execute(delete(table).where(table.c.account == account, table.c.name == name)).rowcount
+
+
+def history(tx: Connection, account: str, name: str) -> list[Revision]:
+    """All revisions of a name, the newest first."""
+    query = f"SELECT {_COLUMNS} FROM endpoint_revision WHERE account = ? AND name = ? ORDER BY number DESC"
+    return [_revision(row) for row in rows_of(tx, query, account, name)]
 
 
 def rows(tx: Connection, account: str, name: str) -> list[Mapping[str, Any]]:

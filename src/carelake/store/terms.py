@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from carelake.fhir.query import Query, parse
-from carelake.fhir.query.texts import escape
+from carelake.fhir.query.texts import escape, is_id
 from carelake.fhir.terminology import SHIPPED, LocalTerminology, ResourceLibrary
 from carelake.fhir.terminology.lexicon import Lexicon, lexicon
 from carelake.fhir.terminology.model import CodeSystem, code_system
@@ -78,6 +78,8 @@ def stored_terminology(
     def first(kind: str, canonical: str) -> Shown | None:
         url, _, version = canonical.partition("|")
         asked = [("url", escape(url)), *([("version", escape(version))] if version else []), *_NEWEST]
+        if kind == "ValueSet" and url.startswith("ValueSet/") and is_id(url[9:]):
+            asked = [("_id", url[9:])]  # an address goes before a name
         found = answers(parse(kind, asked)).found if url else ()
         return found[0] if found else None
 

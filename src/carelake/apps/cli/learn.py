@@ -91,7 +91,7 @@ def through(session: Session, caller: Any, recipe: str, given: Mapping[str, str]
     workspace, pipelines = session.workspace, pipelines_of(session.workspace)
     plan = shipped.definition(recipe)
     with workspace.enter(caller, "pipeline:define", recipe) as permit:
-        enter(permit, workspace.vault, recipe, shipped.shipped()[recipe])
+        enter(permit, workspace.vault, workspace.outbox, recipe, shipped.shipped()[recipe])
     with (
         progress() as bars,
         launching(workspace, session.options.as_, caller) as launcher,

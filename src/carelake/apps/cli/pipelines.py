@@ -32,6 +32,7 @@ __all__ = [
     "steps",
     "stop",
     "trigger_add",
+    "trigger_confirm",
     "trigger_list",
     "trigger_remove",
     "trigger_state",
@@ -53,7 +54,11 @@ def create(session: Session, *, json_out: bool, name: str, definition: Path, des
             made = pipelines.create_pipeline(permit, said)
         else:
             made = pipelines.update_pipeline(permit, said)
+        triggers = Triggers(session.workspace.vault).all(permit)
     _told(json_out, made, f"Pipeline {name} is defined.")
+    held = [one["name"] for one in triggers if one["pipeline"] == name and one["held"]]
+    if held and not json_out:
+        note(f"Held until they are confirmed: {', '.join(held)} (`carelake pipelines trigger confirm`).")
 
 
 def list_pipelines(session: Session, *, json_out: bool) -> None:
@@ -109,7 +114,8 @@ def start(
     caller = session.caller()
     if name in shipped():
         with session.workspace.enter(caller, "pipeline:define", name) as permit:
-            enter(permit, session.workspace.vault, name, shipped()[name], replace=False)
+            workspace = session.workspace
+            enter(permit, workspace.vault, workspace.outbox, name, shipped()[name], replace=False)
     with session.workspace.enter(caller, "pipeline:run", "pipelines") as permit:
         made = pipelining.pipelines_of(session.workspace).start_pipeline_execution(permit, request, local=True)
         execution = execution_of(made["PipelineExecutionArn"], permit.account)
@@ -241,7 +247,10 @@ def trigger_list(session: Session, *, json_out: bool) -> None:
     if json_out:
         answer(rows)
     else:
-        show(["name", "pipeline", "schedule", "event", "state", "due", "last"], rows)
+        show(["name", "pipeline", "schedule", "event", "state", "due", "last", "held"], rows)
+        if any(row["held"] for row in rows):
+            note("What is held starts nothing: its pipeline is not the one that it was added to. Look at that")
+            note("(`carelake pipelines show`), then confirm the trigger (`pipelines trigger confirm`), or remove it.")
 
 
 def trigger_remove(session: Session, *, json_out: bool, name: str) -> None:
@@ -249,6 +258,13 @@ def trigger_remove(session: Session, *, json_out: bool, name: str) -> None:
     with session.workspace.enter(session.caller(), "pipeline:define", "pipelines") as permit:
         Triggers(session.workspace.vault).remove(permit, name)
     _told(json_out, {"name": name, "removed": True}, f"Trigger {name} is removed.")
+
+
+def trigger_confirm(session: Session, *, json_out: bool, name: str, version: int | None) -> None:
+    """Let a trigger start its pipeline as that is defined now."""
+    with session.workspace.enter(session.caller(), "pipeline:define", "pipelines") as permit:
+        said = Triggers(session.workspace.vault).confirm(permit, name, version)
+    _told(json_out, said, f"Trigger {name} starts {said['pipeline']} as it is now, as {said['principal']}.")
 
 
 def trigger_state(session: Session, *, json_out: bool, name: str, state: str) -> None:

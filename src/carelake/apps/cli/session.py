@@ -89,13 +89,14 @@ def run(work: str, options: Options, *, json_out: bool = False, opens: bool = Tr
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("CARELAKE_DEBUG") and not isinstance(error, CarelakeError):
             raise
-        code = exit_code(error)
-        said = error.code if isinstance(error, CarelakeError) else type(error).__name__
+        fault = _of_path(error, arguments)
+        code = exit_code(fault)
+        said = fault.code if isinstance(fault, CarelakeError) else type(fault).__name__
         if json_out:
-            note(json.dumps({"error": {"code": said, "message": message_of(error), "exit": code}}))
+            note(json.dumps({"error": {"code": said, "message": message_of(fault), "exit": code}}))
         else:
             note(
-                "Interrupted." if isinstance(error, KeyboardInterrupt) else f"carelake: {message_of(error)} [{said}]"
+                "Interrupted." if isinstance(error, KeyboardInterrupt) else f"carelake: {message_of(fault)} [{said}]"
             )
     try:
         sys.stdout.flush()
@@ -122,6 +123,23 @@ def answers_only() -> None:
     os.dup2(2, 1)
     by_line = 1 if os.isatty(own) else -1
     sys.stdout = os.fdopen(own, "w", by_line, encoding="utf-8", errors="backslashreplace")
+
+
+def _of_path(error: BaseException, arguments: dict[str, Any]) -> BaseException:
+    """What the system says of a path that the command was given is the caller's to mend, and no fault of ours."""
+    wrong = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+    if not isinstance(error, wrong) or not isinstance(error.filename, str):
+        return error
+    at = Path(error.filename).absolute()
+    given = [one.absolute() for one in arguments.values() if isinstance(one, Path)]
+    if any(one in (at, *at.parents) or at in one.parents or _beside(at, one) for one in given):
+        return Invalid("apps.no_such_path", "The file or folder cannot be opened or written; check the path given.")
+    return error
+
+
+def _beside(at: Path, one: Path) -> bool:
+    """What is written beside a file, to be it once it is whole."""
+    return at.parent == one.parent and at.name.startswith((".", one.name))
 
 
 def answer(value: Any) -> None:

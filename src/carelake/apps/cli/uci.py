@@ -9,7 +9,7 @@ from typing import Any
 from carelake.apps.cli.object_files import clear_file
 from carelake.apps.cli.session import Session, answer, note
 from carelake.apps.cli.tables import progress, show
-from carelake.core.errors import Invalid
+from carelake.core.errors import Conflict, Invalid
 
 __all__ = ["run_uci"]
 
@@ -17,7 +17,12 @@ _MAX_FILE = 1 << 30
 
 
 def run_uci(session: Session, *, json_out: bool, source: Path | None, score: Path | None, out: Path | None) -> None:
-    """Train on ``source``, register the version, and write risks of ``score`` to ``out``."""
+    """Train on ``source``, register the version, and write risks of ``score`` to ``out``.
+
+    Raises:
+        Invalid: ``apps.uci``, ``apps.no_such_path``; as `UciReadmission.run`.
+        Conflict: ``apps.uci_unscored``, after the answer: there is no model, so nothing was scored.
+    """
     from carelake.pipelines.uci import NAME, UciReadmission
 
     if source is None or (score is None) != (out is None):
@@ -41,6 +46,8 @@ def run_uci(session: Session, *, json_out: bool, source: Path | None, score: Pat
         answer(said)
     else:
         _tell(said)
+    if out is not None and scored is None:  # a file of an earlier run may stand there
+        raise Conflict("apps.uci_unscored", "No model was made, so nothing was scored and --out was not written.")
 
 
 def _read(path: Path) -> bytes:

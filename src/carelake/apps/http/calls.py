@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -47,6 +48,7 @@ class Call:
         count: counts a request of a principal; raises ``http.too_many`` over the rate.
         once: whether a signature of it is taken once; without a word, where its method may change something.
         act: id of the act under which the answer is accounted; "" until the gate was entered.
+        updated: when the version that is answered was made: ``Last-Modified`` has its seconds alone.
     """
 
     door: Door
@@ -66,6 +68,7 @@ class Call:
     count: Callable[[str], None] = lambda _name: None
     once: bool | None = None
     act: str = field(default="")
+    updated: datetime | None = None
     _caller: Caller | None = field(default=None, repr=False)
     _token: str | None = field(default=None, repr=False)
 

@@ -7,6 +7,7 @@ names in both.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 import traceback
@@ -17,7 +18,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from carelake.apps.http.answers import failure
+from carelake.apps.http.answers import failure, is_fhir
 from carelake.apps.http.aws.routing import is_aws
 from carelake.apps.http.connections import HEAD_BYTES
 from carelake.apps.http.cors import Cors
@@ -30,6 +31,8 @@ from carelake.core.ids import Ids, RandomIds
 __all__ = ["NO_ROUTE", "Threshold", "TooLarge", "stderr_log", "too_many"]
 
 NO_ROUTE = "(none)"
+
+_is_name = re.compile(rb"[A-Za-z0-9._:-]{1,128}").fullmatch
 
 _SECURITY = {
     b"x-content-type-options": b"nosniff",
@@ -137,6 +140,7 @@ class Threshold:
         if self._hsts and scope["scheme"] == "https":
             crossing.more.append(self._hsts)
         crossing.more += self._cors.headers(scope)
+        crossing.more += _correlated(scope)
         started = time.perf_counter()
         self._metrics.running.inc()
         try:
@@ -185,6 +189,12 @@ def _refuse_fragment(scope: Scope) -> None:
     """A target has no fragment (RFC 9112 section 3.2): who sends one reads it otherwise than we do."""
     if b"#" in scope.get("raw_path", b"") or b"#" in scope["query_string"]:
         raise Invalid("http.target", "The address holds a #, which no request does; send it as %23.")
+
+
+def _correlated(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """What a client calls its request, beside our own name for it (https://hl7.org/fhir/R4/http.html#custom)."""
+    said = [value for name, value in scope["headers"] if name == b"x-request-id"] if is_fhir(scope["path"]) else []
+    return [(b"x-correlation-id", said[0])] if len(said) == 1 and _is_name(said[0]) else []
 
 
 class _Crossing:

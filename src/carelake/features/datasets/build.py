@@ -37,6 +37,7 @@ __all__ = [
     "SHARD",
     "Lake",
     "build",
+    "ending",
     "engine_for",
     "feature_set",
     "kinds_of",
@@ -134,7 +135,7 @@ def feature_set(
         from carelake.features.datasets import on_spark
 
         made, counts = on_spark.rows(
-            permit, vault, snapshot, data_end=data_end, ending=lambda: _data_end(read, now), shard=shard, tell=tell
+            permit, vault, snapshot, data_end=data_end, ending=lambda: ending(read, now), shard=shard, tell=tell
         )
     else:
         patients = people(permit, vault, snapshot, kinds_of(recipe), shard)
@@ -168,7 +169,7 @@ def rows(
     """A recipe's rows, some patients at a time, with feature groups as of ``taken``; and how many each view has."""
     now = lake.vault.clock.now()
     if data_end is None:
-        data_end = _data_end(read, now)
+        data_end = ending(read, now)
     groups = {one.name: offline_of(lake, one, taken) for one in recipe.groups if one.group}
     parts, counts = [], Counter[str]()
     for n, some in enumerate(patients):
@@ -179,7 +180,7 @@ def rows(
     return (parts[0] if len(parts) == 1 else make.together(parts)), dict(counts)
 
 
-def _data_end(read: Reader, now: datetime) -> datetime:
+def ending(read: Reader, now: datetime) -> datetime:
     """As `cohort.data_end_of`, which looks at observations where there are few encounters only."""
     tables = read(("encounters",), None)
     few = len(tables["encounters"]) < 10 * cohort.MANY

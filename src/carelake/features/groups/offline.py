@@ -47,8 +47,8 @@ def table(permit: Permit, vault: Vault, name: str, as_of: datetime | None = None
 
     Returns:
         The record identifier's column, ``event_time``, ``write_time``, ``api_invocation_time`` (timestamps, UTC),
-        ``is_deleted``, then the other features in their types; the event time's own column is left out. A feature
-        that is called as one of these is ``NAME_feature``.
+        ``is_deleted`` (none of them is a feature of the join), then the other features in their types; the event
+        time's own column is left out. A feature that is called as one of these is ``NAME_feature``.
 
     Raises:
         NotFound: ``features.no_group``. Refused: ``features.scope``.

@@ -50,7 +50,7 @@ MODIFIERS: Mapping[str, frozenset[str]] = {
     "phonetic": frozenset({"missing"}),
     "composite": frozenset({"missing"}),
     "special": frozenset({"missing"}),
-    "id": frozenset({"not"}),
+    "id": frozenset({"missing", "not"}),
 }
 """What the standard lets each type have; a reference also takes a resource type."""
 _SIDES = {
@@ -182,7 +182,8 @@ class Conditions:
         kind = _kind(parameter, code)
         match kind:
             case "token":
-                return (_token(modifier, text),)
+                own = f"{self._base}/" if self._base and modifier in ("in", "not-in") else ""
+                return (_token(modifier, text.removeprefix(own)),)  # an address of this server, or a name
             case "reference" if modifier == "identifier":
                 return (read_value("token", text),)
             case "reference" if not isinstance(parameter, str):

@@ -63,6 +63,7 @@ def parse(
     *,
     registry: Parameters = BASE,
     lenient: bool = False,
+    blank: bool = False,
     compartment: tuple[str, str] | None = None,
     base: str = "",
 ) -> Query:
@@ -72,6 +73,8 @@ def parse(
         types: one type, several, or none for all (``_type`` may name some then).
         lenient: leave out what is unknown or not offered, and say so in `Query.ignored`; values that are not valid
             stay errors.
+        blank: leave out what has no value (https://hl7.org/fhir/R4/search.html#errors), and say so as well; never of
+            a condition of a write, which would match everything.
         compartment: type and id of the resource whose compartment is searched.
         base: this server's own address, without slash at the end.
 
@@ -87,7 +90,7 @@ def parse(
         raise too_many(f"A search may have at most {MAX_PAIRS} parameters.")
     if compartment is not None:
         _check_compartment(compartment)
-    return _Reader(Conditions(registry, base), lenient, compartment).read(asked, pairs)
+    return _Reader(Conditions(registry, base), lenient, blank, compartment).read(asked, pairs)
 
 
 def _total(told: dict[str, str]) -> str:
@@ -122,15 +125,24 @@ class _Draft:
 class _Reader:
     """Reads one search."""
 
-    def __init__(self, conditions: Conditions, lenient: bool, compartment: tuple[str, str] | None) -> None:
+    def __init__(
+        self, conditions: Conditions, lenient: bool, blank: bool, compartment: tuple[str, str] | None
+    ) -> None:
         self._conditions = conditions
         self._lenient = lenient
+        self._blank = blank
         self._compartment = compartment
         self._ignored: list[str] = []
         self._rewritten: dict[tuple[str, str], tuple[str, str] | None] = {}
         """Pairs that were ignored, or in part."""
 
     def read(self, asked: tuple[str, ...], pairs: Sequence[tuple[str, str]]) -> Query:
+        empty: list[str] = []
+        if self._blank:
+            empty = [name for name, value in pairs if not value and _is_setting(name, named=bool(asked))]
+        if empty:
+            pairs = [pair for pair in pairs if pair[1] or pair[0] not in empty]
+        pairs = _one_sort(pairs)
         draft = _sorted_out(pairs, named=bool(asked))
         types = self._types(asked, draft.told.get("_type"))
         columns = [self._filter(types, name, value) for name, value in draft.filters]
@@ -155,7 +167,7 @@ class _Reader:
             read_elements(types, told["_elements"]) if "_elements" in told else (),
             tuple([one for name, one in includes if one and not name.startswith("_rev")]),
             tuple([one for name, one in includes if one and name.startswith("_rev")]),
-            tuple(dict.fromkeys(self._ignored)),
+            tuple(dict.fromkeys((*self._ignored, *empty))),
             parts,
             self._compartment,
             self._kept(pairs),
@@ -208,7 +220,7 @@ class _Reader:
         except Invalid as error:
             if len(types) > 1 and error.code == "search.unknown_parameter":
                 error = unknown_parameter(name, "is not one that all the types searched have.")
-            self._ignore_or_raise(name, error)
+            self._ignore_or_raise(name, error, value)
             self._rewritten[name, value] = None
             return []
 
@@ -234,12 +246,14 @@ class _Reader:
         try:
             return read_include(self._conditions, types, name, value)
         except Invalid as error:
-            self._ignore_or_raise(name, error)
+            self._ignore_or_raise(name, error, value)
             self._rewritten[name, value] = None
             return None
 
-    def _ignore_or_raise(self, name: str, error: Invalid) -> None:
-        if not self._lenient or error.code not in _IGNORABLE:
+    def _ignore_or_raise(self, name: str, error: Invalid, value: str = "-") -> None:
+        # Only the value of what is known can be wrong.
+        empty = self._blank and not value and error.code == "search.bad_value"
+        if not empty and (not self._lenient or error.code not in _IGNORABLE):
             raise error
         self._ignored.append(name if is_showable(name) else "(not shown)")
 
@@ -254,6 +268,15 @@ class _Reader:
         return types if self._compartment is None else f"{'/'.join(self._compartment)}/{types or '*'}"
 
 
+def _one_sort(pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """``_sort`` may repeat, for inner orders (https://hl7.org/fhir/R4/search.html#table): as one list of keys."""
+    keys = [value for name, value in pairs if name == "_sort"]
+    if len(keys) < 2:
+        return pairs
+    others = [pair for pair in pairs if pair[0] != "_sort"]
+    return [*others, ("_sort", ",".join(keys))]
+
+
 def _sorted_out(pairs: Sequence[tuple[str, str]], *, named: bool) -> _Draft:
     """Args: named: whether the path has named the type, so that ``_type`` has no place."""
     draft = _Draft()
@@ -262,7 +285,7 @@ def _sorted_out(pairs: Sequence[tuple[str, str]], *, named: bool) -> _Draft:
             _check_text(name, value)
         if name.partition(":")[0] in INCLUDES:
             draft.joins.append((name, value))
-        elif name in SETTINGS or (name == "_type" and not named):
+        elif _is_setting(name, named=named):
             if name in draft.told:
                 raise bad_value(name, "given once only")
             draft.told[name] = value
@@ -271,6 +294,10 @@ def _sorted_out(pairs: Sequence[tuple[str, str]], *, named: bool) -> _Draft:
     if len(draft.joins) > MAX_INCLUDES:
         raise too_many(f"A search may have at most {MAX_INCLUDES} of _include and _revinclude.")
     return draft
+
+
+def _is_setting(name: str, *, named: bool) -> bool:
+    return name in SETTINGS or (name == "_type" and not named)
 
 
 def _check_text(name: str, value: str) -> None:

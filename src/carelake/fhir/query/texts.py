@@ -218,7 +218,7 @@ def _prefix(text: str) -> tuple[str, str]:
 def _date(text: str) -> DateValue:
     prefix, rest = _prefix(text)
     try:
-        low, high = date_range(rest)
+        low, high = date_range(rest.replace(" ", "+"))  # a "+" in a query is a blank once it is decoded
     except (ValueError, OverflowError):
         raise ValueError("a date such as 2024, 2024-05, 2024-05-31 or 2024-05-31T08:00:00Z") from None
     if prefix == "ap":  # servers may choose: as much to both sides as the text is precise

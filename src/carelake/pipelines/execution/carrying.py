@@ -22,13 +22,11 @@ from carelake.pipelines.definition.document import Definition, Step
 from carelake.pipelines.definition.references import resolve
 from carelake.pipelines.definition.retries import wait_before
 from carelake.pipelines.definition.shapes import CHECKS
-from carelake.pipelines.execution import callbacks
-from carelake.pipelines.execution.cache import key_of
+from carelake.pipelines.execution import callbacks, reuse
 from carelake.pipelines.execution.properties import metadata, named, properties, typed
 from carelake.pipelines.execution.rows import ENDED, Execution, Rows, StepRow
 from carelake.pipelines.execution.running import Task, failed
 from carelake.pipelines.execution.scope import ExecutionScope
-from carelake.pipelines.execution.standing import standing
 from carelake.pipelines.jobs.catalogue import Job
 
 if TYPE_CHECKING:
@@ -40,8 +38,6 @@ Told = Callable[[Definition, Mapping[str, StepRow]], None]
 """Told of the steps as they stand, whenever one begins or ends."""
 
 _POLL = 0.2
-_HERE = ("Condition", "Fail", "Model", "Callback")
-_FIRST = timedelta(days=36500)
 
 
 class Carrying:
@@ -119,7 +115,7 @@ class Carrying:
         """Steps that need no process: decided, or asked for, at once."""
         moved = False
         for step in self._definition.steps.values():
-            if step.type in _HERE and self._ready(step):
+            if step.type in reuse.INLINE and self._ready(step):
                 self._do_inline(step)
                 moved = True
         return self._called_back() or moved
@@ -197,7 +193,7 @@ class Carrying:
         """Begin what is ready, as many as may be at once; a result of the cache is taken at once."""
         moved = False
         for step in self._definition.steps.values():
-            if step.type in _HERE or not self._ready(step):
+            if step.type in reuse.INLINE or not self._ready(step):
                 continue
             if len(self._tasks) >= self._parallel:
                 break
@@ -213,8 +209,9 @@ class Carrying:
             request = self._resolved(step)
             job = self._by.job(step)
             if step.cached:
-                row = replace(row, key=self._key(step, job, request))
-                if (hit := self._hit(step, row)) is not None:
+                told = (self._by, self._permit, self._one, self._scope)
+                row = replace(row, key=reuse.key(*told, step.type, job, request))
+                if (hit := reuse.cached(*told, step, row)) is not None:
                     self._keep(hit)
                     return
         except (CarelakeError, OSError) as error:
@@ -249,26 +246,6 @@ class Carrying:
             "seconds": int(told) if told else 0,
         }
 
-    def _key(self, step: Step, job: Job, request: Mapping[str, Any]) -> str:
-        one = self._one
-        context = {"account": one.account, "purpose": one.purpose, "policies": self._by.policies}
-        with self._by.vault.database.reading(self._permit) as tx:
-            context |= standing(tx, one.account, request)
-        return key_of(step.type, job.does, request, context, self._scope.noun, local=one.local)
-
-    def _hit(self, step: Step, row: StepRow) -> StepRow | None:
-        """The row with a result of the cache whose outputs are all still there."""
-        since = "" if step.expires is None else iso(self._by.vault.clock.now() - min(step.expires, _FIRST))
-        with self._by.vault.database.reading(self._permit) as tx:
-            found = Rows(tx, self._one.account).cached(self._one.pipeline, row.key, since)
-        if found is None or not self._scope.there(found[1].output.get("outputs", {}).values()):
-            return None
-        self._permit.log.count(hits=1)
-        now = self._now()
-        return replace(
-            row, status="Succeeded", attempts=0, output=found[1].output, hit=found[0], started=now, ended=now
-        )
-
     def _collect(self) -> None:
         """Write down what ended."""
         done, _ = wait(self._tasks, _POLL, FIRST_COMPLETED)
@@ -298,7 +275,7 @@ class Carrying:
     def _left(self, step: Step, task: Task, result: Mapping[str, Any]) -> dict[str, Any]:
         """What a step left, also one that failed at what it found."""
         told = metadata(step, task["request"], result, self._one.account, self._one.id)
-        return {"outputs": result["outputs"], **told}
+        return {"outputs": result["outputs"], "asked": result.get("asked"), **told}
 
     # -- ends -----------------------------------------------------------------------------------------------------
 

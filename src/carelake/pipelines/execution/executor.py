@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from carelake.access.gate import Gate
+from carelake.access.identity import Identity
 from carelake.audit.nouns import Nouns
 from carelake.audit.processes import alive, elsewhere, this_process
 from carelake.audit.readings import Acts
@@ -18,7 +20,7 @@ from carelake.core.errors import Conflict, Invalid
 from carelake.core.permit import Permit
 from carelake.events.outbox import Outbox
 from carelake.pipelines.definition.document import Definition, Step, parse
-from carelake.pipelines.execution import callbacks
+from carelake.pipelines.execution import callbacks, reuse
 from carelake.pipelines.execution.carrying import Carrying, Told
 from carelake.pipelines.execution.launching import Launcher
 from carelake.pipelines.execution.rows import ENDED, Execution, Rows, StepRow
@@ -37,6 +39,7 @@ class Executor:
     Attributes:
         policies: digest of the policies under which its steps see what they see.
         parallel: steps at once, where neither the execution nor its pipeline says.
+        gate, identity: are asked what the starter of an execution may do, before a result is used again.
     """
 
     vault: Vault
@@ -46,6 +49,8 @@ class Executor:
     policies: str
     parallel: int = 2
     jobs: Mapping[str, Job] = field(default_factory=lambda: JOBS)
+    gate: Gate = field(kw_only=True)
+    identity: Identity = field(kw_only=True)
 
     def carry_out(
         self, permit: Permit, execution: str, *, told: Told = lambda _definition, _steps: None
@@ -62,9 +67,11 @@ class Executor:
         one, definition, steps = self._claim(permit, execution)
         if one.status in ENDED:
             return one
+        if name := reuse.unlent(self, permit, one, steps):
+            return self._unfit(permit, one, _not_lent(name))
         try:
             carrying = Carrying(self, permit, one, definition, steps, told)
-        except Invalid as error:  # a trigger's parameters are of the version that it was added to
+        except Invalid as error:
             return self._unfit(permit, one, f"{error.code}: {error.message}")
         return carrying.through()
 
@@ -116,6 +123,13 @@ class Executor:
     def job(self, step: Step) -> Job:
         """The job of a step."""
         return named(str(job_of(step)), self.jobs)
+
+
+def _not_lent(step: str) -> str:
+    return (
+        f"access.denied: Step {step} is taken from an execution that did what the starter of this one may not do, or "
+        "which was before such was noted; select that step, too."
+    )
 
 
 def _taken(source: Mapping[str, StepRow], one: Execution) -> list[StepRow]:

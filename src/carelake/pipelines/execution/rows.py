@@ -114,6 +114,12 @@ class Rows:
             raise NotFound("pipelines.no_such_version", "The pipeline has no version of that number.")
         return row
 
+    def version_at(self, name: str, at: str) -> int:
+        """The version that was the newest at a moment, 0 for none."""
+        own = (pipeline_version.c.account == self._account) & (pipeline_version.c.name == name)
+        query = select(func.max(pipeline_version.c.version)).where(own, pipeline_version.c.created <= at)
+        return int(self._tx.execute(query).scalar() or 0)
+
     def keep_pipeline(self, name: str, said: Mapping[str, Any], *, new: bool) -> None:
         """Write a pipeline's row."""
         if new:

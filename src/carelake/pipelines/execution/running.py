@@ -28,7 +28,7 @@ Task = dict[str, Any]
 
 
 def run_task(platform: Platform, caller: Caller, task: Task) -> dict[str, Any]:
-    """Do it; answers ``outputs``, ``values`` and ``metrics``, or an ``error`` with the kind of failure."""
+    """Do it; answers ``outputs``, ``values``, ``metrics`` and the actions ``asked``, or an ``error`` of some kind."""
     caller = replace(caller, principal=bounded(caller.principal, task.get("bounds")))
     try:
         return _run(platform, caller, task)
@@ -58,25 +58,26 @@ def _kind(error: CarelakeError) -> str:
 
 
 def _run(platform: Platform, caller: Caller, task: Task) -> dict[str, Any]:
-    does, request = function(task["does"]), task["request"]
+    does, request, asked = function(task["does"]), task["request"], set[str]()
     if task["type"] == "Tuning":
         definition = dict(request["TrainingJobDefinition"])
         fixed = {k: v for k, v in definition.pop("StaticHyperParameters", {}).items() if k != ENTRY}
         first = job_arn(caller.account, "training-job", task["execution"], task["step"])
 
         def train(told: dict[str, str]) -> Made:
-            own = _work(platform, caller, task, {**definition, "HyperParameters": {**fixed, **told}})
+            own = _work(platform, caller, task, {**definition, "HyperParameters": {**fixed, **told}}, asked)
             return _kept(own, does(own))
 
         made = tuned(request["HyperParameterTuningJobConfig"], train, lambda number: f"{first}-{number:03}")
     else:
-        work = _work(platform, caller, task, request)
+        work = _work(platform, caller, task, request, asked)
         made = _kept(work, does(work))
-    said = {"outputs": dict(made.outputs), "values": dict(made.values), "metrics": dict(made.metrics)}
+    said: dict[str, Any] = {"outputs": dict(made.outputs), "values": dict(made.values), "metrics": dict(made.metrics)}
+    said["asked"] = sorted(asked)
     return said | (failed("pipelines.violations", made.violated, "", "Invalid") if made.violated else {})
 
 
-def _work(platform: Platform, caller: Caller, task: Task, request: Mapping[str, Any]) -> Work:
+def _work(platform: Platform, caller: Caller, task: Task, request: Mapping[str, Any], asked: set[str]) -> Work:
     return Work(
         platform,
         caller,
@@ -88,6 +89,7 @@ def _work(platform: Platform, caller: Caller, task: Task, request: Mapping[str, 
         dict(inputs_of(request, local=task["local"])),
         request,
         task["local"],
+        asked,
     )
 
 

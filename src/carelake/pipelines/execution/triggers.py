@@ -2,6 +2,7 @@
 
 An event starts at most one execution of a trigger: it is entered in the transaction that settles the event. Where one
 of the trigger's executions has not begun yet, another event of its kind adds none: it will see what both told of.
+A trigger whose pipeline has another definition than it was added to starts nothing until somebody confirms it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from carelake.core import canonical
 from carelake.core.clock import Clock, instant, iso
-from carelake.core.errors import CarelakeError, Conflict, Invalid, NotFound
+from carelake.core.errors import Conflict, Invalid, NotFound
 from carelake.core.ids import Ids
 from carelake.core.permit import Permit
 from carelake.events.drivers.local import Handler
@@ -23,6 +24,7 @@ from carelake.events.filters import Filter, Start
 from carelake.events.subscriptions import Subscriptions
 from carelake.pipelines.definition.document import parse
 from carelake.pipelines.definition.parameters import values
+from carelake.pipelines.execution import pinning
 from carelake.pipelines.execution.bounds import bounds_of
 from carelake.pipelines.execution.rows import ACTIVE, Execution, Rows
 from carelake.pipelines.execution.schedule import next_after
@@ -51,7 +53,7 @@ class Triggers:
         wanted: Mapping[str, str] | None = None,
         parameters: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Add one; it starts its pipeline as whoever added it.
+        """Add one; it starts its pipeline as whoever added it, as that is defined now.
 
         Args:
             event: type, or its first words, for example ``monitor.alarm``.
@@ -70,13 +72,15 @@ class Triggers:
         with self._vault.database.transaction(permit) as tx:
             rows = Rows(tx, permit.account)
             found = rows.pipeline(pipeline)
-            values(parse(rows.definition(pipeline, found.version).definition).parameters, parameters or {})
+            definition = rows.definition(pipeline, found.version).definition
+            values(parse(definition).parameters, parameters or {})
             if self._find(tx, permit.account, name) is not None:
                 raise Conflict("pipelines.trigger_exists", "There is a trigger of this name; remove it first.")
             said = {"account": permit.account, "name": name, "pipeline": pipeline, "schedule": schedule}
             said |= {"event": event, "wanted": _json(wanted), "parameters": _json(parameters), "state": "ENABLED"}
             said |= {"principal": permit.principal, "purpose": permit.purpose, "created": iso(now), "last": ""}
-            tx.execute(insert(trigger).values(**said, due=iso(due) if due else "", bounds=bounds_of(permit)))
+            said |= {"due": iso(due) if due else "", "bounds": pinning.pinned(bounds_of(permit), definition)}
+            tx.execute(insert(trigger).values(**said))
             if event:
                 consumers = Subscriptions(tx, self._vault.clock, self._vault.sealer)
                 target = {"handler": _PREFIX + name}
@@ -87,13 +91,13 @@ class Triggers:
     def get(self, permit: Permit, name: str) -> dict[str, Any]:
         """One trigger; `NotFound` ``pipelines.no_such_trigger``."""
         with self._vault.database.reading(permit) as tx:
-            return _told(self._required(tx, permit.account, name))
+            return _told(tx, self._required(tx, permit.account, name))
 
     def all(self, permit: Permit) -> list[dict[str, Any]]:
         """Every trigger of the account, by name."""
         query = select(trigger).where(trigger.c.account == permit.account).order_by(trigger.c.name)
         with self._vault.database.reading(permit) as tx:
-            return [_told(row) for row in tx.execute(query)]
+            return [_told(tx, row) for row in tx.execute(query).all()]
 
     def remove(self, permit: Permit, name: str) -> None:
         """Remove one."""
@@ -114,6 +118,33 @@ class Triggers:
             permit.log.note(change="trigger-state", state=state)
         return self.get(permit, name)
 
+    def confirm(self, permit: Permit, name: str, version: int | None = None) -> dict[str, Any]:
+        """Let it start its pipeline as that is defined now, and as whoever says so: it lends nobody else's rights.
+
+        Args:
+            version: that was looked at.
+
+        Raises:
+            Conflict: ``pipelines.trigger_changed``: its pipeline has another version by now.
+            Invalid: ``pipelines.parameter``: its parameters do not fit. NotFound: ``pipelines.no_such_trigger``.
+        """
+        with self._vault.database.transaction(permit) as tx:
+            row, rows = self._required(tx, permit.account, name), Rows(tx, permit.account)
+            now = rows.pipeline(row.pipeline).version
+            if version not in (None, now):
+                raise Conflict(
+                    "pipelines.trigger_changed",
+                    f"The pipeline of this trigger has version {now} by now; look at that one before you confirm it.",
+                )
+            definition = rows.definition(row.pipeline, now).definition
+            values(parse(definition).parameters, canonical.load(row.parameters))
+            said = {"principal": permit.principal, "purpose": permit.purpose}
+            said |= {"bounds": pinning.pinned(bounds_of(permit), definition)}
+            own = (trigger.c.account == permit.account) & (trigger.c.name == name)
+            tx.execute(update(trigger).where(own).values(**said))
+            permit.log.note(change="confirm-trigger", trigger=name, definition=pinning.digest(definition))
+        return self.get(permit, name)
+
     def due(self, tx: Connection, account: str) -> bool:
         """Whether a schedule of the account is due."""
         return self._next_due(tx, account) is not None
@@ -129,7 +160,12 @@ class Triggers:
                 now = self._vault.clock.now()
                 after = _after(row.schedule, instant(row.due), now)
                 own = (trigger.c.account == row.account) & (trigger.c.name == row.name)
-                tx.execute(update(trigger).where(own).values(due=iso(after) if after else "", last=iso(now)))
+                why = pinning.held(tx, row)
+                last = row.last if why else iso(now)
+                tx.execute(update(trigger).where(own).values(due=iso(after) if after else "", last=last))
+                if why:
+                    permit.log.note(held=row.name, reason=why)
+                    continue
                 count += _enter(tx, row, f"{row.name}@{row.due}", self._vault.ids, self._vault.clock)
                 permit.log.count(triggered=1)
 
@@ -173,7 +209,7 @@ class Handlers(Mapping[str, Handler]):
         if row is None or row.state != "ENABLED":
             return
         wanted = canonical.load(row.wanted)
-        if any(str(event.data.get(key)) != value for key, value in wanted.items()):
+        if any(str(event.data.get(key)) != value for key, value in wanted.items()) or pinning.held(tx, row):
             return
         own = (trigger.c.account == row.account) & (trigger.c.name == row.name)
         tx.execute(update(trigger).where(own).values(last=iso(self._vault.clock.now())))
@@ -183,10 +219,7 @@ class Handlers(Mapping[str, Handler]):
 def _enter(tx: Connection, row: Any, token: str, ids: Ids, clock: Clock) -> int:
     """Enter an execution, unless one of this trigger's has not begun yet; answers how many."""
     rows = Rows(tx, row.account)
-    try:
-        version = rows.pipeline(row.pipeline).version
-    except CarelakeError:
-        return 0  # its pipeline was deleted
+    version = rows.pipeline(row.pipeline).version
     waiting = rows.executions(row.pipeline, status=ACTIVE)
     if any(one.cause == row.name and not one.process and not rows.steps(one.id) for one in waiting):
         return 0
@@ -214,7 +247,7 @@ def _enter(tx: Connection, row: Any, token: str, ids: Ids, clock: Clock) -> int:
         cause=row.name,
         created=now,
         modified=now,
-        bounds=row.bounds,
+        bounds=pinning.unpinned(row.bounds),
     )
     rows.add_execution(made)
     return 1
@@ -243,7 +276,9 @@ def _json(said: Mapping[str, str] | None) -> str:
     return canonical.dump(dict(said or {})).decode()
 
 
-def _told(row: Any) -> dict[str, Any]:
+def _told(tx: Connection, row: Any) -> dict[str, Any]:
     named = ("name", "pipeline", "schedule", "event", "state", "principal", "created", "due", "last")
     found = {key: getattr(row, key) or None for key in named}
-    return {**found, "where": canonical.load(row.wanted), "parameters": canonical.load(row.parameters)}
+    found |= {"where": canonical.load(row.wanted), "parameters": canonical.load(row.parameters)}
+    now = Rows(tx, row.account).find_pipeline(row.pipeline)
+    return {**found, "version": now.version if now is not None else None, "held": pinning.held(tx, row) or None}

@@ -75,6 +75,7 @@ class Work:
         inputs: by InputName or ChannelName.
         request: the whole of its arguments, every reference resolved.
         local: whether the execution was started by who types at this machine.
+        asked: actions that its starter was asked for: its result is given to nobody who may not do them (`reuse`).
     """
 
     platform: Platform
@@ -87,6 +88,7 @@ class Work:
     inputs: Mapping[str, Given]
     request: Mapping[str, Any]
     local: bool = False
+    asked: set[str] = field(default_factory=set)
 
     def acting(
         self, action: str, target: str, *, name: str = _SERVICE, job: bool = False
@@ -105,6 +107,7 @@ class Work:
 
         A step has the rights of the service principal, and is not to lend them.
         """
+        self.asked.add(action)
         caller, gate = self.caller, self.platform.gate
         if not gate.explain(caller.principal, action, caller.account, caller.purpose).allowed:
             with gate.enter(caller.principal, action, target, caller.purpose, account=caller.account):

@@ -1,8 +1,8 @@
 """The sandboxes of a workspace's endpoints, in this process: begun when first asked, and anew when they have ended.
 
 Each is attested before it is given a model: at a deployment its measurements become what the key ring asks for
-(`vault.attested.policy`); from then on another one of the same measurements gets the keys, and no other. What is
-released is noted in the act of whoever asked.
+(`vault.attested.policy`), in the deployment's own transaction; from then on another one of the same measurements gets
+the keys, and no other. What is released is noted in the act of whoever asked.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import os
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any, cast
 
-from carelake.core.errors import CarelakeError, Unavailable
+from sqlalchemy import Connection
+
+from carelake.core.errors import CarelakeError, Corrupt, Unavailable
 from carelake.core.permit import Permit
 from carelake.models import artifact
 from carelake.models.artifact import ModelFiles
@@ -24,6 +28,7 @@ from carelake.serving.sandbox import measuring
 from carelake.serving.sandbox.launcher import Sandbox
 from carelake.serving.sandbox.scorer import BoxedScorer
 from carelake.vault.attested.policy import Rule
+from carelake.vault.database import scope_of
 from carelake.vault.workspace import Vault
 
 __all__ = ["Boxes"]
@@ -71,8 +76,15 @@ class Boxes:
         self._process = os.getpid()
         weakref.finalize(self, _close, self._boxes, self._process)
 
-    def admit(self, permit: Permit, endpoint: str, model: str) -> ModelFiles:
-        """At a deployment: what a sandbox is now is what is asked of it from now on; then it is given the model.
+    @contextmanager
+    def admitting(self, permit: Permit, models: Mapping[str, str]) -> Iterator[Callable[[Connection], None]]:
+        """At a deployment: sandboxes as they are now, each measured and given its model before anything is changed.
+
+        Yields what makes that what is asked of them from now on: for the deployment's transaction. Where the block
+        fails nothing is asked otherwise than before, and these end; else they are the ones that answer.
+
+        Args:
+            models: by the endpoint's ref.
 
         Needs ``models:read``, ``rows:read``, ``rows:write``.
 
@@ -80,22 +92,36 @@ class Boxes:
             Unavailable: ``serving.sandbox_unavailable``, ``serving.sandbox_start``, ``vault.no_attestation``.
             And what `artifact.load` raises.
         """
-        key = (permit.account, endpoint, model)
-        with self._turn(key):  # the one before goes on until this one is ready
-            self._troubles.pop(key, None)
-            files, digests = self._outside(permit, model)
-            sandbox = self._begun()
-            try:
-                found = sandbox.measured(measuring.of_model(model, digests))
-                name = files.manifest.name
-                objects = {file: (artifact.object_name(name, model, file), one) for file, one in digests.items()}
-                rule = Rule(endpoint, model, "models", objects, [found])
-                with self._vault.database.transaction(permit) as tx:
-                    self._vault.objects.releases.allow(permit, tx, rule)
-                return self._loaded(permit, key, sandbox, files, found)
-            except BaseException:
-                sandbox.close()
-                raise
+        made: dict[_Key, tuple[_Box, Rule]] = {}
+        with ExitStack() as stack:
+            for endpoint, model in models.items():
+                key = (permit.account, endpoint, model)
+                with self._turn(key):
+                    made[key] = self._admitted(permit, key)
+                stack.callback(made[key][0].sandbox.close)
+            rules = [rule for _, rule in made.values()]
+            yield lambda tx: self._vault.objects.releases.allow(permit, tx, *rules)
+            stack.pop_all()
+        for key, (box, _) in made.items():  # the ones before went on until now
+            self._install(key, box)
+
+    def _admitted(self, permit: Permit, key: _Key) -> tuple[_Box, Rule]:
+        _, endpoint, model = key
+        self._troubles.pop(key, None)
+        files, digests = self._outside(permit, model)
+        sandbox = self._begun()
+        try:
+            found = sandbox.measured(measuring.of_model(model, digests))
+            name = files.manifest.name
+            objects = {file: (artifact.object_name(name, model, file), one) for file, one in digests.items()}
+            rule = Rule(endpoint, model, "models", objects, [found])
+            box = self._opened(permit, key, sandbox, files, found, rule)
+            with self._vault.database.transaction(permit):
+                """The release is in the trail before, and whether or not, there is a deployment."""
+            return box, rule
+        except BaseException:
+            sandbox.close()
+            raise
 
     def files(self, permit: Permit, endpoint: str, model: str) -> ModelFiles:
         """A version's files, whose scorer asks a sandbox; one is begun where there is none.
@@ -123,10 +149,47 @@ class Boxes:
         awake, trouble = self._awake(key), self._troubles.get(key)
         return awake is None and (trouble is None or time.monotonic() >= trouble.until)
 
-    def withdraw(self, permit: Permit, tx: Any, endpoint: str, model: str) -> None:
-        """At a deployment without one: nothing more is released to it."""
-        if self._vault.objects.releases.withdraw(permit, tx, endpoint):
-            self._drop((permit.account, endpoint, model))
+    def known(self, tx: Connection, account: str, endpoints: Iterable[str]) -> set[str]:
+        """Those of some endpoints that run in a sandbox, or did."""
+        return self._vault.objects.releases.known(tx, account, endpoints)
+
+    def returns(self, permit: Permit, endpoint: str, *, boxed: bool) -> bool:
+        """Whether it can be come back to as it was deployed: what was closed can in a sandbox as little as without.
+
+        Needs ``rows:read``.
+        """
+        rule = self._vault.objects.releases.rule(permit, endpoint)
+        return bool(rule.allow) if rule is not None else not boxed
+
+    def closed(self, permit: Permit, endpoint: str) -> bool:
+        """Whether it is in order that nothing is released to a sandbox of it. Needs ``rows:read``."""
+        try:
+            return not self.returns(permit, endpoint, boxed=True)
+        except Corrupt:
+            return False
+
+    def withdraw(self, permit: Permit, tx: Connection, endpoints: Iterable[str]) -> None:
+        """These serve without one: nothing more is released to them."""
+        gone = {(permit.account, one) for one in self._vault.objects.releases.withdraw(permit, tx, endpoints)}
+        if gone:
+            scope_of(tx).after.append(lambda: self._end(gone))
+
+    def close(self, permit: Permit, tx: Connection, endpoints: Iterable[str]) -> None:
+        """Nothing more is released to these; those that are awake end."""
+        closed = {(permit.account, one) for one in self._vault.objects.releases.close(permit, tx, endpoints)}
+        if closed:
+            scope_of(tx).after.append(lambda: self._end(closed))
+
+    def tidy(self, permit: Permit) -> None:
+        """End those of the account to which nothing is released any more: another process saw to that."""
+        with self._lock:
+            awake = {key[:2] for key in self._boxes if key[0] == permit.account}
+        self._end({one for one in awake if self.closed(permit, one[1])})
+
+    def _end(self, closed: set[tuple[str, str]]) -> None:
+        with self._lock:
+            for key in [key for key in self._boxes if key[:2] in closed]:
+                self._drop(key)
 
     def told(self, permit: Permit, endpoint: str, model: str) -> dict[str, Any]:
         """What is said of one in an endpoint's status. Needs ``rows:read``."""
@@ -166,33 +229,44 @@ class Boxes:
         return files, digests
 
     def _again(self, permit: Permit, key: _Key) -> ModelFiles:
-        model = key[2]
+        _, endpoint, model = key
+        self._vault.objects.releases.standing(permit, endpoint)  # for what was closed no process is begun
         files, digests = self._outside(permit, model)
         sandbox = self._begun()
         try:
             found = sandbox.measured(measuring.of_model(model, digests))
-            return self._loaded(permit, key, sandbox, files, found)
+            box = self._opened(permit, key, sandbox, files, found)
+            self._install(key, box)
+            return box.files
         except BaseException as error:
             sandbox.close()
             if isinstance(error, CarelakeError):
                 self._trouble(key)
             raise
 
-    def _loaded(
-        self, permit: Permit, key: _Key, sandbox: Sandbox, files: ModelFiles, measurements: dict[str, str]
-    ) -> ModelFiles:
+    def _opened(
+        self,
+        permit: Permit,
+        key: _Key,
+        sandbox: Sandbox,
+        files: ModelFiles,
+        measurements: dict[str, str],
+        rule: Rule | None = None,
+    ) -> _Box:
+        """One that has opened its model, by a rule that is about to be allowed, or by the one that was."""
         releases, now = self._vault.objects.releases, self._vault.clock.now()
         nonce = releases.challenge(permit, key[1])
         document = releases.attest(permit, sandbox.attested(key[1], measurements, nonce, now.timestamp()))
         generation = self._vault.keyring.current().file.generation
-        ready = sandbox.load(releases.release(permit, key[1], document))
-        made = replace(files, scorer=cast(Any, BoxedScorer(sandbox, ready)))
+        ready = sandbox.load(releases.release(permit, key[1], document, rule))
+        return _Box(sandbox, replace(files, scorer=cast(Any, BoxedScorer(sandbox, ready))), generation)
+
+    def _install(self, key: _Key, box: _Box) -> None:
         with self._lock:
             self._drop(key)
-            self._boxes[key] = _Box(sandbox, made, generation)
+            self._boxes[key] = box
             while len(self._boxes) > _MOST:
                 self._drop(next(iter(self._boxes)))
-        return made
 
     def _turn(self, key: _Key) -> RLock:
         with self._lock:

@@ -1,9 +1,15 @@
-"""Starts a sandboxed process, measures it, and talks to it; what it says is held to what the kernel says of it."""
+"""Starts a sandboxed process, measures it, and talks to it; what it says is held to what the kernel says of it.
+
+A question has so many seconds, and then the process is killed. It is given so much processor time, too, question by
+question: the kernel ends what computes beyond that, also when nobody waits for it any more.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -24,7 +30,7 @@ from carelake.serving.sandbox import measuring, outer, walls, wire
 from carelake.vault.attested.document import TRUST, Attested
 from carelake.vault.attested.releases import Released
 
-__all__ = ["Sandbox", "faulty"]
+__all__ = ["Sandbox", "allow_time", "faulty"]
 
 _START_SECONDS = 60.0
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -206,6 +212,7 @@ class Sandbox:
         if self._pipe.fileno() < 0:
             raise _died()
         try:
+            self._allowed(seconds)
             self._sent(message, seconds)
             return self._heard(seconds)
         except CarelakeError:
@@ -213,6 +220,16 @@ class Sandbox:
         except BaseException:  # interrupted: the next to ask would get the answer of this one
             self.close()
             raise
+
+    def _allowed(self, seconds: float) -> None:
+        try:
+            signal.pidfd_send_signal(self._handle, 0)  # its number is its own still
+            allow_time(self.pid, seconds)
+        except ProcessLookupError:
+            raise self._dead(_died()) from None
+        except OSError:
+            gone = self._pipe.fileno() < 0  # closed meanwhile
+            raise self._dead(_died() if gone else _start("its processor time cannot be limited")) from None
 
     def _sent(self, message: wire.Message, seconds: float) -> None:
         self._pipe.settimeout(seconds)
@@ -245,6 +262,14 @@ class Sandbox:
         return error
 
 
+def allow_time(pid: int, seconds: float) -> None:
+    """Let a process compute for so long from now on, and a second or two more; then it gets SIGXCPU."""
+    used = time.clock_gettime(~pid << 3)  # CPUCLOCK_PROF of clock_getcpuclockid(3): what the limit is held against
+    _, most = resource.prlimit(pid, resource.RLIMIT_CPU)
+    wanted = math.ceil(used + seconds) + 1
+    resource.prlimit(pid, resource.RLIMIT_CPU, (wanted if most < 0 else min(wanted, most), most))
+
+
 def _all(pipe: socket.socket) -> bytes:
     parts = []
     while part := pipe.recv(4096):
@@ -271,8 +296,8 @@ def _start(why: str) -> Unavailable:
 def _died() -> Unavailable:
     return Unavailable(
         "serving.sandbox_died",
-        "The sandbox of the endpoint ended before it answered: it was killed, by its own walls perhaps. Nothing was "
-        "answered or captured; the next request begins another one.",
+        "The sandbox of the endpoint ended before it answered: it was killed, by its own walls or for its "
+        "processor time perhaps. Nothing was answered or captured; the next request begins another one.",
     )
 
 

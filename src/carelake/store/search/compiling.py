@@ -134,6 +134,8 @@ class Compiler:
 
     def _column(self, name: str, kind: int, one: Condition, column: str) -> Node:
         ids = tuple(dict.fromkeys(value.code or "" for value in one.values if isinstance(value, TokenValue)))
+        if one.modifier == "missing":  # no resource is without an id and a time
+            return Nothing() if one.missing else All(Every(kind), ())
         if column == "_lastUpdated":
             return Updated(kind, tuple(value for value in one.values if isinstance(value, DateValue)))
         if column == "_list":

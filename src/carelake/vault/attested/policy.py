@@ -1,12 +1,14 @@
 """What a sandbox must prove, as data: one row an endpoint and model version, vouched for by the key ring.
 
 A row that was altered or put in by who can write to the database fails its check and releases nothing. One that was
-deleted releases nothing either.
+deleted releases nothing either. One that was closed stays, with nothing that it allows: what it was for is not to be
+opened anywhere else instead.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -25,7 +27,7 @@ from carelake.vault.attested.tables import release_policy as table
 from carelake.vault.depot import Depot
 from carelake.vault.wrapping import KEY_BYTES, bind
 
-__all__ = ["Rule", "allow", "find", "withdraw"]
+__all__ = ["Rule", "allow", "close", "find", "known", "withdraw"]
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +36,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         subject: ref of the endpoint; ``model``: of the model version.
         objects: by the file's name: the object's name in the zone, and the SHA-256 of its plaintext.
-        allow: measurements by `document.PCRS`; one of these sets must be met whole.
+        allow: measurements by `document.PCRS`; one of these sets must be met whole. None where it was closed.
         trust: words of which a document's must be one.
         seconds: how old a document may be.
     """
@@ -61,6 +63,27 @@ def withdraw(permit: Permit, tx: Connection, subject: str) -> bool:
     """Release nothing to that endpoint any more; answers whether there was something to withdraw."""
     own = (table.c.account == permit.account, table.c.subject == subject)
     return bool(tx.execute(delete(table).where(*own)).rowcount)
+
+
+def close(depot: Depot, permit: Permit, tx: Connection, subject: str) -> bool:
+    """Release nothing to that endpoint any more, whatever its row says; answers whether something was."""
+    own = (table.c.account == permit.account, table.c.subject == subject)
+    if tx.execute(select(table.c.subject).where(*own)).first() is None:
+        return False
+    try:
+        rule = find(depot, tx, permit.account, subject)
+    except Corrupt:
+        rule = None  # an altered row is closed, too
+    if rule is not None and not rule.allow:
+        return False
+    allow(depot, permit, tx, Rule(subject, rule.model if rule is not None else "", "", {}, []))
+    return True
+
+
+def known(tx: Connection, account: str, subjects: Iterable[str]) -> set[str]:
+    """Those of some endpoints of which something is said."""
+    own = (table.c.account == account, table.c.subject.in_(sorted(subjects)))
+    return set(tx.scalars(select(table.c.subject).where(*own)))
 
 
 def find(depot: Depot, tx: Connection, account: str, subject: str) -> Rule | None:

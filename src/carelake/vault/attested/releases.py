@@ -8,7 +8,7 @@ What is refused is refused with a code of its own, so that the trail tells why: 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 
@@ -56,26 +56,45 @@ class Releases:
         self._lock = Lock()
         self._asked: dict[bytes, tuple[str, str]] = {}
 
-    def allow(self, permit: Permit, tx: Connection, rule: Rule) -> None:
-        """Set what is asked of an endpoint's sandbox. Needs ``models:read`` in a transaction of a permit to write."""
+    def allow(self, permit: Permit, tx: Connection, *rules: Rule) -> None:
+        """Set what is asked of endpoints' sandboxes. Needs ``models:read`` in a transaction of a permit to write."""
         check(permit, _GRANT, now=self._depot.clock.now())
-        policy.allow(self._depot, permit, tx, rule)
-        [own] = rule.allow[:1] or [{}]
-        permit.log.note(
-            release="allowed", subject=rule.subject, measurements=[f"{k}={v[:32]}" for k, v in own.items()]
-        )
+        for rule in rules:
+            policy.allow(self._depot, permit, tx, rule)
+        told = [f"{name}={one[:32]}" for rule in rules for name, one in (rule.allow or [{}])[0].items()]
+        permit.log.note(allowed=[rule.subject for rule in rules], measurements=told)
 
-    def withdraw(self, permit: Permit, tx: Connection, subject: str) -> bool:
-        """Release nothing to that endpoint any more."""
-        found = policy.withdraw(permit, tx, subject)
+    def withdraw(self, permit: Permit, tx: Connection, subjects: Iterable[str]) -> list[str]:
+        """Release nothing to these any more: they are out of their sandboxes; answers which were in one."""
+        found = [one for one in subjects if policy.withdraw(permit, tx, one)]
         if found:
-            permit.log.note(release="withdrawn", subject=subject)
+            permit.log.note(withdrawn=found)
         return found
+
+    def close(self, permit: Permit, tx: Connection, subjects: Iterable[str]) -> list[str]:
+        """Release nothing to these any more, which stay what runs in a sandbox or nowhere; answers which changed."""
+        found = [one for one in subjects if policy.close(self._depot, permit, tx, one)]
+        if found:
+            permit.log.note(closed=found)
+        return found
+
+    @staticmethod
+    def known(tx: Connection, account: str, subjects: Iterable[str]) -> set[str]:
+        """Those of some endpoints that run in a sandbox, or did."""
+        return policy.known(tx, account, subjects)
 
     def rule(self, permit: Permit, subject: str) -> Rule | None:
         """What is asked of an endpoint's sandbox; None where it has none. Needs ``rows:read``."""
         with self._depot.database.reading(permit) as tx:
             return policy.find(self._depot, tx, permit.account, subject)
+
+    def standing(self, permit: Permit, subject: str) -> Rule:
+        """As `rule`, where anything is released: to be asked before a sandbox is begun for nothing.
+
+        Raises:
+            Refused: ``vault.release_policy``. Corrupt: ``vault.release_policy_altered``.
+        """
+        return _good(self.rule(permit, subject), subject)
 
     def challenge(self, permit: Permit, subject: str) -> bytes:
         """A nonce that the next document of that sandbox must hold; good once."""
@@ -113,24 +132,30 @@ class Releases:
             )
         return document.read(read.payload)
 
-    def release(self, permit: Permit, subject: str, text: bytes) -> Released:
+    def release(self, permit: Permit, subject: str, text: bytes, rule: Rule | None = None) -> Released:
         """The data keys of an endpoint's model, for the sandbox of a document. Needs ``models:read``, ``rows:read``.
+
+        Args:
+            rule: of a deployment that is being made, and allows it when it is; needs ``rows:write`` as that does.
+                Default: what was allowed.
 
         Raises:
             Refused: as the module tells. Corrupt: ``vault.release_policy_altered``, ``vault.release_altered``.
         """
         check(permit, _GRANT, now=self._depot.clock.now())
+        if rule is not None:
+            check(permit, "rows:write", now=self._depot.clock.now())
         told = document.digest(text)
         permit.log.note(subject=subject, attestation=told)
         try:
-            found = self._released(permit, subject, text)
+            found = self._released(permit, subject, text, rule)
         except CarelakeError as error:
             permit.log.note(release="refused", reason=error.code)
             raise
         permit.log.note(release="granted")
         return found
 
-    def _released(self, permit: Permit, subject: str, text: bytes) -> Released:
+    def _released(self, permit: Permit, subject: str, text: bytes, rule: Rule | None) -> Released:
         said = self.verified(text)
         with self._lock:
             asked = self._asked.pop(said.nonce, None)
@@ -139,12 +164,7 @@ class Releases:
                 "vault.attestation_nonce",
                 "No key is released to the sandbox: its nonce was not asked of this sandbox, or was answered before.",
             )
-        rule = self.rule(permit, subject)
-        if rule is None:
-            raise Refused(
-                "vault.release_policy",
-                "Nothing says what may be released to this endpoint's sandbox; deploy it with --sandbox.",
-            )
+        rule = _good(rule, subject) if rule is not None else self.standing(permit, subject)
         self._check(said, rule)
         grants, sealed = {}, {}
         for file, (name, sha256) in rule.objects.items():
@@ -190,3 +210,12 @@ class Releases:
         key = released(sealed[:HEADER_BYTES], place, lambda version: depot.key(permit.account, zone, version))
         told = (place.workspace, place.account, place.zone, place.object, place.version)
         return Grant(key, told, sha256), sealed
+
+
+def _good(rule: Rule | None, subject: str) -> Rule:
+    if rule is None or not rule.allow or rule.subject != subject:
+        raise Refused(
+            "vault.release_policy",
+            "Nothing says what may be released to this endpoint's sandbox; deploy it with --sandbox.",
+        )
+    return rule

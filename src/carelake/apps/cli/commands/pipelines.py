@@ -192,6 +192,17 @@ def trigger_list(context: typer.Context, json: JsonOut = False) -> None:
     run("pipelines:trigger_list", options_of(context), json_out=json)
 
 
+@trigger.command("confirm")
+def trigger_confirm(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the trigger.")],
+    version: Annotated[int | None, typer.Option(help="The version of the pipeline that you looked at.")] = None,
+    json: JsonOut = False,
+) -> None:
+    """Let a trigger start its pipeline as that is defined now, in your name; until then it is held."""
+    run("pipelines:trigger_confirm", options_of(context), json_out=json, name=name, version=version)
+
+
 @trigger.command("remove")
 def trigger_remove(
     context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the trigger.")], json: JsonOut = False

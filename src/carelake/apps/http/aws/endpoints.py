@@ -17,7 +17,7 @@ from carelake.apps.http.aws.models import SAGEMAKER
 from carelake.apps.http.aws.named import Named, Thing
 from carelake.apps.http.aws.served import Asked, Run, Served
 from carelake.audit.tables import noun
-from carelake.core.clock import instant
+from carelake.core.clock import instant, iso
 from carelake.core.errors import Conflict, Invalid, NotFound, Unsupported
 
 __all__ = ["configs_of", "models_of", "operations"]
@@ -119,8 +119,10 @@ def _package(asked: Asked, text: str) -> str:
 def create_config(asked: Asked) -> Mapping[str, Any]:
     """CreateEndpointConfig, of models that there are."""
     said = asked.said
-    list(_variants(asked, said["ProductionVariants"]))
-    list(_variants(asked, said.get("ShadowProductionVariants", ())))
+    for variants in (said["ProductionVariants"], said.get("ShadowProductionVariants", ())):
+        list(_variants(asked, variants))
+        if len({one["VariantName"] for one in variants}) < len(variants):
+            raise Invalid("http.aws_variant", "Two variants have one name; expected a VariantName for each.")
     unheard = [
         name for name in ("AsyncInferenceConfig", "ExplainerConfig", "CrossRegionTrafficConfig") if name in said
     ]
@@ -188,10 +190,15 @@ def _deployed(asked: Asked, name: str, policy: Mapping[str, Any] | None) -> Mapp
     endpoints, before = asked.door.platform.endpoints, _status(asked, name)
     boxed = _isolated(asked, config.said)
     endpoints.deploy(asked.permit, name, policy=policy, variants=variants, shadows=shadows, sandbox=boxed)
-    revision = _known(asked, name)["revision"]
-    told: dict[str, Any] = {"EndpointConfigName": config.name, "Revision": revision}
-    if before is not None and before["revision"] != revision:
-        told["Before"] = _answering(before, _under(asked).find(asked.permit, name))
+    found, under = _known(asked, name), _under(asked).find(asked.permit, name)
+    created = instant(found["LastModifiedTime"]) if before is None else _created(asked, before, under)
+    told: dict[str, Any] = {
+        "EndpointConfigName": config.name,
+        "Revision": found["revision"],
+        "Created": iso(created),
+    }
+    if before is not None and before["revision"] != found["revision"]:
+        told["Before"] = _answering(before, under)
     _under(asked).keep(asked.permit, name, told)
     return {"EndpointArn": asked.arn(f"endpoint/{name}")}
 
@@ -232,10 +239,11 @@ def update_weights(asked: Asked) -> Mapping[str, Any]:
         for one in present
     ]
     shadows = [{k: one[k] for k in ("VariantName", "ModelName")} for one in before["ShadowProductionVariants"]]
-    config = _answering(before, _under(asked).find(asked.permit, name))
+    under = _under(asked).find(asked.permit, name)
+    config, created = _answering(before, under), _created(asked, before, under)
     asked.door.platform.endpoints.deploy(asked.permit, name, variants=told, shadows=shadows)
     if config:
-        kept = {"EndpointConfigName": config, "Revision": _known(asked, name)["revision"]}
+        kept = {"EndpointConfigName": config, "Revision": _known(asked, name)["revision"], "Created": iso(created)}
         _under(asked).keep(asked.permit, name, kept)
     return {"EndpointArn": asked.arn(f"endpoint/{name}")}
 
@@ -297,15 +305,21 @@ def _known(asked: Asked, name: str) -> Mapping[str, Any]:
 
 
 def _summary(asked: Asked, one: Mapping[str, Any], under: Thing | None) -> dict[str, Any]:
-    changed = instant(one["LastModifiedTime"])
-    created = under.created if under is not None else _first(asked, one["EndpointRef"])
     return {
         "EndpointName": one["EndpointName"],
         "EndpointArn": asked.arn(f"endpoint/{one['EndpointName']}"),
         "EndpointStatus": one["EndpointStatus"],
-        "CreationTime": min(created, changed),
-        "LastModifiedTime": changed,
+        "CreationTime": _created(asked, one, under),
+        "LastModifiedTime": instant(one["LastModifiedTime"]),
     }
+
+
+def _created(asked: Asked, one: Mapping[str, Any], under: Thing | None) -> datetime:
+    """Since when there is an endpoint: its updates do not change it."""
+    if under is not None and "Created" in under.said:
+        return instant(str(under.said["Created"]))
+    created = under.created if under is not None else _first(asked, one["EndpointRef"])
+    return min(created, instant(one["LastModifiedTime"]))
 
 
 def _first(asked: Asked, ref: str) -> datetime:

@@ -57,6 +57,8 @@ _LIMITS = ("_limit", ".too_many")
 """Ends of the codes of errors that say that there are as many as there may be."""
 _OF_MODELS = ("models.", "serving.accept", "serving.content_type", "serving.rows")
 """Begins of the codes of what a model says of its rows; SageMaker tells of that as an error of the model."""
+_OF_CONTAINERS = {"serving.accept": 406, "serving.content_type": 415}
+"""What a container of SageMaker's answers itself, beside 400."""
 _INVALID = {SAGEMAKER: "ValidationException", RECORDS: "ValidationError", RUNTIME: "ValidationError"}
 _REFUSED = {SAGEMAKER: "AccessDeniedException", RECORDS: "AccessForbidden", RUNTIME: "AccessDeniedException"}
 
@@ -114,7 +116,8 @@ def _message(error: BaseException) -> str:
 def _model_error(fault: _Fault, error: BaseException) -> dict[str, object]:
     if fault.name != "ModelError":
         return {}
-    return {"OriginalStatusCode": 400, "OriginalMessage": _message(error)}
+    status = _OF_CONTAINERS.get(error.code, 400) if isinstance(error, errors.CarelakeError) else 400
+    return {"OriginalStatusCode": status, "OriginalMessage": _message(error)}
 
 
 def _wait(error: BaseException) -> float:

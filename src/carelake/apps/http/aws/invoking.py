@@ -42,6 +42,7 @@ def invoke(asked: Asked) -> Mapping[str, Any]:
         raise
     except CarelakeError as error:  # counted for the alarms of a rollout: as the caller's, or as ours
         endpoints.failed(asked.permit, name, 400 if isinstance(error, Invalid) else 500)
+        endpoints.status(asked.permit, name, alarms=False)  # whatever the rows are: first of all there is an endpoint
         raise
     except Exception:
         endpoints.failed(asked.permit, name, 500)

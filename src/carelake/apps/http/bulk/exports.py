@@ -27,6 +27,7 @@ from carelake.apps.http.routes import Operation
 from carelake.core.clock import instant
 from carelake.core.errors import Invalid, Unsupported
 from carelake.core.permit import Permit
+from carelake.fhir.compartment import compartment_types
 from carelake.fhir.definitions import is_resource
 from carelake.fhir.references import target
 from carelake.pipelines.export import ACTION, Asked, begin, manifest
@@ -147,6 +148,10 @@ def _asked(call: Call, given: Given, *, within: bool) -> Asked:
     types = tuple(dict.fromkeys(_listed(given, "_type")))
     if not all(map(is_resource, types)):
         raise Invalid("http.parameter", "The parameter _type names what is no resource type of FHIR R4.")
+    if within and types and set(types).isdisjoint(compartment_types("Patient")):
+        raise Invalid(
+            "http.parameter", "What _type names is in no patient's compartment; export it from /fhir/$export."
+        )
     patients = [_patient(one) for one in given.all("patient")]
     address = f"{call.base}{call.raw_path}" + (f"?{call.raw_query}" if call.raw_query else "")
     return Asked(

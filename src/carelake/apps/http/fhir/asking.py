@@ -11,7 +11,7 @@ from carelake.apps.http.calls import Call
 from carelake.core.errors import NotFound, Unsupported
 from carelake.fhir.definitions import is_resource
 
-__all__ = ["is_id", "json_only", "lenient", "names_json", "of_r4", "pretty", "resource_type"]
+__all__ = ["is_id", "json_only", "lenient", "names_json", "of_r4", "pretty", "resource_type", "strict"]
 
 _JSON = frozenset({"json", "application/json", "application/fhir+json", "text/json"})
 _ANY = frozenset({"*/*", "application/*", ""})
@@ -62,13 +62,24 @@ def pretty(call: Call) -> bool:
 
 def lenient(call: Call) -> bool:
     """Whether what is not known is to be left out and told of: ``Prefer: handling=lenient`` (RFC 7240)."""
-    told = call.headers.get("prefer", "").replace(";", ",").split(",")
-    found = [value.strip().strip('"') for name, _, value in (one.partition("=") for one in told) if _handling(name)]
-    return found[:1] == ["lenient"]
+    return _handling(call) == "lenient"
 
 
-def _handling(name: str) -> bool:
-    return name.strip().lower() == "handling"
+def strict(call: Call) -> bool:
+    """Whether nothing is to be left out, also not what has no value: ``Prefer: handling=strict``."""
+    return _handling(call) == "strict"
+
+
+def _handling(call: Call) -> str:
+    """The first of several counts."""
+    if "prefer" not in call.headers:
+        return ""
+    said = ",".join(value for name, value in call.raw_headers if name == "prefer")
+    for one in said.replace(";", ",").split(","):
+        name, _, value = one.partition("=")
+        if name.strip().lower() == "handling":
+            return value.strip().strip('"')
+    return ""
 
 
 def resource_type(name: str) -> str:

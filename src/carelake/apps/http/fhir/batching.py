@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -41,19 +41,16 @@ _HEADERS = {
     "ifNoneExist": "if-none-exist",
     "ifModifiedSince": "if-modified-since",
 }
-_KEPT = ("authorization", "host", "accept", "x-forwarded-proto")
+_KEPT = ("authorization", "host", "x-forwarded-proto")
 _PLAIN_PREFER = "return=minimal"
 
 
-class _Meta(msgspec.Struct):
-    lastUpdated: str = ""  # noqa: N815 - FHIR's
+class _Named(msgspec.Struct):
+    resourceType: str = ""  # noqa: N815 - FHIR's
+    id: str = ""
 
 
-class _Stamped(msgspec.Struct):
-    meta: _Meta = msgspec.field(default_factory=_Meta)
-
-
-_stamped = msgspec.json.Decoder(decodable(_Stamped))
+_named = msgspec.json.Decoder(decodable(_Named))
 
 
 class Routes:
@@ -67,12 +64,13 @@ class Routes:
         until = time.monotonic() + call.door.settings.serve.answer_seconds
         left, found = MOST_BYTES, []
         for step in listed:
-            answer = self._one(call, step, until, left)
+            answer, updated = self._one(call, step, until, left)
             left -= len(answer.body)
-            found.append(_entry(call, "" if isinstance(step, Invalid) else step.method, answer))
+            found.append(_entry(call, "" if isinstance(step, Invalid) else step.method, answer, updated))
         return found
 
-    def _one(self, call: Call, step: Step | Invalid, until: float, left: int) -> Response:
+    def _one(self, call: Call, step: Step | Invalid, until: float, left: int) -> tuple[Response, datetime | None]:
+        """The answer, and when the version in it was made."""
         try:
             if isinstance(step, Invalid):
                 raise step
@@ -83,12 +81,12 @@ class Routes:
             own, operation = self._own(call, step)
             answer = operation.handler(own)
         except CarelakeError as error:
-            return answers.failure(error, "/fhir")
+            return answers.failure(error, "/fhir"), None
         except Exception as error:  # as at the edge: of one that is not ours nothing is told but its type
-            return answers.failure(error, "/fhir")
+            return answers.failure(error, "/fhir"), None
         if isinstance(answer, StreamingResponse):
-            return Response(status_code=answer.status_code)  # a file does not fit into an entry
-        return answer
+            return Response(status_code=answer.status_code), None  # a file does not fit into an entry
+        return answer, own.updated
 
     def _own(self, call: Call, step: Step) -> tuple[Call, Operation]:
         """The call that an entry stands for."""
@@ -138,6 +136,7 @@ def too_large(what: str) -> Unavailable:
 def _headers(call: Call, step: Step, media_type: str) -> list[tuple[str, str]]:
     found = [(name, value) for name, value in call.raw_headers if name in _KEPT]
     found += [(_HEADERS[name], value) for name, value in step.headers.items()]
+    found.append(("accept", FHIR_JSON))  # an entry holds a resource, of a Binary too
     prefer = [(name, value) for name, value in call.raw_headers if name == "prefer"]
     if step.writes and not returning(call) and not any(part.startswith("$") for part in step.path):
         prefer.append(("prefer", _PLAIN_PREFER))  # answers of whole bundles are long enough
@@ -162,8 +161,12 @@ def _pairs(query: str) -> list[tuple[str, str]]:
         ) from None
 
 
-def _entry(call: Call, method: str, answer: Response) -> dict[str, Any]:
-    """An answer as an entry of the response."""
+def _entry(call: Call, method: str, answer: Response, updated: datetime | None) -> dict[str, Any]:
+    """An answer as an entry of the response.
+
+    Args:
+        updated: when the version that it tells of was made; a header tells of seconds alone.
+    """
     status = answer.status_code
     told: dict[str, Any] = {"status": f"{status} {HTTPStatus(status).phrase}"}
     headers = answer.headers
@@ -171,8 +174,8 @@ def _entry(call: Call, method: str, answer: Response) -> dict[str, Any]:
         told["location"] = headers["location"].removeprefix(f"{call.base}/fhir/")
     if "etag" in headers:
         told["etag"] = headers["etag"]
-    if "last-modified" in headers:
-        told["lastModified"] = iso(parsedate_to_datetime(headers["last-modified"]))
+    if updated is not None:
+        told["lastModified"] = iso(updated)
     is_json = headers.get("content-type", "").partition(";")[0] == FHIR_JSON
     if not is_json or not answer.body or (method == "HEAD" and status < 400):
         return {"response": told}
@@ -180,6 +183,8 @@ def _entry(call: Call, method: str, answer: Response) -> dict[str, Any]:
     told_of = headers.get("preference-applied") == "return=OperationOutcome" and method not in ("GET", "HEAD")
     if status >= 400 or told_of:
         return {"response": {**told, "outcome": body}}
-    if "lastModified" in told:  # a header tells of seconds alone, and an entry's must be that of its resource
-        told["lastModified"] = _stamped.decode(body).meta.lastUpdated or told["lastModified"]
-    return {"resource": body, "response": told}
+    named: dict[str, Any] = {}
+    if updated is not None:  # what operations answer is nowhere
+        one = _named.decode(body)
+        named = {"fullUrl": f"{call.base}/fhir/{one.resourceType}/{one.id}"} if one.id else {}
+    return {**named, "resource": body, "response": told}

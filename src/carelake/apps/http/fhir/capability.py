@@ -12,6 +12,7 @@ import msgspec
 
 from carelake import __version__
 from carelake.apps.http.fhir import capability_operations
+from carelake.apps.http.fhir.writing_checks import NOT_KEPT
 from carelake.core import canonical
 from carelake.fhir.compartment import COMPARTMENTS
 from carelake.fhir.definitions import resource_types
@@ -21,7 +22,7 @@ from carelake.fhir.search import Registry, SearchParameter
 __all__ = ["Codes", "rendered", "statement"]
 
 # The day this interface last changed; a date of the build would make equal servers say different things.
-_DATE = "2026-11-22"
+_DATE = "2026-11-23"
 _BULK_DATA = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"
 _DEFINED = "http://hl7.org/fhir/SearchParameter/"
 _COLUMNS = {
@@ -42,6 +43,7 @@ _INTERACTIONS = (
     "create",
     "search-type",
 )
+_MAKING = ("create", "patch", "update")
 _SYSTEM = ("transaction", "batch", "search-system", "history-system")
 _DOCUMENTATION = (
     "Search with all modifiers and prefixes of R4, chains and _has of any depth, _include and _revinclude with "
@@ -135,15 +137,16 @@ def _includes(offered: Mapping[str, Parameters]) -> tuple[Mapping[str, list[str]
 
 def _resource(name: str, parameters: Parameters, includes: list[str], reverse: list[str]) -> dict[str, Any]:
     offered = {**_COLUMNS, **{code: (one.type, one.url) for code, one in parameters.items()}}
+    kept = name not in NOT_KEPT
     return {
         "type": name,
-        "interaction": [{"code": code} for code in _INTERACTIONS],
+        "interaction": [{"code": code} for code in _INTERACTIONS if kept or code not in _MAKING],
         "versioning": "versioned",
         "readHistory": True,
-        "updateCreate": True,
-        "conditionalCreate": True,
+        "updateCreate": kept,
+        "conditionalCreate": kept,
         "conditionalRead": "full-support",
-        "conditionalUpdate": True,
+        "conditionalUpdate": kept,
         "conditionalDelete": "single",
         "searchInclude": includes,
         "searchRevInclude": reverse,

@@ -63,7 +63,7 @@ def unchanged(headers: Mapping[str, str], told: Mapping[str, str]) -> bool:
     """Whether the client has what would be answered (``If-None-Match``; without it ``If-Modified-Since``).
 
     Args:
-        told: the answer's ``ETag`` and ``Last-Modified``.
+        told: the answer's ``ETag`` and, where it has one, ``Last-Modified``.
     """
     known = headers.get("if-none-match", "")
     if known.strip():
@@ -76,7 +76,7 @@ def unchanged(headers: Mapping[str, str], told: Mapping[str, str]) -> bool:
     if not asked_since:
         return False
     since = _date(asked_since)
-    modified = _date(told["Last-Modified"])
+    modified = _date(told.get("Last-Modified", ""))
     return since is not None and modified is not None and modified <= since
 
 

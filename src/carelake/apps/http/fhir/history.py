@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -24,6 +25,7 @@ __all__ = ["of_all", "of_one", "of_type", "operations"]
 _KNOWN = ("_since", "_at", "_count", "_page", "_format", "_pretty")
 _TYPE = {"type": "FHIR R4 resource type, for example Patient"}
 _QUERY = "_since: an instant; _at: a date or time; _count: versions on a page; _page: out of a next link"
+_made_here = re.compile(r"[0-9a-f]{32}").fullmatch
 _STATUSES = {"POST": "201 Created", "PUT": "200 OK", "DELETE": "204 No Content"}
 
 
@@ -99,9 +101,11 @@ def _entry(root: str, one: Past) -> dict[str, Any]:
     entry: dict[str, Any] = {"fullUrl": f"{root}/{one.type}/{one.id}"}
     if one.resource is not None:
         entry["resource"] = one.resource
-    url = one.type if one.method == "POST" else f"{one.type}/{one.id}"
+    # An id that is not of our making was the client's own, or came with an import: no POST can have brought it.
+    method = "PUT" if one.method == "POST" and not _made_here(one.id) else one.method
+    url = one.type if method == "POST" else f"{one.type}/{one.id}"
     status = "201 Created" if one.created else _STATUSES[one.method]
-    entry["request"] = {"method": one.method, "url": url}
+    entry["request"] = {"method": method, "url": url}
     entry["response"] = {"status": status, "etag": etag(one.version), "lastModified": iso(one.updated)}
     return entry
 

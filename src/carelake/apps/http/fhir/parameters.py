@@ -138,6 +138,8 @@ def _read(name: str, kind: str, text: str) -> Any:
         value = {"true": True, "false": False}.get(text)
     elif kind in ("integer", "decimal"):
         value = _digits(text)
+    elif kind in ("instant", "dateTime"):
+        value = text.replace(" ", "+")  # a "+" in a query is a blank once it is decoded
     return _checked(name, kind, value)
 
 

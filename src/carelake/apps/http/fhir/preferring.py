@@ -38,6 +38,7 @@ def answer(call: Call, made: Written, *, said: str = "") -> Response:
         said: what an OperationOutcome says, where one is preferred.
     """
     preferred = returning(call)
+    call.updated = made.updated
     headers = validators(made.version, made.updated)
     if made.created or call.method == "POST":  # of a create that found one: where that is
         headers["Location"] = f"{call.base}/fhir/{made.type}/{made.id}/_history/{made.version}"

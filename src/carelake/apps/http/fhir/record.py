@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 
 import msgspec
 from starlette.responses import Response
@@ -11,7 +12,7 @@ from carelake.apps.http import answers
 from carelake.apps.http.calls import Call
 from carelake.apps.http.fhir.asking import is_id, json_only, pretty, resource_type
 from carelake.apps.http.fhir.capability import Codes, rendered
-from carelake.apps.http.fhir.conditional_tags import unchanged, validators
+from carelake.apps.http.fhir.conditional_tags import etag, unchanged, validators
 from carelake.apps.http.routes import Handler
 from carelake.apps.http.smart import security
 from carelake.apps.http.terminology.capabilities import terminology_capabilities
@@ -38,9 +39,17 @@ def capabilities(call: Call) -> Response:
         raise Unsupported("http.mode", "Only mode=full and mode=terminology are offered.")
     let_in, cut = security(call.door.settings, call.base), _cut(call, "CapabilityStatement")
     if cut is None:
-        return answers.fhir_text(rendered(*_parameters(call), security=let_in, pretty=pretty(call)))
+        return _stated(call, rendered(*_parameters(call), security=let_in, pretty=pretty(call)))
     text = part(rendered(*_parameters(call), security=let_in), "CapabilityStatement", cut)
-    return answers.fhir_text(msgspec.json.format(text, indent=2) if pretty(call) else text)
+    return _stated(call, msgspec.json.format(text, indent=2) if pretty(call) else text)
+
+
+def _stated(call: Call, text: bytes) -> Response:
+    """A statement, which has no version: its tag is of its text."""
+    headers = {"ETag": etag(blake2b(text, digest_size=12).hexdigest())}
+    if unchanged(call.headers, headers):
+        return Response(status_code=304, headers=headers)
+    return answers.fhir_text(text, headers=headers)
 
 
 def _parameters(call: Call) -> tuple[Registry, Codes]:
@@ -99,6 +108,7 @@ def absent() -> NotFound:
 
 def _shown(call: Call, found: Shown) -> Response:
     """A version, or that the caller has it (https://hl7.org/fhir/R4/http.html#cread)."""
+    call.updated = found.updated
     headers = validators(found.version, found.updated)
     if unchanged(call.headers, headers):
         return Response(status_code=304, headers=headers)

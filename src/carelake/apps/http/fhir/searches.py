@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from carelake.apps.http import answers
 from carelake.apps.http.calls import Call
-from carelake.apps.http.fhir.asking import is_id, json_only, lenient, pretty, resource_type
+from carelake.apps.http.fhir.asking import is_id, json_only, lenient, pretty, resource_type, strict
 from carelake.apps.http.fhir.paging import asked, links
 from carelake.apps.http.fhir.record import absent
 from carelake.apps.http.routes import Operation
@@ -97,13 +97,21 @@ def _search(
 ) -> Response:
     """Args: path: what follows ``/fhir/`` in addresses; target: what the act tells of first."""
     json_only(call)
-    relaxed = lenient(call)
+    relaxed, blank = lenient(call), not strict(call)
     root = f"{call.base}/fhir"
     with call.enter("record:search", target) as permit:
         told = asked(call, permit, path)
 
         def read(registry: Registry) -> Query:
-            return parse(types, told.pairs, registry=registry, lenient=relaxed, compartment=compartment, base=root)
+            return parse(
+                types,
+                told.pairs,
+                registry=registry,
+                lenient=relaxed,
+                blank=blank,
+                compartment=compartment,
+                base=root,
+            )
 
         found = find(call.door, permit, read, told.page)
         linked = links(call, permit, path, told, found.query.pairs, found.result.next)

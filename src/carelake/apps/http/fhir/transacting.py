@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 from msgspec import structs
 from sqlalchemy import Connection
@@ -258,7 +259,11 @@ class _Work:
                 if step.method == "POST":
                     self._as_they_are.add(step.position)
         unmet = [step for step in self._written if step.criteria and step.position not in self._as_they_are]
-        no_overlap((step.position, f"{step.type}?{step.criteria}") for step in unmet)
+        no_overlap((step.position, self._wanted(step)) for step in unmet)
+
+    def _wanted(self, step: Step) -> str:
+        """The condition, however it was written: after ``Patient?``, escaped, in another order."""
+        return f"{step.type}?{urlencode(sorted(self._queries[step.type, step.criteria].pairs))}"
 
     def _unmet(self, tx: Connection, writing: Writing, step: Step) -> None:
         if step.method == "PATCH":

@@ -12,7 +12,7 @@ import msgspec
 
 from carelake.access.narrowed import ONLY
 from carelake.apps.http.calls import Call
-from carelake.apps.http.fhir.asking import is_id
+from carelake.apps.http.fhir.asking import is_id, strict
 from carelake.apps.http.fhir.batching import MOST_BYTES, too_large
 from carelake.apps.http.fhir.conditional_tags import unchanged, validators_of
 from carelake.apps.http.fhir.paging import Asked, links
@@ -94,7 +94,8 @@ class Reads:
             asked = {"if-none-match": step.headers.get("ifNoneMatch", "")}
             if not version and unchanged(asked, told):
                 return {"response": {"status": "304 Not Modified", **said}}
-            return {"resource": found, "response": {"status": "200 OK", **said}}
+            at = f"{self._call.base}/fhir/{step.type}/{key}"
+            return {"fullUrl": at, "resource": found, "response": {"status": "200 OK", **said}}
 
         return read
 
@@ -117,7 +118,8 @@ class Reads:
         except ValueError:
             raise Invalid("http.query", "The query is not UTF-8, percent-encoded, or has too many fields.") from None
         assert self._registry is not None
-        return parse((step.type,) if step.type else (), pairs, registry=self._registry, base=root)
+        types = (step.type,) if step.type else ()
+        return parse(types, pairs, registry=self._registry, blank=not strict(self._call), base=root)
 
     def _allow(self, action: str, kinds: list[str]) -> None:
         """Ask as a request of its own would be; what it would see must be all of what the permit sees."""

@@ -84,8 +84,9 @@ def create(call: Call) -> Response:
 def creating(call: Call) -> Steps:
     """As `create`, in steps."""
     kind = _type(call)
-    condition = _header(call, "if-none-exist") if "if-none-exist" in call.headers else None
-    if condition is not None:
+    condition: str | None = None
+    if "if-none-exist" in call.headers:
+        condition = _header(call, "if-none-exist").removeprefix(f"{call.base}/fhir/")  # some clients write it whole
         call.only(*_OWN)
     elif any(name not in _OWN for name, _ in call.pairs):
         condition = _criteria(call)

@@ -18,9 +18,10 @@ from carelake.fhir.definitions import is_resource
 from carelake.fhir.issues import Issue
 from carelake.fhir.validate import Exists, checker, in_text, readable, validate
 
-__all__ = ["exists_for", "sent", "verified"]
+__all__ = ["NOT_KEPT", "exists_for", "sent", "verified"]
 
-_NOT_KEPT = ("OperationOutcome", "Parameters")
+NOT_KEPT = ("OperationOutcome", "Parameters")
+"""Types whose resources are answers alone."""
 
 
 def sent(data: bytes) -> Any:
@@ -100,7 +101,7 @@ def _misplaced(whole: Any, kind: str, key: str | None) -> list[Issue]:
         return []  # validation says so, and better
     if said != kind:
         return [Issue("error", "invalid", said, f"The resource is not a {kind}, as the address says.")]
-    if kind in _NOT_KEPT:
+    if kind in NOT_KEPT:
         return [Issue("error", "not-supported", kind, "A resource of this type is an answer, and is not kept.")]
     if key is not None and whole.get("id") != key:
         message = "The id must be there, and be the one in the address."
