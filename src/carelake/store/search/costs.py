@@ -57,6 +57,7 @@ class Counts:
         self._known = known
         self._dialect = tx.dialect.name
         self._rows: dict[tuple[Any, ...], int] = {}
+        self._bounds: dict[tuple[Any, ...], int] = {}
         self._last: int | None = None
 
     @property
@@ -72,8 +73,8 @@ class Counts:
         kept = most > FEW
         wanted: dict[tuple[Any, ...], Arm] = {}
         for arm in arms:
-            if kept and self._rows.get(arm.key, FEW) < FEW:
-                continue  # counted to its end already
+            if self._bounds.get(arm.key, 0) >= most or (kept and self._rows.get(arm.key, FEW) < FEW):
+                continue  # counted as far as that, or to its end, already
             found = self._known.get(arm.key, most, self.last) if kept else None
             if found is None:
                 wanted[arm.key] = arm
@@ -87,6 +88,7 @@ class Counts:
             row = build.run(self._tx, f"SELECT {', '.join(counts)}")[0]
             for arm, rows in zip(page, row, strict=True):
                 self._rows[arm.key] = rows
+                self._bounds[arm.key] = most
                 if kept:
                     self._known.put(arm.key, rows, most, self.last)
 
@@ -98,6 +100,7 @@ class Counts:
         """What an arm was split into has its rows between them."""
         for part in parts:
             self._rows[part.key] = self.rows(arm) // len(parts)
+            self._bounds.pop(part.key, None)  # not counted itself
 
     def size(self, kind: int) -> int:
         """About how many resources a type has: by windows over all seqs, spread evenly."""
