@@ -23,7 +23,7 @@ from carelake.core.errors import Invalid, NotFound
 from carelake.core.ids import RandomIds
 from carelake.core.permit import mint
 from carelake.core.settings import Settings
-from carelake.features import asof, featureset, parquet, trainingset
+from carelake.features import asof, featureset, parquet, readmission, trainingset
 from carelake.features import erase as features_erase
 from carelake.features.datasets import build as building
 from carelake.features.datasets import design, sources
@@ -34,6 +34,8 @@ from carelake.lake.following.sync import sync
 from carelake.lake.iceberg.zone import zone
 from carelake.lake.schema import column_of
 from carelake.lake.upkeep import erase as lake_erase
+from carelake.pipelines import predictions
+from carelake.serving import worklist
 from carelake.vault.workspace import Vault
 
 RECIPE = design.read("mortality")
@@ -97,6 +99,23 @@ def test_a_data_set_verifies_and_is_found_again(made: tuple[Lake, Feed], name: s
         told_of = results.note(lake.permit, lake.vault, lake.nouns, snapshot, tables)
         same = featureset.create(lake.permit, lake.vault, lake.nouns, told_of, tables)
         assert same.noun.ref == first.noun.made_from[0]
+
+
+def test_the_morning_list_is_of_all_rows_whatever_the_shard(
+    made: tuple[Lake, Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, _ = made
+    told = (lake.permit, lake.vault, query.snapshot_of(lake.permit, lake.vault, lake.nouns))
+    views, now = query.views(*told), lake.vault.clock.now()
+    rows = readmission.build(views, now=now)
+    end = min(now, datetime.fromisoformat(readmission.attrition(rows)["data_end"]).replace(tzinfo=UTC))
+    dead = set(views["patients"].filter(pc.field("deceased")).column("subject_id").to_pylist())
+    monkeypatch.setattr(building, "SHARD", 30)
+    for days in (200, 9000):
+        listed = worklist.morning_list(rows, end, days).sort_by("subject_id")
+        wanted = [one for one in listed.to_pylist() if one["subject_id"] not in dead]
+        assert predictions._discharged(*told, days).to_pylist() == wanted
+        assert len(wanted) > 5
 
 
 def test_later_versions_change_nothing_of_a_set_that_was_made(made: tuple[Lake, Feed]) -> None:
